@@ -1,0 +1,53 @@
+"""Jacobian Scopes for TransformerLens: which input tokens drove this prediction.
+
+Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.16407.
+"""
+
+from tl_jacobian.attribution import Attribution, Prediction, Ranked
+from tl_jacobian.errors import (
+    AttributionFileError,
+    ContractError,
+    DegenerateScopeError,
+    DemoModelError,
+    DirectionError,
+    JacobianScopeError,
+    PromptError,
+    TargetError,
+    UnsupportedModelError,
+)
+from tl_jacobian.host.demo_model import load_demo_model
+from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearize import linearize
+from tl_jacobian.render import compare
+from tl_jacobian.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
+from tl_jacobian.tokens import Word
+
+__all__ = [
+    # a model, a prompt, its linearization
+    "load_demo_model",
+    "linearize",
+    "Linearization",
+    "LinearizationBatch",
+    # scopes
+    "semantic_scope",
+    "temperature_scope",
+    "fisher_scope",
+    "direction_scope",
+    "output_scope",
+    # results
+    "Attribution",
+    "Prediction",
+    "Ranked",
+    "Word",
+    "compare",
+    # errors
+    "JacobianScopeError",
+    "PromptError",
+    "TargetError",
+    "DirectionError",
+    "UnsupportedModelError",
+    "ContractError",
+    "DegenerateScopeError",
+    "AttributionFileError",
+    "DemoModelError",
+]

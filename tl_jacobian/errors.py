@@ -1,0 +1,42 @@
+"""Exceptions: one base class, and one subclass per thing a user can put right.
+
+Every message shows the offending value, what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class JacobianScopeError(Exception):
+    """Base class of every error that tl_jacobian raises on purpose."""
+
+
+class PromptError(JacobianScopeError, ValueError):
+    """The prompt, its token ids or the explained position can't be used."""
+
+
+class TargetError(JacobianScopeError, ValueError):
+    """The target of a scope isn't exactly one token of the vocabulary."""
+
+
+class DirectionError(JacobianScopeError, ValueError):
+    """A direction ``v`` (or the function that defines it) can't be used."""
+
+
+class UnsupportedModelError(JacobianScopeError, TypeError):
+    """The model isn't one whose gradients mean what the scopes say they mean."""
+
+
+class ContractError(JacobianScopeError, RuntimeError):
+    """The model broke a promise the scopes rest on (logits, finiteness)."""
+
+
+class DegenerateScopeError(JacobianScopeError, ValueError):
+    """The scope is constant for this model, so its gradient is rounding noise."""
+
+
+class AttributionFileError(JacobianScopeError, ValueError):
+    """A file isn't a readable attribution of a version this library knows."""
+
+
+class DemoModelError(JacobianScopeError, RuntimeError):
+    """The demo model can't be found, fetched or verified."""

@@ -1,0 +1,98 @@
+"""The gain and bias of a final norm, wherever they come from.
+
+``fold_ln`` moves them into the unembedding. y is then a bare normalised vector of
+constant length, and only the original gain and bias bring back the paper's y.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tl_jacobian.errors import UnsupportedModelError
+
+FinalNorm = nn.Module | Tensor | tuple[Tensor, Tensor | None]
+
+
+class NormAffine(NamedTuple):
+    """What a norm does after normalising: ``gain * h + bias``."""
+
+    gain: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"]
+
+
+def affine_of(norm: FinalNorm, d_model: int) -> NormAffine:
+    """The effective gain and bias of a norm module, or of its weight (and bias).
+
+    A module is *measured*, not read: it is applied to h and -h for an h that every norm
+    leaves as it is up to scale (zero mean, unit variance). So Gemma's ``1 + weight`` and
+    every other parametrisation come out right.
+
+    Args:
+        norm: module, weight, or ``(weight, bias)``. A weight is taken as the gain itself.
+        d_model: the width it must have.
+
+    >>> affine_of(nn.LayerNorm(4), 4).gain
+    tensor([1., 1., 1., 1.])
+    """
+    affine = _measure(norm, d_model) if isinstance(norm, nn.Module) else _unpack(norm)
+    if affine.gain.shape != (d_model,) or affine.bias.shape != (d_model,):
+        raise UnsupportedModelError(
+            f"final_norm has gain of shape {tuple(affine.gain.shape)} and bias of shape "
+            f"{tuple(affine.bias.shape)}, but the model's d_model is {d_model}; pass the norm that stands "
+            "before this model's unembedding (model.model.norm, transformer.ln_f, ...)"
+        )
+    return affine
+
+
+def _unpack(norm: Tensor | tuple[Tensor, Tensor | None]) -> NormAffine:
+    weight, bias = norm if isinstance(norm, tuple) else (norm, None)
+    return NormAffine(weight.detach(), torch.zeros_like(weight) if bias is None else bias.detach())
+
+
+def _measure(norm: nn.Module, d_model: int) -> NormAffine:
+    like = next(norm.parameters(), torch.zeros(()))
+    h = _probe(d_model).to(like)
+    scale = 1e3  # far above any eps inside the norm's square root
+    with torch.no_grad():
+        try:
+            plus, minus = norm(scale * h), norm(-scale * h)
+        except RuntimeError as error:
+            raise UnsupportedModelError(
+                f"final_norm={type(norm).__name__} can't be applied to a vector of d_model={d_model}: {error}"
+            ) from error
+    return NormAffine((plus - minus) / (2 * h), (plus + minus) / 2)
+
+
+def _probe(d_model: int) -> Float[Tensor, " d_model"]:
+    """A vector without zeros, of zero mean and unit variance: +1, -1, +1, ..."""
+    h = torch.ones(d_model, dtype=torch.float64)
+    h[1::2] = -1
+    if d_model % 2:
+        h[-1] = -2.0 if d_model > 1 else 1.0
+        h[-2:-1] = 1.0
+    return h / h.square().mean().sqrt()
+
+
+def is_bare(
+    resid: Float[Tensor, "batch d_model"], y: Float[Tensor, "batch d_model"]
+) -> bool:
+    """Whether y is its norm's input rescaled (LayerNorm: recentred too), with no gain or bias.
+
+    Then ||y|| is the same for every input and its gradient is rounding noise. Judged from
+    one forward pass, so it holds for any host and any way of folding: the angle between the
+    two is a rounding error exactly when the norm has no gain of its own.
+    """
+    resid, precise = resid.detach().double(), y.detach().double()
+    centered = resid - resid.mean(dim=-1, keepdim=True)
+    noise = 64 * torch.finfo(y.dtype).eps
+    return any(_sine(precise, reference) < noise for reference in (resid, centered))
+
+
+def _sine(a: Float[Tensor, "batch d_model"], b: Float[Tensor, "batch d_model"]) -> float:
+    """Largest sine of the angle between rows of a and b."""
+    a, b = a / a.norm(dim=-1, keepdim=True), b / b.norm(dim=-1, keepdim=True)
+    return (a - (a * b).sum(-1, keepdim=True) * b).norm(dim=-1).max().item()

@@ -1,0 +1,58 @@
+"""Graph: one recorded forward pass, and vector-Jacobian products through it.
+
+Torch only: x and y may come from a transformer or from two lines in a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+# Past 32 directions a batched VJP gains nothing more per direction (benchmarks/vjp_batch.py).
+MAX_CHUNK = 32
+# Memory that one batch of directions may take while it flows back through a block.
+CHUNK_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The linearised map from token embeddings x to final hidden states y.
+
+    Attributes:
+        x: embeddings, a leaf of the graph; shape ``(batch, pos, d_model)``.
+        y: final hidden states at the explained positions; shape ``(batch, d_model)``.
+        floats_per_direction: numbers that one direction occupies at the widest point of its
+            way back; sets how many directions travel together.
+    """
+
+    x: Float[Tensor, "batch pos d_in"]
+    y: Float[Tensor, "batch d_out"]
+    floats_per_direction: int
+
+    @property
+    def chunk(self) -> int:
+        """How many directions one batched VJP takes."""
+        bytes_each = self.floats_per_direction * self.y.element_size()
+        return max(1, min(MAX_CHUNK, CHUNK_BYTES // max(1, bytes_each)))
+
+    def pull(self, v: Float[Tensor, "k batch d_out"]) -> Float[Tensor, "k batch pos d_in"]:
+        """v^T dy/dx for k directions in every row, all k at once (see :meth:`stream`)."""
+        return torch.cat(list(self.stream(v)))
+
+    def stream(self, v: Float[Tensor, "k batch d_out"]) -> Iterator[Float[Tensor, "chunk batch pos d_in"]]:
+        """The products of :meth:`pull`, a memory-bounded chunk of directions at a time."""
+        for part in v.to(self.y.device, self.y.dtype).split(self.chunk):
+            yield self._products(part)
+
+    def _products(self, v: Float[Tensor, "k batch d_out"]) -> Float[Tensor, "k batch pos d_in"]:
+        one = len(v) == 1  # vmap costs a little, and one direction doesn't need it
+        with torch.inference_mode(False):  # the caller may be inside inference_mode()
+            v = v.clone() if v.is_inference() else v
+            (grad,) = torch.autograd.grad(
+                self.y, self.x, v[0] if one else v, retain_graph=True, is_grads_batched=not one
+            )
+        return grad[None] if one else grad

@@ -1,0 +1,76 @@
+"""What a host must offer, and nothing more. Above this package nobody knows which host it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_jacobian.unembedding import Unembedding
+
+
+class Trace(NamedTuple):
+    """One recorded forward pass, normalised and unembedded at one position a prompt.
+
+    Attributes:
+        x: value at ``hook_embed``, a leaf that requires grad.
+        resid: input of the final norm at the explained positions; None without such a norm.
+        y: input of the unembedding there, attached to x.
+        logits: what the model made of y, detached.
+    """
+
+    x: Float[Tensor, "batch pos d_model"]
+    resid: Float[Tensor, "batch d_model"] | None
+    y: Float[Tensor, "batch d_model"]
+    logits: Float[Tensor, "batch d_vocab"]
+
+
+class Host(Protocol):
+    """A causal language model that can be linearised."""
+
+    @property
+    def name(self) -> str:
+        """``"HookedTransformer"`` or ``"TransformerBridge"``."""
+        ...
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest prompt, or None where the model sets no limit."""
+        ...
+
+    @property
+    def d_vocab(self) -> int: ...
+
+    def tokenize(self, text: str, prepend_bos: bool | None) -> list[int]:
+        """Token ids of a prompt, by the model's own rules for the BOS token (None) or as told."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a piece of text, nothing added."""
+        ...
+
+    def decode(self, tokens: list[int]) -> str: ...
+
+    def token_texts(self, tokens: list[int]) -> tuple[str, ...]: ...
+
+    def is_bos(self, token: int) -> bool: ...
+
+    def unembedding(self) -> Unembedding: ...
+
+    def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
+        """Run the model once; only ``positions`` are normalised and unembedded."""
+        ...
+
+    def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:
+        """Numbers one direction occupies at the widest point of its way back."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """Name, architecture, precision and processing state, for metadata."""
+        ...
+
+    def original_norm(self) -> tuple[Tensor, Tensor | None]:
+        """Gain and bias of the final norm as published, read from the model's safetensors."""
+        ...

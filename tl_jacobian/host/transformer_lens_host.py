@@ -1,0 +1,178 @@
+"""What HookedTransformer and TransformerBridge have in common, which is nearly everything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from tl_jacobian.errors import ContractError, PromptError, UnsupportedModelError
+from tl_jacobian.host.base import Trace
+from tl_jacobian.host.checks import check_dropout
+from tl_jacobian.host.original_norm import read_original_norm
+from tl_jacobian.host.texts import token_texts
+from tl_jacobian.host.untouched import frozen, hooked, recording
+from tl_jacobian.unembedding import Unembedding
+
+
+class TransformerLensHost:
+    """A :class:`tl_jacobian.host.base.Host` over a TransformerLens model."""
+
+    name = "TransformerLens"
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.cfg = model.cfg
+
+    # -- text ----------------------------------------------------------------------
+
+    @property
+    def n_ctx(self) -> int | None:
+        n_ctx = getattr(self.cfg, "n_ctx", None)
+        return n_ctx if n_ctx and n_ctx > 0 else None
+
+    @property
+    def d_vocab(self) -> int:
+        return int(self.model.W_U.shape[1])
+
+    def tokenize(self, text: str, prepend_bos: bool | None) -> list[int]:
+        self._need_tokenizer(text)
+        options = {} if prepend_bos is None else {"prepend_bos": prepend_bos}
+        # Never truncated: a prompt that is too long is the caller's to shorten.
+        return self.model.to_tokens(text, truncate=False, **options)[0].tolist()
+
+    def encode(self, text: str) -> list[int]:
+        self._need_tokenizer(text)
+        return self.model.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, tokens: list[int]) -> str:
+        if self.model.tokenizer is None:
+            return " ".join(map(str, tokens))
+        return self.model.tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+
+    def token_texts(self, tokens: list[int]) -> tuple[str, ...]:
+        return token_texts(self.model.tokenizer, tokens)
+
+    def is_bos(self, token: int) -> bool:
+        return self.model.tokenizer is not None and token == self.model.tokenizer.bos_token_id
+
+    def _need_tokenizer(self, text: str) -> None:
+        if self.model.tokenizer is None:
+            raise PromptError(f"{text!r} can't be tokenised: this model has no tokenizer; pass token ids")
+
+    # -- numbers -------------------------------------------------------------------
+
+    def unembedding(self) -> Unembedding:
+        weight, bias = self.model.W_U, self.model.b_U
+        if not weight.is_floating_point() or weight.ndim != 2:
+            raise UnsupportedModelError(
+                f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "
+                f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
+                "load the model with an unquantised lm_head"
+            )
+        return Unembedding(weight.detach(), None if bias is None else bias.detach(), self._soft_cap())
+
+    def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
+        check_dropout(self.model)
+        recorder = _Recorder(positions, early=not self._watched())
+        pre = [(self.model.unembed, recorder.unembed)]
+        if (norm := getattr(self.model, "ln_final", None)) is not None:
+            pre.append((norm, recorder.final_norm))
+        post = [(self.model.hook_embed, recorder.embed)]
+        with recording(), frozen(self._parameters()), hooked(pre, post):
+            logits = self._run(tokens.clone())  # a copy: ids made under inference_mode can't be recorded
+        return recorder.trace(logits)
+
+    def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:
+        cfg = self.cfg
+        d_mlp = getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
+        # One block's backward: some MLP-wide and model-wide buffers, and the attention pattern.
+        return n_prompts * n_pos * (4 * d_mlp + 8 * cfg.d_model + 3 * cfg.n_heads * n_pos)
+
+    def facts(self) -> Mapping[str, Any]:
+        return {
+            "host": self.name,
+            "model": Path(str(getattr(self.cfg, "model_name", "unknown"))).name,
+            "architecture": str(self._architecture()),
+            "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+        }
+
+    def original_norm(self) -> tuple[Tensor, Tensor | None]:
+        return read_original_norm(str(getattr(self.cfg, "model_name", "")), str(self._architecture()))
+
+    # -- where the two hosts differ ------------------------------------------------
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return list(nn.Module.parameters(self.model))
+
+    def _architecture(self) -> str | None:
+        raise NotImplementedError
+
+    # -- helpers -------------------------------------------------------------------
+
+    def _soft_cap(self) -> float | None:
+        cap = getattr(self.cfg, "output_logits_soft_cap", None)
+        return float(cap) if cap and cap > 0 else None  # TransformerLens writes "none" as -1 or None
+
+    def _watched(self) -> bool:
+        """Whether the caller has hooks on the final norm or the unembedding.
+
+        They must see every position, as in the model's own pass: the cut then comes after them.
+        """
+        norm = getattr(self.model, "ln_final", None)
+        return _has_hooks(norm) or _has_hooks(self.model.unembed)
+
+
+class _Recorder:
+    """Hooks of one forward pass, and what they saw.
+
+    Args:
+        positions: the explained position of each prompt.
+        early: cut down to these positions before the final norm, not only after it.
+    """
+
+    def __init__(self, positions: Int[Tensor, " batch"], early: bool) -> None:
+        self.positions = positions
+        self.early = early
+        self.x: Tensor | None = None
+        self.resid: Tensor | None = None
+        self.y: Tensor | None = None
+
+    def embed(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        self.x = output.detach().requires_grad_()
+        return self.x
+
+    def final_norm(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        cut = self._cut(args[0])
+        self.resid = cut[:, 0].detach()
+        return (cut, *args[1:]) if self.early else None
+
+    def unembed(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        is_cut = self.early and self.resid is not None
+        hidden = args[0] if is_cut else self._cut(args[0])
+        self.y = hidden[:, 0]
+        return (hidden, *args[1:])
+
+    def _cut(self, hidden: Tensor) -> Tensor:
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return hidden[rows, self.positions.to(hidden.device)][:, None]
+
+    def trace(self, logits: Tensor) -> Trace:
+        if self.x is None or self.y is None:
+            missing = "hook_embed" if self.x is None else "the unembedding"
+            raise ContractError(f"the forward pass never reached {missing}; can't linearise this model")
+        return Trace(self.x, self.resid, self.y, logits[:, -1].detach())
+
+
+def _has_hooks(module: nn.Module | None) -> bool:
+    """Whether the caller put hooks on a module or on any hook point inside it."""
+    if module is None:
+        return False
+    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())

@@ -1,0 +1,47 @@
+"""Running somebody else's model without leaving a trace on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+Hook = Callable[..., Any]
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record a graph even inside the caller's ``no_grad()`` or ``inference_mode()``."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Parameters don't require grad inside: no activations are kept for weight gradients."""
+    thawed = [p for p in parameters if p.requires_grad and p.is_leaf]
+    try:
+        for p in thawed:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in thawed:
+            p.requires_grad_(True)
+
+
+@contextmanager
+def hooked(pre: Iterable[tuple[nn.Module, Hook]], post: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
+    """Plain PyTorch hooks, each removed by its own handle.
+
+    TransformerLens's bookkeeping never sees them, so the caller's hooks (which run first)
+    and ``reset_hooks`` are as they were.
+    """
+    with ExitStack() as stack:
+        for module, hook in pre:
+            stack.callback(module.register_forward_pre_hook(hook).remove)
+        for module, hook in post:
+            stack.callback(module.register_forward_hook(hook).remove)
+        yield

@@ -1,0 +1,189 @@
+"""Linearization: the waist of the library. Everything below makes one, everything above uses one.
+
+A scope needs nothing but what is here: the final hidden state y, the logits, the
+unembedding between them, and vector-Jacobian products back to the token embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, overload
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from tl_jacobian.errors import DirectionError, PromptError
+from tl_jacobian.graph import Graph
+from tl_jacobian.tokens import Word
+from tl_jacobian.unembedding import Unembedding
+
+
+@dataclass(frozen=True, eq=False)
+class Linearization:
+    """One prompt's forward pass, linearised at its token embeddings.
+
+    Attributes:
+        y: final hidden state at ``position``, exactly what the unembedding consumes;
+            ``(d_model,)``, float32 or better.
+        logits: the model's own logits at ``position``; ``(d_vocab,)``, float32 or better.
+        tokens: ids of the tokens that can matter: those up to and including ``position``.
+        str_tokens: their texts; ``words`` groups them.
+        position: the token whose next-token prediction is explained; the last of ``tokens``.
+        unembedding: the map from y to the logits.
+        bare_norm: whether ||y|| is the same for every input (the final norm was folded away).
+        encode: text -> token ids, for targets given as strings.
+        decode: token ids -> text.
+        facts: host, model, processing state and versions, for an attribution's metadata.
+    """
+
+    y: Float[Tensor, " d_model"]
+    logits: Float[Tensor, " d_vocab"]
+    tokens: Int[Tensor, " pos"]
+    str_tokens: tuple[str, ...]
+    words: tuple[Word, ...]
+    unembedding: Unembedding
+    graph: Graph = field(repr=False)
+    row: int = 0
+    bare_norm: bool = False
+    encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
+    decode: Callable[[int], str] = field(default=str, repr=False)
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def position(self) -> int:
+        return len(self.tokens) - 1
+
+    @property
+    def d_model(self) -> int:
+        return len(self.y)
+
+    @cached_property
+    def probs(self) -> Float[Tensor, " d_vocab"]:
+        """The predicted next-token distribution."""
+        return self.logits.softmax(dim=-1)
+
+    @overload
+    def vjp(self, v: Float[Tensor, " d_model"]) -> Float[Tensor, "pos d_in"]: ...
+    @overload
+    def vjp(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k pos d_in"]: ...
+    def vjp(self, v: Tensor) -> Tensor:
+        """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
+
+        Args:
+            v: ``(d_model,)`` or ``(k, d_model)``, finite, on the device of ``y``.
+
+        Returns:
+            ``(pos, d_model)`` or ``(k, pos, d_model)`` on the device of the embeddings, in
+            the model's precision.
+
+        Raises:
+            DirectionError: v has another shape or device, or isn't finite.
+        """
+        self.check_direction(v, ndims=(1, 2))
+        grads = self.graph.pull(self._spread(v if v.ndim == 2 else v[None]))[:, self.row, : len(self.tokens)]
+        return grads if v.ndim == 2 else grads[0]
+
+    def jacobian(self, positions: Sequence[int] | None = None) -> Float[Tensor, "n d_model d_in"]:
+        """The full Jacobians J_t = dy/dx_t: d_model backward passes, in batches.
+
+        Args:
+            positions: tokens to keep (negative ones count from the end); default all.
+
+        Returns:
+            ``(n, d_model_out, d_model_in)`` on the device of the embeddings.
+
+        Raises:
+            PromptError: a position is outside the prompt.
+        """
+        keep = self._check_positions(range(len(self.tokens)) if positions is None else positions)
+        x = self.graph.x
+        out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=x.dtype, device=x.device)
+        identity = torch.eye(self.d_model, dtype=self.y.dtype, device=self.y.device)
+        row = 0
+        with tqdm(total=self.d_model, desc="rows of the Jacobian", delay=2, leave=False) as bar:
+            for grads in self.graph.stream(self._spread(identity)):
+                out[:, row : row + len(grads)] = grads[:, self.row, keep].transpose(0, 1)
+                row += len(grads)
+                bar.update(len(grads))
+        return out
+
+    def check_direction(self, v: Tensor, ndims: tuple[int, ...] = (1,)) -> None:
+        """Raise DirectionError unless v is a usable direction (or a stack of them)."""
+        wanted = " or ".join({1: f"({self.d_model},)", 2: f"(k, {self.d_model})"}[n] for n in ndims)
+        if not isinstance(v, Tensor):
+            raise DirectionError(f"v is a {type(v).__name__}, expected a tensor of shape {wanted}")
+        if v.ndim not in ndims or v.shape[-1] != self.d_model or not len(v):
+            raise DirectionError(f"v has shape {tuple(v.shape)}, expected {wanted}")
+        if not v.is_floating_point():
+            raise DirectionError(f"v has dtype {v.dtype}, expected a floating-point one; use v.float()")
+        if v.device != self.y.device:
+            raise DirectionError(f"v is on {v.device}, expected {self.y.device}; use v.to(lin.y.device)")
+        if not v.isfinite().all():
+            raise DirectionError(f"v has {int((~v.isfinite()).sum())} non-finite entries, expected none")
+
+    def _spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k batch d_model"]:
+        """v in this prompt's row of the graph, zero in its neighbours'."""
+        out = v.new_zeros(len(v), len(self.graph.y), self.d_model)
+        out[:, self.row] = v
+        return out
+
+    def _check_positions(self, positions: Sequence[int]) -> list[int]:
+        n = len(self.tokens)
+        for p in positions:
+            if not -n <= p < n:
+                raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")
+        return [p % n for p in positions]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearizationBatch(Sequence[Linearization]):
+    """Several prompts linearised in one forward pass; a sequence of :class:`Linearization`.
+
+    Scopes take a batch as they take a single linearization and share one backward pass
+    among its prompts. Each prompt's scores are those it gets alone.
+    """
+
+    members: tuple[Linearization, ...]
+
+    @overload
+    def __getitem__(self, index: int) -> Linearization: ...
+    @overload
+    def __getitem__(self, index: slice) -> LinearizationBatch: ...
+    def __getitem__(self, index: int | slice) -> Linearization | LinearizationBatch:
+        if isinstance(index, slice):
+            return LinearizationBatch(self.members[index])
+        return self.members[index]
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+def squared_norms(
+    lins: Sequence[Linearization], v: Float[Tensor, "k prompts d_model"]
+) -> list[Float[Tensor, " _"]]:
+    """Sum over k directions of ||v_i^T J_t||^2, per prompt of one graph, for every token t.
+
+    Never holds more than one chunk of J; shows a progress bar when it takes long.
+
+    Args:
+        lins: one linearization, or members of one batch.
+        v: k directions for each of them.
+
+    Returns:
+        float64 sums, one ``(pos,)`` tensor a prompt.
+    """
+    graph, rows = lins[0].graph, [lin.row for lin in lins]
+    spread = v.new_zeros(len(v), *graph.y.shape)
+    spread[:, rows] = v
+    total = torch.zeros(graph.x.shape[:2], dtype=torch.float64, device=graph.x.device)
+    with tqdm(total=len(v), desc="vector-Jacobian products", delay=2, leave=False) as bar:
+        for grads in graph.stream(spread):
+            # Sums over d_model squares of half-precision numbers need float32.
+            precise = grads.to(torch.promote_types(grads.dtype, torch.float32))
+            total += precise.square().sum(dim=(0, 3))
+            bar.update(len(grads))
+    return [total[lin.row, : len(lin.tokens)] for lin in lins]

@@ -1,0 +1,200 @@
+"""linearize(): from a model and a prompt to a :class:`Linearization`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, overload
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_jacobian.errors import ContractError, UnsupportedModelError
+from tl_jacobian.final_norm import FinalNorm, NormAffine, affine_of, is_bare
+from tl_jacobian.graph import Graph
+from tl_jacobian.host.base import Host, Trace
+from tl_jacobian.host.resolve import resolve
+from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.prompts import is_batch, read_prompt
+from tl_jacobian.tokens import group_words
+from tl_jacobian.unembedding import Unembedding
+from tl_jacobian.versions import versions
+
+
+@overload
+def linearize(
+    model: Any,
+    prompt: str | list[int] | Int[Tensor, " pos"],
+    *,
+    position: int = -1,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+) -> Linearization: ...
+@overload
+def linearize(
+    model: Any,
+    prompt: list[str] | list[list[int]] | list[Tensor] | Int[Tensor, "batch pos"],
+    *,
+    position: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+) -> LinearizationBatch: ...
+def linearize(
+    model: Any,
+    prompt: Any,
+    *,
+    position: int | Sequence[int] = -1,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+) -> Linearization | LinearizationBatch:
+    """Run a model once and record how its final hidden state depends on its token embeddings.
+
+    The model is left exactly as it was: hooks, ``requires_grad`` flags, ``.grad``, train or
+    eval mode, the random number generators and the grad mode. The caller's own hooks run
+    as in any forward pass.
+
+    Args:
+        model: a HookedTransformer or a TransformerBridge.
+        prompt: text, or token ids (re-tokenising decoded text can shift positions). A list
+            of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
+        position: the token whose *next-token prediction* is explained; later tokens can't
+            matter and are cut off. For a batch, one position for all or one each.
+        prepend_bos: whether to prepend the BOS token to text; default: the model's own setting.
+        final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
+            its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
+            safetensors. Gives the paper's y back; only Temperature Scope needs it.
+
+    Returns:
+        A :class:`Linearization`, or a :class:`LinearizationBatch` for a list of prompts.
+
+    Raises:
+        PromptError: empty or too long prompt, ids or position out of range.
+        UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
+            unembedding, or a ``final_norm`` that doesn't fit.
+        ContractError: unembedding y doesn't give the model's logits, or activations aren't finite.
+
+    >>> import tl_jacobian as tj
+    >>> model = tj.load_demo_model()
+    >>> lin = tj.linearize(model, "The capital of France is")
+    >>> lin.str_tokens
+    ('The', ' capital', ' of', ' France', ' is')
+    >>> lin.vjp(lin.y).shape
+    torch.Size([5, 576])
+    """
+    host = resolve(model)
+    batch = is_batch(prompt)
+    prompts = list(prompt) if batch else [prompt]
+    positions = position if isinstance(position, Sequence) else [position] * len(prompts)
+    read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, _each(positions, prompts), strict=True)]
+    members = _linearize(host, read, _affine(host, final_norm))
+    return LinearizationBatch(members) if batch else members[0]
+
+
+def _each(positions: Sequence[int], prompts: Sequence[Any]) -> Sequence[int]:
+    if len(positions) != len(prompts):
+        raise ValueError(f"{len(positions)} positions for {len(prompts)} prompts; give one for all, or one each")
+    return positions
+
+
+def _linearize(host: Host, prompts: Sequence[list[int]], affine: NormAffine | None) -> tuple[Linearization, ...]:
+    """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
+    lengths = torch.tensor([len(p) for p in prompts])
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True)
+    trace = host.forward(padded, lengths - 1)
+    head = host.unembedding()
+    _check_contract(trace, head)
+    bare = trace.resid is not None and is_bare(trace.resid, trace.y)
+    y, head, bare = _unfold(trace.y, head, affine, bare)
+    graph = Graph(trace.x, y, host.floats_per_direction(*padded.shape))
+    facts = _facts(host, bare, affine is not None)
+    return tuple(
+        _member(host, p, row, graph, trace.logits[row], head, bare, facts) for row, p in enumerate(prompts)
+    )
+
+
+def _member(
+    host: Host,
+    prompt: list[int],
+    row: int,
+    graph: Graph,
+    logits: Float[Tensor, " d_vocab"],
+    head: Unembedding,
+    bare: bool,
+    facts: Mapping[str, Any],
+) -> Linearization:
+    texts = host.token_texts(prompt)
+    return Linearization(
+        y=_precise(graph.y[row].detach()),
+        logits=_precise(logits),
+        tokens=torch.tensor(prompt),
+        str_tokens=texts,
+        words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
+        unembedding=head,
+        graph=graph,
+        row=row,
+        bare_norm=bare,
+        encode=host.encode,
+        decode=lambda token: host.token_texts([token])[0],
+        facts=facts,
+    )
+
+
+def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None:
+    if final_norm is None:
+        return None
+    if isinstance(final_norm, str):
+        if final_norm != "original":
+            raise ValueError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
+        return affine_of(host.original_norm(), host.unembedding().d_model)
+    return affine_of(final_norm, host.unembedding().d_model)
+
+
+def _unfold(
+    y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool
+) -> tuple[Tensor, Unembedding, bool]:
+    """y, its unembedding and whether ||y|| is constant, before the norm's gain and bias were folded away."""
+    if affine is None:
+        return y, head, bare
+    if not bare:
+        raise UnsupportedModelError(
+            "final_norm is given, but this model still applies a final norm with a gain of its own: "
+            "leave final_norm out, y is the paper's already"
+        )
+    gain, shift = affine.gain.to(y), affine.bias.to(y)
+    head = Unembedding(head.weight, head.bias, head.soft_cap, gain.detach(), shift.detach())
+    with torch.inference_mode(False), torch.enable_grad():
+        y = y * gain + shift
+    still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
+    return y, head, still_bare
+
+
+def _check_contract(trace: Trace, head: Unembedding) -> None:
+    """Unembedding y must give the model's own logits; nothing a scope says would be true otherwise."""
+    for name, tensor in (("final hidden state", trace.y), ("logits", trace.logits)):
+        if not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            raise ContractError(
+                f"{bad} of {tensor.numel()} values of the {name} are not finite, so no gradient means anything; "
+                "run the model in float32 or bfloat16, and look at its activations with run_with_cache"
+            )
+    ours, theirs = head.logits(trace.y.detach()), trace.logits.to(trace.y.device)
+    error = (ours - theirs).abs()
+    row, token = divmod(int(error.argmax()), head.d_vocab)
+    # Each side sums d_model products in an order of its own: rounding grows with their sizes.
+    size = trace.y[row].detach().norm() * head.weight[:, token].norm() + theirs[row, token].abs()
+    allowed = 16 * torch.finfo(theirs.dtype).eps * size
+    if error.max() > allowed:
+        raise ContractError(
+            f"unembedding y differs from the model's own logits by {error.max().item():.3g} (allowed: "
+            f"{allowed.item():.3g}, at token id {token}); the model scales or rewrites its logits in a way "
+            "tl_jacobian doesn't know, or a hook does: remove hooks on the unembedding, or report the architecture"
+        )
+
+
+def _facts(host: Host, bare: bool, given: bool) -> dict[str, Any]:
+    norm = "given by the caller" if given else "none, or folded into the unembedding" if bare else "the model's own"
+    return {**host.facts(), "final_norm": norm, "versions": versions()}
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

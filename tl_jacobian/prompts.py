@@ -1,0 +1,85 @@
+"""Prompts: what a caller may hand in, checked and cut at the explained position."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tl_jacobian.errors import PromptError
+from tl_jacobian.host.base import Host
+
+
+def is_batch(prompt: Any) -> bool:
+    """Whether this is a list of prompts rather than one (a list of ids is one)."""
+    if isinstance(prompt, Tensor):
+        return prompt.ndim == 2
+    return isinstance(prompt, (list, tuple)) and any(not _is_id(item) for item in prompt)
+
+
+def read_prompt(host: Host, prompt: Any, position: int, prepend_bos: bool | None) -> list[int]:
+    """Token ids of one prompt, checked and cut off after ``position``.
+
+    Raises:
+        PromptError: what is wrong, with the value and the remedy.
+    """
+    tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
+    if not tokens:
+        raise PromptError(f"the prompt {prompt!r} is empty, expected at least one token")
+    _check_range(tokens, host.d_vocab)
+    _check_position(position, len(tokens))
+    tokens = tokens[: position % len(tokens) + 1]
+    if host.n_ctx is not None and len(tokens) > host.n_ctx:
+        raise PromptError(
+            f"the prompt has {len(tokens)} tokens up to the explained position, but the model's context "
+            f"is n_ctx={host.n_ctx}; shorten it by {len(tokens) - host.n_ctx} tokens"
+        )
+    return tokens
+
+
+def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
+    if not text:
+        raise PromptError("the prompt '' is empty, expected text or token ids")
+    tokens = host.tokenize(text, prepend_bos)
+    if len(tokens) > 1 and tokens[0] == tokens[1] and host.is_bos(tokens[0]):
+        warnings.warn(
+            f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False", stacklevel=4
+        )
+    return tokens
+
+
+def _ids(prompt: Any) -> list[int]:
+    if isinstance(prompt, Tensor):
+        if prompt.ndim != 1 or prompt.is_floating_point() or prompt.is_complex() or prompt.dtype == torch.bool:
+            raise PromptError(
+                f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,)"
+            )
+        return prompt.tolist()
+    if not isinstance(prompt, Sequence) or not all(_is_id(item) for item in prompt):
+        raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor")
+    return [int(item) for item in prompt]
+
+
+def _is_id(item: Any) -> bool:
+    """A plain integer, or a scalar integer of torch or numpy."""
+    if isinstance(item, bool) or isinstance(item, (str, float)):
+        return False
+    if isinstance(item, Tensor):
+        return item.ndim == 0 and not item.is_floating_point()
+    return hasattr(item, "__index__")
+
+
+def _check_range(tokens: Sequence[int], d_vocab: int) -> None:
+    for at, token in enumerate(tokens):
+        if not 0 <= token < d_vocab:
+            raise PromptError(f"token id {token} at position {at} is out of range, expected 0 to {d_vocab - 1}")
+
+
+def _check_position(position: Any, n: int) -> None:
+    if isinstance(position, bool) or not isinstance(position, int):
+        raise PromptError(f"position={position!r} is a {type(position).__name__}, expected an int")
+    if not -n <= position < n:
+        raise PromptError(f"position={position} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")

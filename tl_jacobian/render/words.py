@@ -1,0 +1,49 @@
+"""The words around a picture: what was explained, for which prediction, by which model."""
+
+from __future__ import annotations
+
+from tl_jacobian.attribution import Attribution
+from tl_jacobian.tokens import visible
+
+_MODEL_FACTS = ("model", "host", "processing")
+
+
+def scope_name(attribution: Attribution) -> str:
+    """``"Semantic Scope"``."""
+    return f"{visible(attribution.scope).capitalize()} Scope"
+
+
+def target(attribution: Attribution) -> str:
+    """What was explained, safe to print."""
+    return visible(attribution.target)
+
+
+def explained_position(attribution: Attribution) -> str:
+    """``"prediction after token 12 ' is'"``."""
+    last = f" {quoted(attribution.str_tokens[-1])}" if attribution.str_tokens else ""
+    return f"prediction after token {attribution.position}{last}"
+
+
+def model_facts(attribution: Attribution) -> list[str]:
+    """Model, host and processing state, as far as the metadata say."""
+    found = (attribution.metadata.get(key) for key in _MODEL_FACTS)
+    return [visible(str(fact)) for fact in found if fact]
+
+
+def score_unit(attribution: Attribution) -> str:
+    """What a score measures, or an empty string where the metadata don't say."""
+    return visible(str(attribution.metadata.get("score") or ""))
+
+
+def quoted(text: str) -> str:
+    """``text`` made visible, in quotes that show where its spaces are."""
+    return f"'{visible(text)}'"
+
+
+def number(value: float) -> str:
+    """Three significant digits.
+
+    >>> number(12.3456), number(0.0)
+    ('12.3', '0')
+    """
+    return f"{value:.3g}"

@@ -1,0 +1,109 @@
+"""Tokens as text: what a reader sees, and how tokens make up words and numbers.
+
+Attribution scores live on tokens, people think in words. A *word* here is a run of
+tokens with no space between them and of one kind (letters or a number); punctuation,
+special tokens and the characters of scripts written without spaces stand alone.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+_VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥"}
+# Scripts without spaces between words: Thai, Lao, Myanmar, Khmer, kana, CJK.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_SPECIAL = re.compile(r"<[|/]?\w[\w|/ ]*\|?>")
+_PARTIAL = "\ufffd"  # what decoding gives for a token that holds part of a character
+
+
+class Word(NamedTuple):
+    """A group of consecutive tokens: its text, and how many tokens it spans."""
+
+    text: str
+    size: int
+
+
+def visible(text: str) -> str:
+    r"""``text`` with whitespace and control characters made visible.
+
+    >>> visible(" a\n")
+    ' a↵'
+    >>> visible("\x00\u202e")
+    '\\x00\\u202e'
+    """
+    return "".join(_VISIBLE.get(c) or (_escape(c) if _hidden(c) else c) for c in text)
+
+
+def _hidden(char: str) -> bool:
+    """Control, format (bidi overrides, zero-width) and separator characters."""
+    joiner = char in "\u200c\u200d"  # these belong to emoji and Indic words
+    return not joiner and unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def group_words(pieces: Sequence[str], decode: Callable[[int, int], str] | None = None) -> tuple[Word, ...]:
+    """Group token texts into words and numbers.
+
+    Args:
+        pieces: the text of each token, leading spaces included.
+        decode: text of tokens ``start:stop``, asked where a character is spread over
+            several tokens. Default: the pieces joined.
+
+    >>> [w.text for w in group_words([" un", "believ", "able", ",", " 3", ".", "1", "4", "!"])]
+    [' unbelievable', ',', ' 3.14', '!']
+    """
+    read = decode or (lambda start, stop: "".join(pieces[start:stop]))
+    starts = [i for i in range(len(pieces)) if i == 0 or not _continues(pieces, i)]
+    spans = list(zip(starts, [*starts[1:], len(pieces)], strict=True))
+    return tuple(Word(_text(pieces, a, b, read), b - a) for a, b in spans)
+
+
+def _text(pieces: Sequence[str], start: int, stop: int, read: Callable[[int, int], str]) -> str:
+    joined = "".join(pieces[start:stop])
+    return read(start, stop) if _PARTIAL in joined else joined
+
+
+def _continues(pieces: Sequence[str], i: int) -> bool:
+    """Whether token ``i`` belongs to the same word as token ``i - 1``."""
+    before, after = pieces[i - 1], pieces[i]
+    if not before or not after:
+        return True
+    if before.endswith(_PARTIAL) and after.startswith(_PARTIAL):
+        return True
+    if _SPECIAL.fullmatch(before) or _SPECIAL.fullmatch(after):
+        return False
+    left, right = before[-1], after[0]
+    if _UNSPACED.match(left) or _UNSPACED.match(right):
+        return False
+    return _same_word(left, right) or _inside_word(pieces, i) or _inside_word(pieces, i - 1)
+
+
+def _same_word(left: str, right: str) -> bool:
+    """Letters go with letters (and their combining marks), digits with digits."""
+    if left.isdigit() or right.isdigit():
+        return left.isdigit() and right.isdigit()
+    return _wordlike(left) and _wordlike(right)
+
+
+def _wordlike(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LM"
+
+
+def _inside_word(pieces: Sequence[str], i: int) -> bool:
+    """Whether token ``i`` is the mark inside ``don't`` or ``3.14`` (no space around it)."""
+    if not 0 < i < len(pieces):
+        return False
+    before, mark = pieces[i - 1], pieces[i]
+    after = pieces[i + 1] if i + 1 < len(pieces) else ""
+    rest = mark[1:] or after  # "'t" is one token in some vocabularies, two in others
+    if not before or not rest:
+        return False
+    if mark[0] in "'’" and _wordlike(before[-1]) and _wordlike(rest[0]):
+        return True
+    return mark[0] == "." and before[-1].isdigit() and rest[0].isdigit()
