@@ -12,11 +12,11 @@ from functools import cache
 from typing import Any
 
 import torch
-import transformer_lens
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
@@ -26,10 +26,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-HAS_HOOKED = hasattr(transformer_lens, "HookedTransformer")
-VOCAB, WIDTH, HEADS, KV_HEADS, LAYERS, MLP, CONTEXT = 300, 24, 4, 2, 3, 48, 64
+from tl_jacobian.host.hooked import hooked_class
+
+HAS_HOOKED = hooked_class() is not None
+VOCAB, WIDTH, HEADS, KV_HEADS, D_HEAD, LAYERS, MLP, CONTEXT = 300, 32, 4, 2, 8, 3, 48, 64
 STATES = ("hooked", "hooked-folded", "hooked-centered", "bridge", "bridge-compat")
 
 _COMMON = dict(vocab_size=VOCAB, bos_token_id=256, eos_token_id=257, pad_token_id=258)
@@ -41,7 +42,7 @@ _MODERN = dict(
     max_position_embeddings=CONTEXT,
     **_COMMON,
 )
-_GEMMA = dict(_MODERN, num_key_value_heads=KV_HEADS, head_dim=8, hidden_activation="gelu_pytorch_tanh")
+_GEMMA = dict(_MODERN, num_key_value_heads=KV_HEADS, head_dim=D_HEAD, hidden_activation="gelu_pytorch_tanh")
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,8 @@ def _rotary(dim: int, **more: Any) -> dict[str, Any]:
 _RMS = dict(normalization_type="RMS", final_rms=True, gated_mlp=True, eps=1e-6)
 _GEMMA_HOOKED = dict(
     _RMS,
-    **_rotary(8),
+    **_rotary(D_HEAD),
     act_fn="gelu_pytorch_tanh",
-    d_head=8,
     n_key_value_heads=KV_HEADS,
     use_attn_scale=True,
     use_normalization_before_and_after=True,
@@ -85,21 +85,21 @@ ARCHITECTURES: dict[str, Architecture] = {
         "convert_neox_weights",
         dict(
             normalization_type="LN", act_fn="gelu", parallel_attn_mlp=True, original_architecture="GPTNeoXForCausalLM",
-            **_rotary(3 * 2 // 2 // 1 if False else 2),
+            **_rotary(D_HEAD // 2),
         ),
     ),
     "llama": Architecture(  # RMSNorm, grouped-query attention, rotary
         lambda: LlamaConfig(**_MODERN, num_key_value_heads=KV_HEADS, rms_norm_eps=1e-6),
         "convert_llama_weights",
         dict(
-            _RMS, **_rotary(6), act_fn="silu", n_key_value_heads=KV_HEADS, original_architecture="LlamaForCausalLM"
+            _RMS, **_rotary(D_HEAD), act_fn="silu", n_key_value_heads=KV_HEADS, original_architecture="LlamaForCausalLM"
         ),
     ),
     "qwen2": Architecture(  # biases on q, k, v
         lambda: Qwen2Config(**_MODERN, num_key_value_heads=KV_HEADS, rms_norm_eps=1e-6),
         "convert_qwen2_weights",
         dict(
-            _RMS, **_rotary(6), act_fn="silu", n_key_value_heads=KV_HEADS, original_architecture="Qwen2ForCausalLM"
+            _RMS, **_rotary(D_HEAD), act_fn="silu", n_key_value_heads=KV_HEADS, original_architecture="Qwen2ForCausalLM"
         ),
     ),
     "gemma2": Architecture(  # soft-caps, scaled embeddings, post-norms
@@ -129,8 +129,100 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda: PhiConfig(**_MODERN, partial_rotary_factor=0.5, hidden_act="gelu_new"),
         "convert_phi_weights",
         dict(
-            normalization_type="LN", act_fn="gelu_new", parallel_attn_mlp=True, **_rotary(3),
+            normalization_type="LN", act_fn="gelu_new", parallel_attn_mlp=True, **_rotary(D_HEAD // 2),
             original_architecture="PhiForCausalLM",
         ),
     ),
 }
+
+
+def cases(*states: str) -> list[tuple[str, str]]:
+    """All (architecture, state) pairs that exist, or those in the given states."""
+    return [(a, s) for a in ARCHITECTURES for s in states or STATES if exists(a, s)]
+
+
+def exists(architecture: str, state: str) -> bool:
+    """Whether TransformerLens can build this pair."""
+    if state.startswith("hooked") and not HAS_HOOKED:
+        return False
+    # Centring isn't invariant under a soft-cap, so TransformerLens refuses it.
+    return not (architecture == "gemma2" and state == "hooked-centered")
+
+
+@cache
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: one token a byte (ids 0 to 255), then the special ones."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {c: i for i, c in enumerate(alphabet)} | {"<bos>": 256, "<eos>": 257, "<pad>": 258}
+    raw = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    raw.decoder = decoders.ByteLevel()
+    # TransformerLens loads a tokenizer again by its name; "adds BOS already" spares it that.
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", name_or_path="bytes",
+        add_bos_token=True,
+    )
+
+
+@cache
+def hf_model(architecture: str, dtype: torch.dtype = torch.float64) -> Any:
+    """The Hugging Face model, weights large enough that every part matters."""
+    torch.manual_seed(0)
+    config = ARCHITECTURES[architecture].config()
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
+    model.config.architectures = [type(model).__name__]
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            scale = 0.3 if p.ndim == 1 else 0.6 / p.shape[-1] ** 0.5 * 2
+            noise = scale * torch.randn(p.shape, generator=generator, dtype=dtype)
+            p.copy_(p + noise if "norm" in name or "ln_" in name else noise)
+    return model
+
+
+def make(architecture: str, state: str, dtype: torch.dtype = torch.float64) -> Any:
+    """A fresh model of the given architecture on the given host, in the given processing state."""
+    source = copy.deepcopy(hf_model(architecture, dtype))
+    if state.startswith("hooked"):
+        return _hooked(architecture, state, source, dtype)
+    bridge = TransformerBridge.boot_transformers(
+        f"tiny-{architecture}", hf_model=source, tokenizer=tokenizer(), device="cpu", dtype=dtype
+    )
+    if state == "bridge-compat":
+        bridge.enable_compatibility_mode(disable_warnings=True)
+        bridge.to(dtype)  # folding leaves some of Qwen2's biases in float32
+    return bridge.eval()
+
+
+@cache
+def shared(architecture: str, state: str, dtype: torch.dtype = torch.float64) -> Any:
+    """A model that tests may share as long as they leave it as it was, which is what they test."""
+    return make(architecture, state, dtype)
+
+
+def _hooked(architecture: str, state: str, source: Any, dtype: torch.dtype) -> Any:
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+    from transformer_lens.pretrained import weight_conversions
+
+    arch = ARCHITECTURES[architecture]
+    common: dict[str, Any] = dict(
+        d_model=WIDTH, n_heads=HEADS, d_head=D_HEAD, n_layers=LAYERS, d_mlp=MLP, n_ctx=CONTEXT, d_vocab=VOCAB,
+        eps=1e-5, device="cpu", dtype=dtype, model_name=f"tiny-{architecture}",
+    )
+    cfg = HookedTransformerConfig.from_dict({**common, **arch.hooked})
+    model = HookedTransformer(cfg, tokenizer(), move_to_device=False)
+    folded, centered = state != "hooked", state == "hooked-centered"
+    model.load_and_process_state_dict(
+        getattr(weight_conversions, arch.convert)(source, cfg),
+        fold_ln=folded,
+        center_writing_weights=folded and cfg.normalization_type == "LN",
+        center_unembed=centered,
+        fold_value_biases=folded,
+    )
+    return model.to(dtype)
+
+
+def final_norm_of(hf: Any) -> nn.Module:
+    """The norm before a Hugging Face model's unembedding."""
+    body = next(getattr(hf, n) for n in ("model", "transformer", "gpt_neox") if hasattr(hf, n))
+    return next(getattr(body, n) for n in ("norm", "ln_f", "final_layer_norm", "final_layernorm") if hasattr(body, n))

@@ -14,10 +14,10 @@ from typing import Any, overload
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from tl_jacobian.errors import DirectionError, PromptError
 from tl_jacobian.graph import Graph
+from tl_jacobian.progress import progress
 from tl_jacobian.tokens import Word
 from tl_jacobian.unembedding import Unembedding
 
@@ -104,7 +104,7 @@ class Linearization:
         out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=x.dtype, device=x.device)
         identity = torch.eye(self.d_model, dtype=self.y.dtype, device=self.y.device)
         row = 0
-        with tqdm(total=self.d_model, desc="rows of the Jacobian", delay=2, leave=False) as bar:
+        with progress(self.d_model, "rows of the Jacobian") as bar:
             for grads in self.graph.stream(self._spread(identity)):
                 out[:, row : row + len(grads)] = grads[:, self.row, keep].transpose(0, 1)
                 row += len(grads)
@@ -180,7 +180,7 @@ def squared_norms(
     spread = v.new_zeros(len(v), *graph.y.shape)
     spread[:, rows] = v
     total = torch.zeros(graph.x.shape[:2], dtype=torch.float64, device=graph.x.device)
-    with tqdm(total=len(v), desc="vector-Jacobian products", delay=2, leave=False) as bar:
+    with progress(len(v), "vector-Jacobian products") as bar:
         for grads in graph.stream(spread):
             # Sums over d_model squares of half-precision numbers need float32.
             precise = grads.to(torch.promote_types(grads.dtype, torch.float32))

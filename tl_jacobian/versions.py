@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 _PACKAGES = ("tl_jacobian", "transformer-lens", "transformers", "torch")
@@ -16,6 +17,7 @@ def versions() -> dict[str, str]:
     return {name: _version(name) for name in _PACKAGES}
 
 
+@cache  # reading a package's metadata takes longer than all the rest of an attribution's
 def _version(name: str) -> str:
     try:
         return version(name)

@@ -14,6 +14,9 @@ class TransformerBridgeHost(TransformerLensHost):
     """A :class:`~tl_jacobian.host.base.Host` over ``transformer_lens.model_bridge.TransformerBridge``."""
 
     name = "TransformerBridge"
+    # Hugging Face code between the norm and the unembedding may insist on the prompt's shape
+    # (GPT-2's does), so every position is normalised and only one unembedded.
+    earliest_cut = "unembed"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

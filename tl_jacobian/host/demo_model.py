@@ -12,6 +12,7 @@ import torch
 
 from tl_jacobian.errors import DemoModelError
 from tl_jacobian.host.demo_files import demo_folder
+from tl_jacobian.host.hooked import hooked_class
 
 Kind = Literal["hooked", "bridge"]
 
@@ -52,9 +53,7 @@ def load_demo_model(
 
 def kinds() -> list[Kind]:
     """The kinds of model that the installed TransformerLens has, the preferred one first."""
-    import transformer_lens
-
-    return ["hooked", "bridge"] if hasattr(transformer_lens, "HookedTransformer") else ["bridge"]
+    return ["bridge"] if hooked_class() is None else ["hooked", "bridge"]
 
 
 def load_demo_hf(folder: Path | None = None, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:

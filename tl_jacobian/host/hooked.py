@@ -10,10 +10,20 @@ from tl_jacobian.errors import UnsupportedModelError
 from tl_jacobian.host.transformer_lens_host import TransformerLensHost
 
 
+def hooked_class() -> type | None:
+    """``transformer_lens.HookedTransformer``, or None where TransformerLens has none (version 4)."""
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError:  # which is also what asking version 4 with hasattr() would raise
+        return None
+    return HookedTransformer
+
+
 class HookedTransformerHost(TransformerLensHost):
     """A :class:`~tl_jacobian.host.base.Host` over ``transformer_lens.HookedTransformer``."""
 
     name = "HookedTransformer"
+    earliest_cut = "norm"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)

@@ -7,17 +7,16 @@ from typing import Any
 from tl_jacobian.errors import UnsupportedModelError
 from tl_jacobian.host.base import Host
 from tl_jacobian.host.bridge import TransformerBridgeHost
-from tl_jacobian.host.hooked import HookedTransformerHost
+from tl_jacobian.host.hooked import HookedTransformerHost, hooked_class
 
 
 def hosts() -> dict[type, type]:
     """The host for each model class that the installed TransformerLens has."""
-    import transformer_lens
     from transformer_lens.model_bridge import TransformerBridge
 
     found: dict[type, type] = {TransformerBridge: TransformerBridgeHost}
-    if hasattr(transformer_lens, "HookedTransformer"):  # removed in TransformerLens 4
-        found[transformer_lens.HookedTransformer] = HookedTransformerHost
+    if (hooked := hooked_class()) is not None:
+        found[hooked] = HookedTransformerHost
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -19,10 +19,15 @@ from tl_jacobian.host.untouched import frozen, hooked, recording
 from tl_jacobian.unembedding import Unembedding
 
 
+Cut = Literal["norm", "unembed", "never"]
+
+
 class TransformerLensHost:
     """A :class:`tl_jacobian.host.base.Host` over a TransformerLens model."""
 
     name = "TransformerLens"
+    # The first module that may be given the explained position alone.
+    earliest_cut: Cut = "unembed"
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -78,7 +83,7 @@ class TransformerLensHost:
 
     def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
         check_dropout(self.model)
-        recorder = _Recorder(positions, early=not self._watched())
+        recorder = _Recorder(positions, self._where_to_cut())
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
@@ -121,13 +126,12 @@ class TransformerLensHost:
         cap = getattr(self.cfg, "output_logits_soft_cap", None)
         return float(cap) if cap and cap > 0 else None  # TransformerLens writes "none" as -1 or None
 
-    def _watched(self) -> bool:
-        """Whether the caller has hooks on the final norm or the unembedding.
-
-        They must see every position, as in the model's own pass: the cut then comes after them.
-        """
-        norm = getattr(self.model, "ln_final", None)
-        return _has_hooks(norm) or _has_hooks(self.model.unembed)
+    def _where_to_cut(self) -> Cut:
+        """As early as possible, but never before the caller's hooks: they see every position."""
+        if _has_hooks(self.model.unembed):
+            return "never"
+        watched = _has_hooks(getattr(self.model, "ln_final", None))
+        return "unembed" if watched else self.earliest_cut
 
 
 class _Recorder:
@@ -135,12 +139,12 @@ class _Recorder:
 
     Args:
         positions: the explained position of each prompt.
-        early: cut down to these positions before the final norm, not only after it.
+        cut: before which module the other positions are dropped.
     """
 
-    def __init__(self, positions: Int[Tensor, " batch"], early: bool) -> None:
+    def __init__(self, positions: Int[Tensor, " batch"], cut: Cut) -> None:
         self.positions = positions
-        self.early = early
+        self.cut = cut
         self.x: Tensor | None = None
         self.resid: Tensor | None = None
         self.y: Tensor | None = None
@@ -150,17 +154,17 @@ class _Recorder:
         return self.x
 
     def final_norm(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        cut = self._cut(args[0])
-        self.resid = cut[:, 0].detach()
-        return (cut, *args[1:]) if self.early else None
+        chosen = self._choose(args[0])
+        self.resid = chosen[:, 0].detach()
+        return (chosen, *args[1:]) if self.cut == "norm" else None
 
-    def unembed(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        is_cut = self.early and self.resid is not None
-        hidden = args[0] if is_cut else self._cut(args[0])
-        self.y = hidden[:, 0]
-        return (hidden, *args[1:])
+    def unembed(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        done = self.cut == "norm" and self.resid is not None
+        chosen = args[0] if done else self._choose(args[0])
+        self.y = chosen[:, 0]
+        return (chosen, *args[1:]) if self.cut != "never" else None
 
-    def _cut(self, hidden: Tensor) -> Tensor:
+    def _choose(self, hidden: Tensor) -> Tensor:
         rows = torch.arange(len(hidden), device=hidden.device)
         return hidden[rows, self.positions.to(hidden.device)][:, None]
 
@@ -168,7 +172,9 @@ class _Recorder:
         if self.x is None or self.y is None:
             missing = "hook_embed" if self.x is None else "the unembedding"
             raise ContractError(f"the forward pass never reached {missing}; can't linearise this model")
-        return Trace(self.x, self.resid, self.y, logits[:, -1].detach())
+        if self.cut == "never":
+            logits = self._choose(logits)
+        return Trace(self.x, self.resid, self.y, logits[:, 0].detach())
 
 
 def _has_hooks(module: nn.Module | None) -> bool:

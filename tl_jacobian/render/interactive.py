@@ -44,7 +44,8 @@ def _props(figure_id: str, attributions: Sequence[Attribution], scales: Sequence
         "tokens": [visible(text) for text in texts],
         "breaks": [i for i, text in enumerate(texts) if "\n" in text],
         "columns": columns,
-        "limit": 1.0 if len(attributions) > 1 else scales[0].limit,
+        "errors": _errors(attributions[0]),
+        "limit": 1.0 if len(attributions) > 1 else _six_digits(scales[0].limit),
         "labels": [f"{words.scope_name(a)}: {words.target(a)} (1 = {words.number(s.limit)})" for a, s in pairs],
         "skipped": scales[0].skipped,
         "positive": POSITIVE,
@@ -60,7 +61,16 @@ def _values(attribution: Attribution, scale: Scale, *, relative: bool) -> list[f
     columns with different units need one common range.
     """
     unit = scale.limit if relative and scale.limit else 1.0
-    return [float(f"{score / unit:.6g}") for score in attribution.scores.tolist()]
+    return [_six_digits(score / unit) for score in attribution.scores.tolist()]
+
+
+def _errors(attribution: Attribution) -> list[str] | None:
+    """Standard errors as text: one that isn't a number must not stop the figure."""
+    return None if attribution.stderr is None else [words.number(error) for error in attribution.stderr.tolist()]
+
+
+def _six_digits(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def script_json(value: Any) -> str:

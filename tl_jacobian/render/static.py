@@ -9,7 +9,7 @@ only makes it prettier.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from tl_jacobian.attribution import Attribution, Prediction
@@ -51,10 +51,10 @@ def _error_bars(attribution: Attribution) -> list[str]:
 
 def header_html(attribution: Attribution) -> str:
     """Scope and target; below, in small print, the explained position and the model."""
-    return _header(words.scope_name(attribution), words.target(attribution), attribution)
+    return _header(words.scope_name(attribution), words.explained(attribution), attribution)
 
 
-def comparison_header_html(attributions: list[Attribution]) -> str:
+def comparison_header_html(attributions: Sequence[Attribution]) -> str:
     """The header of several attributions of one prompt."""
     return _header(f"{len(attributions)} attributions", "of one prompt", attributions[0])
 
@@ -69,7 +69,7 @@ def _header(name: str, detail: str, attribution: Attribution) -> str:
 
 def label_html(attribution: Attribution, scale: Scale) -> str:
     """One row's heading in a comparison: scope, target and the score at full colour."""
-    facts = [words.target(attribution), f"full colour = {words.number(scale.limit)}", words.score_unit(attribution)]
+    facts = [words.explained(attribution), f"full colour = {words.number(scale.limit)}", words.score_unit(attribution)]
     return (
         f'<div class="tlj-label" style="font-size:12px"><b>{escape(words.scope_name(attribution))}</b> '
         f"{_joined(facts)}</div>"
@@ -80,22 +80,22 @@ def legend_html(attribution: Attribution, scale: Scale) -> str:
     """Colour bar from zero (or minus the limit) to the limit, with range and unit."""
     left = words.number(-scale.limit if scale.signed else 0.0)
     extent = f"range {words.number(scale.low)} to {words.number(scale.high)}"
-    skipped = "first token left out" if scale.skipped else ""
+    skipped = "first left out" if scale.skipped else ""
     facts = _joined([words.score_unit(attribution), extent, skipped])
     return _legend(left, words.number(scale.limit), facts, signed=scale.signed)
 
 
-def shared_legend_html(scales: list[Scale]) -> str:
+def shared_legend_html(scales: Sequence[Scale]) -> str:
     """The legend of a comparison: every row has its own full colour, named in its heading."""
     signed = any(scale.signed for scale in scales)
-    skipped = "first token left out" if scales[0].skipped else ""
+    skipped = "first left out" if scales[0].skipped else ""
     facts = _joined(["each scope on its own scale", skipped])
     return _legend("−full" if signed else "0", "full colour", facts, signed=signed)
 
 
 def _legend(left: str, right: str, facts: str, *, signed: bool) -> str:
-    middle = f"{css_color(NEGATIVE, MAX_OPACITY)},{css_color(NEGATIVE, 0)}," if signed else ""
-    stops = f"{middle}{css_color(POSITIVE, 0)},{css_color(POSITIVE, MAX_OPACITY)}"
+    start = f"{css_color(NEGATIVE, MAX_OPACITY)} 0%,{css_color(NEGATIVE, 0)} 50%," if signed else ""
+    stops = f"{start}{css_color(POSITIVE, 0)} {50 if signed else 0}%,{css_color(POSITIVE, MAX_OPACITY)} 100%"
     bar = (
         f'<span style="display:inline-block;width:96px;height:9px;margin:0 6px;border:1px solid {_GREY};'
         f'background-image:linear-gradient(to right,{stops})"></span>'
@@ -123,7 +123,7 @@ def _prediction(entry: Prediction, share: float) -> str:
     """A row. The text sits on a grey plate, on which a leading space can be seen."""
     cell = "padding:1px 8px 1px 0;text-align:left;border:none"
     plate = "background-color:#80808026;white-space:pre-wrap;padding:0 1px"
-    bar = f"display:inline-block;height:9px;width:{max(share * 100, 0.5):.1f}%;background-color:#80808099"
+    bar = f"display:inline-block;height:9px;width:{max(share * 100, 0.5):.1f}%;background-color:#808080cc"
     return (
         f'<tr style="background-color:{_CLEAR}"><td style="{cell}"><bdi style="{plate}" title="token {entry.token}">'
         f'{shown(entry.text)}</bdi></td><td style="{cell};width:90px"><span style="{bar}"></span></td>'

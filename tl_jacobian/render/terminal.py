@@ -20,6 +20,8 @@ from tl_jacobian.tokens import visible
 _DARK, _LIGHT = (24, 24, 24), (255, 255, 255)
 _BLACK_TEXT, _WHITE_TEXT = (16, 16, 16), (245, 245, 245)
 _LEGEND_STEPS = 12
+_FAINT = 0.04  # weaker colours are left out: on a background unlike the assumed one they would mislead
+_EIGHTHS = " ▏▎▍▌▋▊▉"
 _BAR_WIDTH = 20
 _TOP = 10
 
@@ -56,7 +58,7 @@ def _header(attribution: Attribution, console: Console) -> Text:
     facts = ", ".join([words.explained_position(attribution), *words.model_facts(attribution)])
     head = Text()
     head.append(_fit(words.scope_name(attribution), console), style="bold")
-    head.append(f"  {_fit(words.target(attribution), console)}\n")
+    head.append(f"  {_fit(words.explained(attribution), console)}\n")
     return head.append(_fit(facts, console), style="dim")
 
 
@@ -75,9 +77,9 @@ def _coloured(attribution: Attribution, scale: Scale, console: Console) -> list[
 
 def style_of(score: float, scale: Scale, background: RGB) -> str:
     """A rich style: the score's colour on ``background``, and black or white text, whichever reads better."""
+    if scale.strength(score) < _FAINT:
+        return ""
     colour = scale.over(score, background)
-    if colour == background:
-        return ""  # zero is no colour at all, also where the guess of the background is wrong
     text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, colour))
     return f"{_rgb(text)} on {_rgb(colour)}"
 
@@ -95,7 +97,7 @@ def _legend(attribution: Attribution, scale: Scale, console: Console) -> Text:
 
 def _caption(attribution: Attribution, scale: Scale) -> str:
     extent = f"range {words.number(scale.low)} to {words.number(scale.high)}"
-    skipped = "first token left out" if scale.skipped else ""
+    skipped = "first left out" if scale.skipped else ""
     return ", ".join(filter(None, [words.score_unit(attribution), extent, skipped]))
 
 
@@ -156,8 +158,11 @@ def _table(*, numbered: bool = True) -> Table:
 
 
 def _bar(share: float, console: Console) -> str:
-    block = "#" if console.options.ascii_only else "█"
-    return block * max(round(share * _BAR_WIDTH), 1 if share > 0 else 0)
+    length = share * min(_BAR_WIDTH, console.width // 3)
+    if console.options.ascii_only:
+        return "#" * round(length)
+    full, eighths = divmod(round(length * 8), 8)
+    return "█" * full + _EIGHTHS[eighths].strip()
 
 
 def _fit(text: str, console: Console) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.tokens import visible
 
-_MODEL_FACTS = ("model", "host", "processing")
+_MODEL_FACTS = ("model", "host", "dtype")
 
 
 def scope_name(attribution: Attribution) -> str:
@@ -18,6 +18,12 @@ def target(attribution: Attribution) -> str:
     return visible(attribution.target)
 
 
+def explained(attribution: Attribution) -> str:
+    """The target and, where the metadata hold it, its value: ``"logit of ' Paris' = 14.2"``."""
+    value = attribution.metadata.get("value")
+    return target(attribution) + (f" = {number(value)}" if isinstance(value, (int, float)) else "")
+
+
 def explained_position(attribution: Attribution) -> str:
     """``"prediction after token 12 ' is'"``."""
     last = f" {quoted(attribution.str_tokens[-1])}" if attribution.str_tokens else ""
@@ -25,7 +31,7 @@ def explained_position(attribution: Attribution) -> str:
 
 
 def model_facts(attribution: Attribution) -> list[str]:
-    """Model, host and processing state, as far as the metadata say."""
+    """Model, host and precision, as far as the metadata say."""
     found = (attribution.metadata.get(key) for key in _MODEL_FACTS)
     return [visible(str(fact)) for fact in found if fact]
 

@@ -15,6 +15,13 @@ window.tlJacobian = window.tlJacobian || (function () {
     return node;
   }
 
+  /* The same trick for the tooltip's second line: a number that reads as "12: 3.14 ± 0.02". */
+  function score(value, index, errors) {
+    var node = [index + ": " + value + (errors ? " \u00b1 " + errors[index] : "")];
+    node[Symbol.toPrimitive] = function () { return value; };
+    return node;
+  }
+
   function color(value, spec) {
     var share = spec.limit ? Math.min(Math.abs(value) / spec.limit, 1) : 0;
     var rgb = value < 0 ? spec.negative : spec.positive;
@@ -52,8 +59,9 @@ window.tlJacobian = window.tlJacobian || (function () {
     var tokens = spec.tokens.map(function (text, i) { return token(text, breaks.has(i)); });
     var limit = spec.limit || 1;
     if (spec.columns.length === 1) {
+      var values = spec.columns[0].map(function (value, i) { return score(value, i, spec.errors); });
       vis.render(host.id, vis.ColoredTokens, {
-        tokens: tokens, values: spec.columns[0], minValue: -limit, maxValue: limit, paddingBottom: 0
+        tokens: tokens, values: values, minValue: -limit, maxValue: limit, paddingBottom: 0
       });
     } else {
       var rows = tokens.map(function (_, i) { return spec.columns.map(function (c) { return c[i]; }); });

@@ -1,0 +1,5 @@
+"""``python -m tl_jacobian``: the command line."""
+
+from tl_jacobian.cli import app
+
+app(prog_name="tl-jacobian")

@@ -1,0 +1,123 @@
+"""The command line: ``tl-jacobian attribute "PROMPT"``."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tl_jacobian.attribution import Attribution
+from tl_jacobian.errors import JacobianScopeError
+from tl_jacobian.linearization import Linearization
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
+
+
+class Scope(str, Enum):
+    semantic = "semantic"
+    temperature = "temperature"
+    fisher = "fisher"
+
+
+class Host(str, Enum):
+    hooked = "hooked"
+    bridge = "bridge"
+
+
+class Dtype(str, Enum):
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+@app.callback()
+def main() -> None:
+    """Jacobian Scopes for TransformerLens: token-level causal attributions."""
+
+
+@app.command()
+def attribute(
+    prompt: Annotated[str, typer.Argument(help='The prompt; "-" or nothing reads standard input.')] = "-",
+    scope: Annotated[Scope, typer.Option(help="What to explain: a logit, the confidence, the whole distribution.")]
+    = Scope.semantic,
+    target: Annotated[str | None, typer.Option(help='Target token, e.g. " Paris" (semantic; default: argmax).')] = None,
+    minus: Annotated[str | None, typer.Option(help="Token to contrast the target with (semantic).")] = None,
+    rank: Annotated[int | None, typer.Option(help="Fisher by its RANK leading directions (default: exact).")] = None,
+    position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
+    bos: Annotated[bool | None, typer.Option(help="Prepend the BOS token (default: the model's own setting).")] = None,
+    words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,
+    skip_first: Annotated[bool, typer.Option(help="Leave the first token out of the colour scale.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,
+    model: Annotated[str, typer.Option(help='"demo", a TransformerLens model name, or a local folder.')] = "demo",
+    host: Annotated[Host | None, typer.Option(help="TransformerLens host (default: hooked where there is one).")]
+    = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.float32,
+) -> None:
+    """Show which tokens of PROMPT drove the model's next-token prediction.
+
+    Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
+    """
+    _check_options(scope, target, minus, rank)
+    text = _read(prompt)
+    try:
+        lin = _linearize(model, host, device, dtype, text, position, bos)
+        result = _scope(lin, scope, target, minus, rank)
+        result = result.words() if words else result
+        if json is not None:
+            result.save(json)
+        if html is not None:
+            result.to_html(html, skip_first=skip_first)
+    except (JacobianScopeError, OSError) as error:
+        _fail(str(error))
+    from tl_jacobian.render import render_terminal
+
+    render_terminal(result, skip_first=skip_first)
+
+
+def _check_options(scope: Scope, target: str | None, minus: str | None, rank: int | None) -> None:
+    if scope is not Scope.semantic and (target is not None or minus is not None):
+        raise typer.BadParameter(f"--target and --minus are for --scope semantic, not {scope.value}")
+    if scope is not Scope.fisher and rank is not None:
+        raise typer.BadParameter(f"--rank is for --scope fisher, not {scope.value}")
+
+
+def _read(prompt: str) -> str:
+    if prompt != "-":
+        return prompt
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("no prompt: give it as an argument or on standard input")
+    # A shell's echo ends the line; the newline isn't part of the prompt.
+    return sys.stdin.read().removesuffix("\n")
+
+
+def _linearize(
+    model: str, host: Host | None, device: str, dtype: Dtype, text: str, position: int, bos: bool | None
+) -> Linearization:
+    import tl_jacobian as tj
+    from tl_jacobian.host.load import load_model
+
+    loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)
+    return tj.linearize(loaded, text, position=position, prepend_bos=bos)
+
+
+def _scope(lin: Linearization, scope: Scope, target: str | None, minus: str | None, rank: int | None) -> Attribution:
+    import tl_jacobian as tj
+
+    choices: dict[Scope, Any] = {
+        Scope.semantic: lambda: tj.semantic_scope(lin, target, minus=minus),
+        Scope.temperature: lambda: tj.temperature_scope(lin),
+        Scope.fisher: lambda: tj.fisher_scope(lin, method="low_rank" if rank else "exact", rank=rank),
+    }
+    return choices[scope]()
+
+
+def _fail(message: str) -> None:
+    Console(stderr=True).print("error:", style="bold red", end=" ")
+    Console(stderr=True).print(message, markup=False, highlight=False)
+    raise typer.Exit(1)
