@@ -43,7 +43,9 @@ def main() -> None:
     hf.set_attn_implementation("sdpa")  # Hugging Face's default
     hf.requires_grad_(False)
     models = {kind: tj.load_demo_model(kind) for kind in kinds()}
-    print(f"{'host':8} {'tokens':>6} {'plain s':>8} {'scope s':>8} {'HF sal. s':>9} {'scope/plain':>11} {'scope/HF':>9}")
+    print(
+        f"{'host':8} {'tokens':>6} {'plain s':>8} {'scope s':>8} {'HF sal. s':>9} {'scope/plain':>11} {'scope/HF':>9}"
+    )
     for length in args.lengths:
         ids = tokenizer(TEXT * 40)["input_ids"][:length]
         tokens = torch.tensor([ids])

@@ -74,8 +74,14 @@ _GEMMA_HOOKED = dict(
 ARCHITECTURES: dict[str, Architecture] = {
     "gpt2": Architecture(  # LayerNorm with bias, learned positions
         lambda: GPT2Config(
-            n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=CONTEXT, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, **_COMMON,
+            n_embd=WIDTH,
+            n_layer=LAYERS,
+            n_head=HEADS,
+            n_positions=CONTEXT,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            **_COMMON,
         ),
         "convert_gpt2_weights",
         dict(normalization_type="LN", act_fn="gelu_new", d_mlp=4 * WIDTH, original_architecture="GPT2LMHeadModel"),
@@ -84,7 +90,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda: GPTNeoXConfig(**_MODERN, rotary_pct=0.5, hidden_act="gelu", attention_bias=True),
         "convert_neox_weights",
         dict(
-            normalization_type="LN", act_fn="gelu", parallel_attn_mlp=True, original_architecture="GPTNeoXForCausalLM",
+            normalization_type="LN",
+            act_fn="gelu",
+            parallel_attn_mlp=True,
+            original_architecture="GPTNeoXForCausalLM",
             **_rotary(D_HEAD // 2),
         ),
     ),
@@ -104,24 +113,36 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "gemma2": Architecture(  # soft-caps, scaled embeddings, post-norms
         lambda: Gemma2Config(
-            **_GEMMA, query_pre_attn_scalar=8, sliding_window=16, final_logit_softcapping=3.0,
-            attn_logit_softcapping=5.0, rms_norm_eps=1e-6,
+            **_GEMMA,
+            query_pre_attn_scalar=8,
+            sliding_window=16,
+            final_logit_softcapping=3.0,
+            attn_logit_softcapping=5.0,
+            rms_norm_eps=1e-6,
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         ),
         "convert_gemma_weights",
         dict(
-            _GEMMA_HOOKED, attn_scores_soft_cap=5.0, output_logits_soft_cap=3.0,
+            _GEMMA_HOOKED,
+            attn_scores_soft_cap=5.0,
+            output_logits_soft_cap=3.0,
             original_architecture="Gemma2ForCausalLM",
         ),
     ),
     "gemma3": Architecture(  # norms on q and k, local and global rotary bases
         lambda: Gemma3TextConfig(
-            **_GEMMA, query_pre_attn_scalar=8, sliding_window=16, rms_norm_eps=1e-6,
+            **_GEMMA,
+            query_pre_attn_scalar=8,
+            sliding_window=16,
+            rms_norm_eps=1e-6,
             layer_types=["sliding_attention", "full_attention", "sliding_attention"],
         ),
         "convert_gemma_weights",
         dict(
-            _GEMMA_HOOKED, use_qk_norm=True, rotary_base=1_000_000, rotary_base_local=10_000,
+            _GEMMA_HOOKED,
+            use_qk_norm=True,
+            rotary_base=1_000_000,
+            rotary_base_local=10_000,
             original_architecture="Gemma3ForCausalLM",
         ),
     ),
@@ -129,7 +150,10 @@ ARCHITECTURES: dict[str, Architecture] = {
         lambda: PhiConfig(**_MODERN, partial_rotary_factor=0.5, hidden_act="gelu_new"),
         "convert_phi_weights",
         dict(
-            normalization_type="LN", act_fn="gelu_new", parallel_attn_mlp=True, **_rotary(D_HEAD // 2),
+            normalization_type="LN",
+            act_fn="gelu_new",
+            parallel_attn_mlp=True,
+            **_rotary(D_HEAD // 2),
             original_architecture="PhiForCausalLM",
         ),
     ),
@@ -159,7 +183,11 @@ def tokenizer() -> PreTrainedTokenizerFast:
     raw.decoder = decoders.ByteLevel()
     # TransformerLens loads a tokenizer again by its name; "adds BOS already" spares it that.
     return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", name_or_path="bytes",
+        tokenizer_object=raw,
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        name_or_path="bytes",
         add_bos_token=True,
     )
 
@@ -167,9 +195,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 @cache
 def hf_model(architecture: str, dtype: torch.dtype = torch.float64) -> Any:
     """The Hugging Face model, weights large enough that every part matters."""
-    torch.manual_seed(0)
     config = ARCHITECTURES[architecture].config()
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
+    with torch.random.fork_rng():  # its initial weights are replaced below
+        model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").to(dtype).eval()
     model.config.architectures = [type(model).__name__]
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -182,6 +210,11 @@ def hf_model(architecture: str, dtype: torch.dtype = torch.float64) -> Any:
 
 def make(architecture: str, state: str, dtype: torch.dtype = torch.float64) -> Any:
     """A fresh model of the given architecture on the given host, in the given processing state."""
+    with torch.random.fork_rng():  # building a model draws initial weights
+        return _make(architecture, state, dtype)
+
+
+def _make(architecture: str, state: str, dtype: torch.dtype) -> Any:
     source = copy.deepcopy(hf_model(architecture, dtype))
     if state.startswith("hooked"):
         return _hooked(architecture, state, source, dtype)
@@ -206,8 +239,17 @@ def _hooked(architecture: str, state: str, source: Any, dtype: torch.dtype) -> A
 
     arch = ARCHITECTURES[architecture]
     common: dict[str, Any] = dict(
-        d_model=WIDTH, n_heads=HEADS, d_head=D_HEAD, n_layers=LAYERS, d_mlp=MLP, n_ctx=CONTEXT, d_vocab=VOCAB,
-        eps=1e-5, device="cpu", dtype=dtype, model_name=f"tiny-{architecture}",
+        d_model=WIDTH,
+        n_heads=HEADS,
+        d_head=D_HEAD,
+        n_layers=LAYERS,
+        d_mlp=MLP,
+        n_ctx=CONTEXT,
+        d_vocab=VOCAB,
+        eps=1e-5,
+        device="cpu",
+        dtype=dtype,
+        model_name=f"tiny-{architecture}",
     )
     cfg = HookedTransformerConfig.from_dict({**common, **arch.hooked})
     model = HookedTransformer(cfg, tokenizer(), move_to_device=False)

@@ -5,6 +5,7 @@ Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.1
 
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.errors import (
+    ArgumentError,
     AttributionFileError,
     ContractError,
     DegenerateScopeError,
@@ -45,6 +46,7 @@ __all__ = [
     "PromptError",
     "TargetError",
     "DirectionError",
+    "ArgumentError",
     "UnsupportedModelError",
     "ContractError",
     "DegenerateScopeError",

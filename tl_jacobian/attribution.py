@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.tokens import Word
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Prediction(NamedTuple):
 class Ranked(NamedTuple):
     """One entry of :meth:`Attribution.top`."""
 
-    index: int
+    unit: int
     text: str
     score: float
 
@@ -67,7 +68,7 @@ class Attribution:
     ...                 str_tokens=(" un", "do", " it"), position=2, target="v",
     ...                 word_groups=(Word(" undo", 2), Word(" it", 1)))
     >>> a.top(1)
-    [Ranked(index=1, text='do', score=4.0)]
+    [Ranked(unit=1, text='do', score=4.0)]
     >>> a.words().scores
     tensor([5., 1.])
     """
@@ -99,7 +100,7 @@ class Attribution:
         if self.stderr is not None:
             units["stderr"] = len(self.stderr)
         if len(set(units.values())) > 1 or sum(self.sizes) != len(self.tokens):
-            raise ValueError(
+            raise ArgumentError(
                 f"an attribution needs one score and one text per unit, and unit sizes that add up to its "
                 f"{len(self.tokens)} tokens; got lengths {units} and sizes adding up to {sum(self.sizes)}"
             )
@@ -148,7 +149,7 @@ class Attribution:
         Standard errors are dropped: those of a group depend on correlations between its tokens.
         """
         if sum(sizes) != len(self) or any(s < 1 for s in sizes):
-            raise ValueError(f"group sizes must be positive and add up to {len(self)} units, got {list(sizes)}")
+            raise ArgumentError(f"group sizes must be positive and add up to {len(self)} units, got {list(sizes)}")
         parts = torch.split(self.scores.double(), list(sizes))
         names = torch.arange(len(self)).split(list(sizes))
         labels = texts or ["".join(self.str_tokens[i] for i in group) for group in names]

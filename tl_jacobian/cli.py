@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,18 +17,18 @@ from tl_jacobian.linearization import Linearization
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
 
 
-class Scope(str, Enum):
+class Scope(StrEnum):
     semantic = "semantic"
     temperature = "temperature"
     fisher = "fisher"
 
 
-class Host(str, Enum):
+class Host(StrEnum):
     hooked = "hooked"
     bridge = "bridge"
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
@@ -42,11 +42,12 @@ def main() -> None:
 @app.command()
 def attribute(
     prompt: Annotated[str, typer.Argument(help='The prompt; "-" or nothing reads standard input.')] = "-",
-    scope: Annotated[Scope, typer.Option(help="What to explain: a logit, the confidence, the whole distribution.")]
-    = Scope.semantic,
+    scope: Annotated[
+        Scope, typer.Option(help="What to explain: a logit, the confidence, the whole distribution.")
+    ] = Scope.semantic,
     target: Annotated[str | None, typer.Option(help='Target token, e.g. " Paris" (semantic; default: argmax).')] = None,
     minus: Annotated[str | None, typer.Option(help="Token to contrast the target with (semantic).")] = None,
-    rank: Annotated[int | None, typer.Option(help="Fisher by its RANK leading directions (default: exact).")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Fisher by its RANK leading directions (default: exact).")] = None,
     position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
     bos: Annotated[bool | None, typer.Option(help="Prepend the BOS token (default: the model's own setting).")] = None,
     words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,
@@ -54,8 +55,9 @@ def attribute(
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,
     model: Annotated[str, typer.Option(help='"demo", a TransformerLens model name, or a local folder.')] = "demo",
-    host: Annotated[Host | None, typer.Option(help="TransformerLens host (default: hooked where there is one).")]
-    = None,
+    host: Annotated[
+        Host | None, typer.Option(help="TransformerLens host (default: hooked where there is one).")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     dtype: Annotated[Dtype, typer.Option(help="Precision of the model.")] = Dtype.float32,
 ) -> None:
@@ -112,12 +114,12 @@ def _scope(lin: Linearization, scope: Scope, target: str | None, minus: str | No
     choices: dict[Scope, Any] = {
         Scope.semantic: lambda: tj.semantic_scope(lin, target, minus=minus),
         Scope.temperature: lambda: tj.temperature_scope(lin),
-        Scope.fisher: lambda: tj.fisher_scope(lin, method="low_rank" if rank else "exact", rank=rank),
+        Scope.fisher: lambda: tj.fisher_scope(lin, method="exact" if rank is None else "low_rank", rank=rank),
     }
     return choices[scope]()
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     Console(stderr=True).print("error:", style="bold red", end=" ")
     Console(stderr=True).print(message, markup=False, highlight=False)
     raise typer.Exit(1)

@@ -22,6 +22,10 @@ class DirectionError(JacobianScopeError, ValueError):
     """A direction ``v`` (or the function that defines it) can't be used."""
 
 
+class ArgumentError(JacobianScopeError, ValueError):
+    """An option has a value it can't take."""
+
+
 class UnsupportedModelError(JacobianScopeError, TypeError):
     """The model isn't one whose gradients mean what the scopes say they mean."""
 

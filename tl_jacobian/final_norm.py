@@ -77,9 +77,7 @@ def _probe(d_model: int) -> Float[Tensor, " d_model"]:
     return h / h.square().mean().sqrt()
 
 
-def is_bare(
-    resid: Float[Tensor, "batch d_model"], y: Float[Tensor, "batch d_model"]
-) -> bool:
+def is_bare(resid: Float[Tensor, "batch d_model"], y: Float[Tensor, "batch d_model"]) -> bool:
     """Whether y is its norm's input rescaled (LayerNorm: recentred too), with no gain or bias.
 
     Then ||y|| is the same for every input and its gradient is rounding noise. Judged from

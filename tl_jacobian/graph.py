@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.modes import recording
+
 # Past 32 directions a batched VJP gains nothing more per direction (benchmarks/vjp_batch.py).
 MAX_CHUNK = 32
 # Memory that one batch of directions may take while it flows back through a block.
@@ -50,7 +52,7 @@ class Graph:
 
     def _products(self, v: Float[Tensor, "k batch d_out"]) -> Float[Tensor, "k batch pos d_in"]:
         one = len(v) == 1  # vmap costs a little, and one direction doesn't need it
-        with torch.inference_mode(False):  # the caller may be inside inference_mode()
+        with recording():
             v = v.clone() if v.is_inference() else v
             (grad,) = torch.autograd.grad(
                 self.y, self.x, v[0] if one else v, retain_graph=True, is_grads_batched=not one

@@ -66,11 +66,7 @@ class Linearization:
         """The predicted next-token distribution."""
         return self.logits.softmax(dim=-1)
 
-    @overload
-    def vjp(self, v: Float[Tensor, " d_model"]) -> Float[Tensor, "pos d_in"]: ...
-    @overload
-    def vjp(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k pos d_in"]: ...
-    def vjp(self, v: Tensor) -> Tensor:
+    def vjp(self, v: Float[Tensor, "*k d_model"]) -> Float[Tensor, "*k pos d_in"]:
         """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
 
         Args:
@@ -162,9 +158,7 @@ class LinearizationBatch(Sequence[Linearization]):
         return len(self.members)
 
 
-def squared_norms(
-    lins: Sequence[Linearization], v: Float[Tensor, "k prompts d_model"]
-) -> list[Float[Tensor, " _"]]:
+def squared_norms(lins: Sequence[Linearization], v: Float[Tensor, "k prompts d_model"]) -> list[Float[Tensor, " _"]]:
     """Sum over k directions of ||v_i^T J_t||^2, per prompt of one graph, for every token t.
 
     Never holds more than one chunk of J; shows a progress bar when it takes long.

@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_jacobian.errors import ContractError, UnsupportedModelError
+from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
 from tl_jacobian.final_norm import FinalNorm, NormAffine, affine_of, is_bare
 from tl_jacobian.graph import Graph
 from tl_jacobian.host.base import Host, Trace
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.modes import recording
 from tl_jacobian.prompts import is_batch, read_prompt
 from tl_jacobian.tokens import group_words
 from tl_jacobian.unembedding import Unembedding
@@ -33,7 +34,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: list[str] | list[list[int]] | list[Tensor] | Int[Tensor, "batch pos"],
+    prompt: list[str] | list[list[int]] | list[Tensor],
     *,
     position: int | Sequence[int] = -1,
     prepend_bos: bool | None = None,
@@ -86,13 +87,14 @@ def linearize(
     prompts = list(prompt) if batch else [prompt]
     positions = position if isinstance(position, Sequence) else [position] * len(prompts)
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, _each(positions, prompts), strict=True)]
-    members = _linearize(host, read, _affine(host, final_norm))
+    with recording():
+        members = _linearize(host, read, _affine(host, final_norm))
     return LinearizationBatch(members) if batch else members[0]
 
 
 def _each(positions: Sequence[int], prompts: Sequence[Any]) -> Sequence[int]:
     if len(positions) != len(prompts):
-        raise ValueError(f"{len(positions)} positions for {len(prompts)} prompts; give one for all, or one each")
+        raise ArgumentError(f"{len(positions)} positions for {len(prompts)} prompts; give one for all, or one each")
     return positions
 
 
@@ -107,9 +109,7 @@ def _linearize(host: Host, prompts: Sequence[list[int]], affine: NormAffine | No
     y, head, bare = _unfold(trace.y, head, affine, bare)
     graph = Graph(trace.x, y, host.floats_per_direction(*padded.shape))
     facts = _facts(host, bare, affine is not None)
-    return tuple(
-        _member(host, p, row, graph, trace.logits[row], head, bare, facts) for row, p in enumerate(prompts)
-    )
+    return tuple(_member(host, p, row, graph, trace.logits[row], head, bare, facts) for row, p in enumerate(prompts))
 
 
 def _member(
@@ -144,14 +144,12 @@ def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None
         return None
     if isinstance(final_norm, str):
         if final_norm != "original":
-            raise ValueError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
+            raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
         return affine_of(host.original_norm(), host.unembedding().d_model)
     return affine_of(final_norm, host.unembedding().d_model)
 
 
-def _unfold(
-    y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool
-) -> tuple[Tensor, Unembedding, bool]:
+def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool) -> tuple[Tensor, Unembedding, bool]:
     """y, its unembedding and whether ||y|| is constant, before the norm's gain and bias were folded away."""
     if affine is None:
         return y, head, bare
@@ -162,8 +160,7 @@ def _unfold(
         )
     gain, shift = affine.gain.to(y), affine.bias.to(y)
     head = Unembedding(head.weight, head.bias, head.soft_cap, gain.detach(), shift.detach())
-    with torch.inference_mode(False), torch.enable_grad():
-        y = y * gain + shift
+    y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare
 

@@ -45,9 +45,7 @@ def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
         raise PromptError("the prompt '' is empty, expected text or token ids")
     tokens = host.tokenize(text, prepend_bos)
     if len(tokens) > 1 and tokens[0] == tokens[1] and host.is_bos(tokens[0]):
-        warnings.warn(
-            f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False", stacklevel=4
-        )
+        warnings.warn(f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False", stacklevel=4)
     return tokens
 
 
@@ -65,7 +63,7 @@ def _ids(prompt: Any) -> list[int]:
 
 def _is_id(item: Any) -> bool:
     """A plain integer, or a scalar integer of torch or numpy."""
-    if isinstance(item, bool) or isinstance(item, (str, float)):
+    if isinstance(item, (bool, str, float)):
         return False
     if isinstance(item, Tensor):
         return item.ndim == 0 and not item.is_floating_point()

@@ -76,6 +76,8 @@ def _continues(pieces: Sequence[str], i: int) -> bool:
         return True
     if before.endswith(_PARTIAL) and after.startswith(_PARTIAL):
         return True
+    if not before.strip(" "):  # a space of its own belongs to what follows it
+        return not after[0].isspace()
     if _SPECIAL.fullmatch(before) or _SPECIAL.fullmatch(after):
         return False
     left, right = before[-1], after[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,6 +27,7 @@ class Trace(NamedTuple):
     logits: Float[Tensor, "batch d_vocab"]
 
 
+@runtime_checkable
 class Host(Protocol):
     """A causal language model that can be linearised."""
 
@@ -60,7 +61,7 @@ class Host(Protocol):
     def unembedding(self) -> Unembedding: ...
 
     def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
-        """Run the model once; only ``positions`` are normalised and unembedded."""
+        """Run the model once, recording; only ``positions`` are normalised and unembedded."""
         ...
 
     def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:

@@ -27,9 +27,11 @@ class TransformerBridgeHost(TransformerLensHost):
             )
 
     def _is_causal(self) -> bool:
-        config = self.model.original_model.config
-        encoder_decoder = getattr(config, "is_encoder_decoder", False)
-        return bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
+        source = self.model.original_model
+        encoder_decoder = getattr(getattr(source, "config", None), "is_encoder_decoder", False)
+        # An encoder (BERT) can't generate; a diffusion model can, but not from left to right.
+        generates = source.can_generate() if hasattr(source, "can_generate") else True
+        return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
     def _run(self, tokens: Tensor) -> Tensor:
         # No cache of keys and values: nothing is generated, and it would copy them.

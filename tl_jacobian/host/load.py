@@ -29,7 +29,7 @@ def load_model(name: str, kind: str | None = None, *, device: str = "cpu", dtype
         return _LOADERS[kind](name, device, precision)
     except (OSError, ValueError, KeyError) as error:
         raise UnsupportedModelError(
-            f"can't load model {name!r} on host {kind!r}: {error}. Expected \"demo\", a name from "
+            f'can\'t load model {name!r} on host {kind!r}: {error}. Expected "demo", a name from '
             "TransformerLens's list, or (bridge) a Hugging Face name or local folder"
         ) from error
 

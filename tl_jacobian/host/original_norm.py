@@ -91,5 +91,3 @@ def _norm_name(keys: dict[str, str] | set[str], model_name: str) -> str:
         f"{model_name!r} has no final norm under a known name ({', '.join(_NAMES)}); pass it yourself: "
         "final_norm=(weight, bias)"
     )
-
-

@@ -15,9 +15,8 @@ from tl_jacobian.host.base import Trace
 from tl_jacobian.host.checks import check_dropout
 from tl_jacobian.host.original_norm import read_original_norm
 from tl_jacobian.host.texts import token_texts
-from tl_jacobian.host.untouched import frozen, hooked, recording
+from tl_jacobian.host.untouched import frozen, hooked
 from tl_jacobian.unembedding import Unembedding
-
 
 Cut = Literal["norm", "unembed", "never"]
 
@@ -88,8 +87,8 @@ class TransformerLensHost:
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
         post = [(self.model.hook_embed, recorder.embed)]
-        with recording(), frozen(self._parameters()), hooked(pre, post):
-            logits = self._run(tokens.clone())  # a copy: ids made under inference_mode can't be recorded
+        with frozen(self._parameters()), hooked(pre, post):
+            logits = self._run(tokens)
         return recorder.trace(logits)
 
     def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:

@@ -6,17 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 
 Hook = Callable[..., Any]
-
-
-@contextmanager
-def recording() -> Iterator[None]:
-    """Record a graph even inside the caller's ``no_grad()`` or ``inference_mode()``."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
 
 
 @contextmanager

@@ -94,8 +94,8 @@ def shared_legend_html(scales: Sequence[Scale]) -> str:
 
 
 def _legend(left: str, right: str, facts: str, *, signed: bool) -> str:
-    start = f"{css_color(NEGATIVE, MAX_OPACITY)} 0%,{css_color(NEGATIVE, 0)} 50%," if signed else ""
-    stops = f"{start}{css_color(POSITIVE, 0)} {50 if signed else 0}%,{css_color(POSITIVE, MAX_OPACITY)} 100%"
+    start = f"{css_color(NEGATIVE, MAX_OPACITY)} 0%,{css_color(NEGATIVE, 0.0)} 50%," if signed else ""
+    stops = f"{start}{css_color(POSITIVE, 0.0)} {50 if signed else 0}%,{css_color(POSITIVE, MAX_OPACITY)} 100%"
     bar = (
         f'<span style="display:inline-block;width:96px;height:9px;margin:0 6px;border:1px solid {_GREY};'
         f'background-image:linear-gradient(to right,{stops})"></span>'

@@ -1,0 +1,238 @@
+"""linearize(): what it accepts, what it gives, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from cases import CONTEXT, HAS_HOOKED, VOCAB, hf_model, make, shared, tokenizer
+from hypothesis import given, settings
+
+import tl_jacobian as tj
+
+TEXT = "Paris is in"
+hosts = pytest.mark.parametrize("state", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
+
+
+@hosts
+def test_text_ids_and_tensors_are_the_same_prompt(state):
+    model = shared("gpt2", state)
+    ids = tokenizer().encode(TEXT, add_special_tokens=False)
+    for prompt in (TEXT, ids, torch.tensor(ids), tuple(ids)):
+        lin = tj.linearize(model, prompt, prepend_bos=False)
+        assert lin.tokens.tolist() == ids
+        assert "".join(lin.str_tokens) == TEXT
+        assert lin.y.shape == (32,)
+        assert lin.logits.shape == (VOCAB,)
+        assert lin.position == len(ids) - 1
+
+
+@hosts
+def test_bos_is_the_models_setting_unless_told(state):
+    model = shared("gpt2", state)
+    assert model.cfg.default_prepend_bos
+    assert tj.linearize(model, TEXT).tokens[0] == tokenizer().bos_token_id
+    assert len(tj.linearize(model, TEXT, prepend_bos=True).tokens) == len(TEXT) + 1
+    assert len(tj.linearize(model, TEXT, prepend_bos=False).tokens) == len(TEXT)
+
+
+@hosts
+def test_two_bos_tokens_are_pointed_out(state):
+    with pytest.warns(UserWarning, match="two BOS tokens.*prepend_bos=False"):
+        tj.linearize(shared("gpt2", state), "<bos>" + TEXT, prepend_bos=True)
+
+
+@hosts
+def test_position_counts_from_either_end_and_cuts(state):
+    model = shared("llama", state)
+    for position in (3, 3 - len(TEXT)):
+        lin = tj.linearize(model, TEXT, position=position, prepend_bos=False)
+        assert lin.str_tokens == tuple("Pari")
+        assert lin.vjp(lin.y).shape == (4, 32)
+
+
+@hosts
+def test_a_batch_is_a_sequence(state):
+    model = shared("llama", state)
+    batch = tj.linearize(model, [TEXT, "Rome"], position=[-2, -1], prepend_bos=False)
+    assert [len(lin.tokens) for lin in batch] == [10, 4]
+    assert len(batch[1:]) == 1
+    assert tj.semantic_scope(batch[1:])[0] == tj.semantic_scope(batch[1:])[0]
+    with pytest.raises(ValueError, match="1 positions for 2 prompts"):
+        tj.linearize(model, [TEXT, "Rome"], position=[0])
+
+
+@hosts
+def test_vjp_of_many_directions_equals_one_at_a_time(state, generator):
+    lin = tj.linearize(shared("neox", state), TEXT)
+    v = torch.randn(40, 32, generator=generator, dtype=torch.float64)  # more than one chunk
+    together = lin.vjp(v)
+    assert together.shape == (40, len(lin.tokens), 32)
+    torch.testing.assert_close(together, torch.stack([lin.vjp(row) for row in v]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(ids=st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=CONTEXT), data=st.data())
+def test_any_ids_and_any_position(ids, data):
+    position = data.draw(st.integers(-len(ids), len(ids) - 1))
+    model = shared("llama", "bridge")
+    lin = tj.linearize(model, ids, position=position)
+    assert lin.tokens.tolist() == ids[: position % len(ids) + 1]
+    scores = tj.semantic_scope(lin).scores
+    assert scores.shape == lin.tokens.shape
+    assert scores.isfinite().all()
+    assert (scores >= 0).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=st.text(max_size=CONTEXT // 5))
+def test_any_text(text):
+    model = shared("gpt2", "bridge")
+    try:
+        lin = tj.linearize(model, text, prepend_bos=False)
+    except tj.PromptError as error:
+        assert not text, error
+    else:
+        assert "".join(w.text for w in lin.words) == text
+        assert len(tj.temperature_scope(lin).words()) == len(lin.words)
+
+
+# -- refusals ----------------------------------------------------------------------------
+
+
+@hosts
+@pytest.mark.parametrize(
+    ("prompt", "options", "message"),
+    [
+        ("", {}, "the prompt '' is empty"),
+        ([], {}, r"the prompt \[\] is empty"),
+        (torch.tensor([], dtype=torch.int64), {}, "is empty"),
+        (list(range(CONTEXT + 1)), {}, f"{CONTEXT + 1} tokens.*n_ctx={CONTEXT}; shorten it by 1"),
+        ("x" * (CONTEXT + 5), {"prepend_bos": False}, "shorten it by 5"),
+        ([5, VOCAB], {}, f"token id {VOCAB} at position 1 is out of range, expected 0 to {VOCAB - 1}"),
+        ([-1], {}, "token id -1 at position 0"),
+        ([1, 2], {"position": 2}, "position=2 is outside the prompt's 2 tokens, expected -2 to 1"),
+        ([1, 2], {"position": -3}, "position=-3"),
+        ([1, 2], {"position": 0.5}, "position=0.5 is a float, expected an int"),
+        ([1, 2], {"position": True}, "position=True is a bool"),
+        (torch.ones(3), {}, r"dtype torch.float32, expected integers"),
+        (torch.ones(1, 2, 3, dtype=torch.int64), {}, r"shape \(1, 2, 3\)"),
+        (7, {}, "can't read 7 as a prompt"),
+        ([None], {}, "can't read None as a prompt"),
+    ],
+)
+def test_bad_prompts(unchecked, state, prompt, options, message):
+    with pytest.raises(tj.PromptError, match=message):
+        tj.linearize(shared("gpt2", state), prompt, **options)
+
+
+@hosts
+@pytest.mark.parametrize(
+    ("v", "message"),
+    [
+        (torch.ones(3, dtype=torch.float64), r"shape \(3,\), expected \(32,\) or \(k, 32\)"),
+        (torch.ones(2, 2, 32, dtype=torch.float64), r"shape \(2, 2, 32\)"),
+        (torch.ones(0, 32, dtype=torch.float64), r"shape \(0, 32\)"),
+        (torch.full((32,), float("nan"), dtype=torch.float64), "32 non-finite entries"),
+        (torch.ones(32, dtype=torch.int64), "dtype torch.int64.*v.float()"),
+        (torch.ones(32, device="meta"), r"on meta, expected cpu; use v.to\(lin.y.device\)"),
+    ],
+)
+def test_bad_directions(unchecked, state, v, message):
+    lin = tj.linearize(shared("gpt2", state), TEXT)
+    with pytest.raises(tj.DirectionError, match=message):
+        lin.vjp(v)
+
+
+@hosts
+def test_bad_jacobian_positions(state):
+    lin = tj.linearize(shared("gpt2", state), [1, 2])
+    with pytest.raises(tj.PromptError, match="position 2 is outside the linearised prompt, expected -2 to 1"):
+        lin.jacobian([0, 2])
+
+
+@hosts
+def test_active_dropout_is_refused(state):
+    model = make("gpt2", state).train()
+    dropout = torch.nn.Dropout(0.1)
+    model.add_module("extra", dropout)
+    with pytest.raises(tj.UnsupportedModelError, match=r"dropout is active \(p=0.1.*model.eval\(\)"):
+        tj.linearize(model, TEXT)
+    model.eval()
+    tj.linearize(model, TEXT)
+
+
+def test_functional_dropout_in_attention_is_refused():
+    model = make("llama", "bridge").train()
+    model.original_model.model.layers[1].self_attn.attention_dropout = 0.2
+    with pytest.raises(tj.UnsupportedModelError, match=r"p=0.2"):
+        tj.linearize(model, TEXT)
+
+
+@hosts
+def test_non_finite_activations_are_refused(state):
+    model = make("gpt2", state)
+    model.add_hook("blocks.1.hook_resid_pre", lambda value, hook: value * float("inf"))
+    with pytest.raises(tj.ContractError, match="values of the final hidden state are not finite"):
+        tj.linearize(model, TEXT)
+
+
+def test_a_model_that_is_no_host_is_refused():
+    with pytest.raises(tj.UnsupportedModelError, match="GPT2LMHeadModel; expected a HookedTransformer or a Transformer"):
+        tj.linearize(hf_model("gpt2"), TEXT)
+
+
+def test_an_encoder_is_refused():
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import BertConfig, BertForMaskedLM
+
+    with torch.random.fork_rng():
+        bert = BertForMaskedLM(
+            BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48)
+        )
+    bert.eval()
+    bert.config.architectures = ["BertForMaskedLM"]
+    bridge = TransformerBridge.boot_transformers("tiny-bert", hf_model=bert, tokenizer=copy.deepcopy(tokenizer()))
+    with pytest.raises(tj.UnsupportedModelError, match="not a decoder-only causal language model"):
+        tj.linearize(bridge, TEXT)
+
+
+@pytest.mark.skipif(not HAS_HOOKED, reason="TransformerLens 4 has no HookedTransformer")
+def test_a_bidirectional_hooked_transformer_is_refused():
+    model = make("gpt2", "hooked")
+    model.cfg.attention_dir = "bidirectional"
+    with pytest.raises(tj.UnsupportedModelError, match="attention_dir='bidirectional': expected a causal model"):
+        tj.linearize(model, TEXT)
+
+
+def test_an_unembedding_that_cannot_be_read_is_refused():
+    model = make("llama", "bridge")
+    quantised = torch.nn.Parameter(torch.zeros(VOCAB, 32, dtype=torch.int8), requires_grad=False)
+    model.unembed.original_component.weight = quantised
+    with pytest.raises((tj.UnsupportedModelError, RuntimeError), match="W_U has dtype torch.int8|dtype"):
+        tj.linearize(model, TEXT)
+
+
+@hosts
+@pytest.mark.parametrize(
+    ("final_norm", "error", "message"),
+    [
+        ("mine", ValueError, "final_norm='mine', expected \"original\""),
+        (torch.ones(5), tj.UnsupportedModelError, r"gain of shape \(5,\).*d_model is 32"),
+        ("original", tj.UnsupportedModelError, "safetensors of 'tiny-gpt2'.*found none"),
+    ],
+)
+def test_bad_final_norms(unchecked, state, final_norm, error, message):
+    with pytest.raises(error, match=message):
+        tj.linearize(shared("gpt2", state), TEXT, final_norm=final_norm)
+
+
+def test_a_model_with_untrained_norms_has_no_temperature_either():
+    """A fresh norm has gain one and bias zero: ||y|| is constant without any folding."""
+    model = make("llama", "bridge")
+    with torch.no_grad():
+        model.original_model.model.norm.weight.fill_(1.0)
+    with pytest.raises(tj.DegenerateScopeError, match="no gain or bias"):
+        tj.temperature_scope(tj.linearize(model, TEXT))

@@ -1,0 +1,74 @@
+"""From directions to attributions: where every scope ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.attribution import Attribution, Combine, Prediction
+from tl_jacobian.linearization import Linearization, LinearizationBatch, squared_norms
+
+
+class Explained(NamedTuple):
+    """What a scope explains: directions at the output, and words for them.
+
+    Attributes:
+        v: k directions; scores combine ||v_i^T J_t||^2 over them.
+        target: the explained quantity in words.
+        details: more of the same for the metadata.
+    """
+
+    v: Float[Tensor, "k d_model"]
+    target: str
+    details: dict[str, Any]
+
+
+def apply(
+    lin: Linearization | LinearizationBatch,
+    scope: str,
+    explain: Callable[[Linearization], Explained],
+    combine: Combine = "root_sum_squares",
+) -> Any:
+    """Choose directions, pull them back, aggregate: all scopes end here."""
+    members = [lin] if isinstance(lin, Linearization) else list(lin)
+    explained = [explain(one) for one in members]
+    squares = squared_norms(members, torch.stack([e.v for e in explained], dim=1))
+    made = [
+        _attribution(one, scope, e, s.sqrt() if combine == "root_sum_squares" else s, combine)
+        for one, e, s in zip(members, explained, squares, strict=True)
+    ]
+    return made[0] if isinstance(lin, Linearization) else made
+
+
+def _attribution(
+    lin: Linearization, scope: str, explained: Explained, scores: Float[Tensor, " pos"], combine: Combine
+) -> Attribution:
+    return Attribution(
+        scores=scores.float(),
+        scope=scope,
+        tokens=tuple(lin.tokens.tolist()),
+        str_tokens=lin.str_tokens,
+        position=lin.position,
+        target=explained.target,
+        combine=combine,
+        word_groups=lin.words,
+        predictions=predictions(lin),
+        metadata={
+            "features": "token embeddings at hook_embed, positions 0 to the explained one",
+            "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
+            **explained.details,
+            **lin.facts,
+            "seed": None,
+        },
+    )
+
+
+def predictions(lin: Linearization, k: int = 10) -> tuple[Prediction, ...]:
+    """The k most probable next tokens."""
+    top = lin.probs.topk(min(k, len(lin.probs)))
+    rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+    return tuple(Prediction(token, lin.decode(token), p) for token, p in rows)
