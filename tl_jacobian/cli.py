@@ -47,7 +47,9 @@ def attribute(
     ] = Scope.semantic,
     target: Annotated[str | None, typer.Option(help='Target token, e.g. " Paris" (semantic; default: argmax).')] = None,
     minus: Annotated[str | None, typer.Option(help="Token to contrast the target with (semantic).")] = None,
-    rank: Annotated[int | None, typer.Option(min=1, help="Fisher by its RANK leading directions (default: exact).")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="Fisher by its RANK leading directions (default: exact).")
+    ] = None,
     position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
     bos: Annotated[bool | None, typer.Option(help="Prepend the BOS token (default: the model's own setting).")] = None,
     words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,

@@ -102,8 +102,8 @@ def _linearize(host: Host, prompts: Sequence[list[int]], affine: NormAffine | No
     """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
     lengths = torch.tensor([len(p) for p in prompts])
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True)
-    trace = host.forward(padded, lengths - 1)
     head = host.unembedding()
+    trace = host.forward(padded, lengths - 1)
     _check_contract(trace, head)
     bare = trace.resid is not None and is_bare(trace.resid, trace.y)
     y, head, bare = _unfold(trace.y, head, affine, bare)

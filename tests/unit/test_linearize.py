@@ -87,16 +87,12 @@ def test_any_ids_and_any_position(ids, data):
 
 
 @settings(max_examples=25, deadline=None)
-@given(text=st.text(max_size=CONTEXT // 5))
+@given(text=st.text(min_size=1, max_size=CONTEXT // 4))
 def test_any_text(text):
     model = shared("gpt2", "bridge")
-    try:
-        lin = tj.linearize(model, text, prepend_bos=False)
-    except tj.PromptError as error:
-        assert not text, error
-    else:
-        assert "".join(w.text for w in lin.words) == text
-        assert len(tj.temperature_scope(lin).words()) == len(lin.words)
+    lin = tj.linearize(model, text, prepend_bos=False)
+    assert "".join(w.text for w in lin.words) == text
+    assert len(tj.temperature_scope(lin).words()) == len(lin.words)
 
 
 # -- refusals ----------------------------------------------------------------------------
@@ -180,7 +176,9 @@ def test_non_finite_activations_are_refused(state):
 
 
 def test_a_model_that_is_no_host_is_refused():
-    with pytest.raises(tj.UnsupportedModelError, match="GPT2LMHeadModel; expected a HookedTransformer or a Transformer"):
+    with pytest.raises(
+        tj.UnsupportedModelError, match="GPT2LMHeadModel; expected a HookedTransformer or a Transformer"
+    ):
         tj.linearize(hf_model("gpt2"), TEXT)
 
 
@@ -190,7 +188,9 @@ def test_an_encoder_is_refused():
 
     with torch.random.fork_rng():
         bert = BertForMaskedLM(
-            BertConfig(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48)
+            BertConfig(
+                vocab_size=VOCAB, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48
+            )
         )
     bert.eval()
     bert.config.architectures = ["BertForMaskedLM"]
@@ -211,7 +211,7 @@ def test_an_unembedding_that_cannot_be_read_is_refused():
     model = make("llama", "bridge")
     quantised = torch.nn.Parameter(torch.zeros(VOCAB, 32, dtype=torch.int8), requires_grad=False)
     model.unembed.original_component.weight = quantised
-    with pytest.raises((tj.UnsupportedModelError, RuntimeError), match="W_U has dtype torch.int8|dtype"):
+    with pytest.raises(tj.UnsupportedModelError, match=r"W_U has dtype torch\.int8"):
         tj.linearize(model, TEXT)
 
 

@@ -161,7 +161,7 @@ def test_hooks_on_the_unembedding_see_every_position(architecture, state):
 def test_a_hook_that_rewrites_the_logits_is_refused():
     model = make("llama", "bridge")
     model.add_hook("unembed.hook_out", lambda value, hook: 2 * value)
-    with pytest.raises(tj.ContractError, match="differs from the model's own logits by .* hooks on the unembedding"):
+    with pytest.raises(tj.ContractError, match=r"differs from the model's own logits by .* hooks on the unembedding"):
         tj.linearize(model, PROMPT)
 
 

@@ -132,7 +132,7 @@ def test_semantic_is_the_same_when_folded(architecture, state):
 def test_semantic_of_a_centred_unembedding_is_the_centred_logit_and_says_so(architecture, state):
     hf = hf_model(architecture)
     z = (run := naive.run_hf(hf, final_norm_of(hf), PROMPT)).logits[-1]
-    centred = not (architecture == "gemma2")  # TransformerLens doesn't centre under a soft-cap
+    centred = architecture != "gemma2"  # TransformerLens doesn't centre under a soft-cap
     expected = naive.grad(z[TARGET] - z.mean() if centred else z[TARGET], run.x).norm(dim=-1)
     ours = tj.semantic_scope(tj.linearize(shared(architecture, state), PROMPT), TARGET)
     close(ours.scores, expected, OTHER_MODEL)

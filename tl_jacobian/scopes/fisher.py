@@ -32,7 +32,8 @@ def fisher_scope(
     Args:
         lin: a linearization, or a batch of them.
         method: ``"exact"`` takes all d_model eigenvectors; ``"low_rank"`` the ``rank`` leading
-            ones, a lower bound; ``"auto"`` is exact.
+            ones, a lower bound; ``"auto"`` is exact. The full trace doesn't change when LayerNorm
+            is folded, but its leading directions do: give ``linearize`` the ``final_norm`` then.
         rank: for ``"low_rank"``; default 1, the direction u_1 of the paper's later version
             (scores there are ||u_1^T J_t||, here their square times lambda_1).
 
