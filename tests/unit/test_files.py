@@ -30,9 +30,14 @@ def test_a_path_may_be_text_and_the_content_bytes(tmp_path):
 def test_an_error_leaves_the_old_file_whole_and_nothing_else(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(type(error), match="boom"), atomic(path) as file:
-        file.write("new, and only hal")
-        raise error
+
+    def write_half() -> None:
+        with atomic(path) as file:
+            file.write("new, and only hal")
+            raise error
+
+    with pytest.raises(type(error), match="boom"):
+        write_half()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

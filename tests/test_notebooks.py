@@ -1,0 +1,159 @@
+"""The notebooks run from a fresh kernel, and what is committed is what they give.
+
+``python tests/test_notebooks.py`` executes them and stores the new outputs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from math import isclose
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("ipykernel")
+nbclient = pytest.importorskip("nbclient")
+
+pytestmark = pytest.mark.slow
+REPO = Path(__file__).parents[1]
+NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
+BUNDLE = "CircuitsVis=function"  # CircuitsVis' script begins with it, and has it once
+NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|work|usr|Users|var)/|[A-Z]:\\\\")
+REQUEST = re.compile(r"""(?:src|href|srcset|action)\s*=\s*["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import""", re.I)
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def execute(path: Path, folder: Path | str) -> Any:
+    """The notebook with the outputs of a fresh kernel of this interpreter, working in ``folder``."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class ThisInterpreter(AsyncKernelManager):
+        """Starts ``sys.executable``, whatever kernels are installed."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"])
+
+    notebook = nbformat.read(path, as_version=4)
+    for cell in code_cells(notebook):
+        cell.outputs, cell.execution_count = [], None
+    client = nbclient.NotebookClient(
+        notebook,
+        kernel_manager_class=ThisInterpreter,
+        resources={"metadata": {"path": str(folder)}},
+        timeout=1200,
+        record_timing=False,
+        store_widget_state=False,
+    )
+    # The package may not be installed where the tests run from a checkout.
+    search = os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))
+    return client.execute(env={**os.environ, "PYTHONPATH": search, "HF_HUB_OFFLINE": "1"})
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tidy(notebook: Any) -> Any:
+    """Without progress bars, warnings and whatever else differs from machine to machine."""
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        cell.outputs = [out for out in cell.outputs if not is_noise(out)]
+        cell.execution_count, cell.metadata = number, {}
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return notebook
+
+
+def is_noise(output: Any) -> bool:
+    widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    return widget or output.get("name") == "stderr"
+
+
+def texts(output: Any) -> Iterator[str]:
+    """All that an output would put on the screen, in each of its forms, but no script."""
+    for text in [output.get("text", ""), *output.get("data", {}).values()]:
+        yield re.sub(r"<script>.*?</script>", "", text if isinstance(text, str) else "".join(text), flags=re.S)
+
+
+def printed(cell: Any) -> str:
+    """What the cell printed, and the plain form of a table it shows."""
+    streams = [out.text for out in cell.outputs if out.get("name") == "stdout"]
+    tables = [
+        out.data["text/plain"] for out in cell.outputs if "dataframe" in out.get("data", {}).get("text/html", "")
+    ]
+    return "".join(streams + tables)
+
+
+def figures(cell: Any) -> list[list[str]]:
+    """The units that each figure of the cell draws, in order."""
+    pages = [out.data.get("text/html", "") for out in cell.outputs if "data" in out]
+    return [re.findall(r"<bdi[^>]*>(.*?)</bdi>", page) for page in pages if 'class="tlj ' in page]
+
+
+def same(ours: str, theirs: str, rel: float = 0.02, abs_tol: float = 0.02) -> bool:
+    """Equal up to small differences of the numbers in them, and to spacing."""
+    if NUMBER.sub("#", ours).split() != NUMBER.sub("#", theirs).split():
+        return False
+    pairs = zip(NUMBER.findall(ours), NUMBER.findall(theirs), strict=True)
+    return all(isclose(float(a), float(b), rel_tol=rel, abs_tol=abs_tol) for a, b in pairs)
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+def test_same_allows_rounding_only():
+    assert same("ratio 1.20, #3 of 17", "ratio  1.21, #3 of 17")
+    assert not same("#3 of 17", "#4 of 17")
+    assert not same("ratio 1.20", "ratio 1.30")
+    assert not same("' Sofa' 3", "' Katze' 3")
+
+
+@every_notebook
+def test_committed_outputs_show_without_a_network(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert path.read_text(encoding="utf-8").count(BUNDLE) == 1, "CircuitsVis' script belongs into one output"
+    assert notebook.metadata.kernelspec.name == "python3"
+    for number, cell in enumerate(code_cells(notebook), start=1):
+        assert cell.execution_count == number, "not run from top to bottom"
+        assert cell.metadata == {}
+        assert cell.outputs or not displays(cell), f"no output of:\n{cell.source}"
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert not is_noise(output)
+            for text in texts(output):
+                assert not MACHINE_PATH.search(text), MACHINE_PATH.search(text)
+                assert not REQUEST.search(text), REQUEST.search(text)
+
+
+def displays(cell: Any) -> bool:
+    """Whether the cell prints, shows a figure, or ends with an expression."""
+    last = cell.source.rstrip().splitlines()[-1]
+    return bool(re.search(r"\bprint\(|\.show\(", cell.source)) or re.match(r"[\w.]+(\(|$)", last) is not None
+
+
+@every_notebook
+def test_a_fresh_run_gives_the_committed_outputs(path, tmp_path):
+    committed = code_cells(nbformat.read(path, as_version=4))
+    for before, after in zip(committed, code_cells(execute(path, tmp_path)), strict=True):
+        assert same(printed(before), printed(after)), f"{before.source}\n\n{printed(before)}\n\n{printed(after)}"
+        assert same(repr(figures(before)), repr(figures(after))), before.source
+    assert not list(tmp_path.iterdir()), "a notebook leaves files behind"
+
+
+if __name__ == "__main__":
+    for each in NOTEBOOKS:
+        with tempfile.TemporaryDirectory() as scratch:
+            nbformat.write(tidy(execute(each, scratch)), each)

@@ -1,0 +1,146 @@
+"""Graph: vector-Jacobian products against one torch.autograd.grad a row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tl_jacobian import graph as module
+from tl_jacobian.graph import MAX_CHUNK, Graph
+
+BATCH, POS, D_IN, D_OUT = 2, 3, 4, 5
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def toy(floats: int = 100, dtype: torch.dtype = torch.float64) -> Graph:
+    """Rows that don't mix, positions that do, nothing linear."""
+    x = randn(BATCH, POS, D_IN, dtype=dtype).requires_grad_()
+    mixed = torch.einsum("bpi,pio->bo", x.sin(), randn(POS, D_IN, D_OUT, seed=1, dtype=dtype))
+    return Graph(x, mixed * mixed.sigmoid(), floats)
+
+
+def naive(graph: Graph, v: Tensor) -> Tensor:
+    """One backward pass a direction and row of the batch."""
+    out = torch.zeros(len(v), *graph.x.shape, dtype=graph.x.dtype)
+    for i in range(len(v)):
+        for row in range(BATCH):
+            (g,) = torch.autograd.grad((graph.y[row] * v[i, row]).sum(), graph.x, retain_graph=True)
+            out[i] += g
+    return out
+
+
+@pytest.mark.parametrize("k", [1, 2, 31, 32, 33, 70])
+def test_pull_equals_row_by_row(k):
+    graph, v = toy(), randn(k, BATCH, D_OUT, seed=2)
+    torch.testing.assert_close(graph.pull(v), naive(graph, v), rtol=1e-12, atol=1e-12)
+
+
+def test_rows_of_the_batch_do_not_mix():
+    graph, v = toy(), torch.zeros(2, BATCH, D_OUT, dtype=torch.float64)
+    v[0, 0], v[1, 1] = 1.0, 1.0
+    grads = graph.pull(v)
+    assert grads[0, 1].eq(0).all()
+    assert grads[1, 0].eq(0).all()
+    assert grads[0, 0].ne(0).all()
+
+
+def test_a_graph_can_be_pulled_again():
+    graph, v = toy(), randn(3, BATCH, D_OUT, seed=2)
+    assert torch.equal(graph.pull(v), graph.pull(v))
+    assert graph.x.grad is None
+
+
+def test_stream_gives_chunks_in_order(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CHUNK", 4)
+    graph, v = toy(), randn(10, BATCH, D_OUT, seed=2)
+    parts = list(graph.stream(v))
+    assert [len(p) for p in parts] == [4, 4, 2]
+    torch.testing.assert_close(torch.cat(parts), naive(graph, v))
+
+
+def test_stream_makes_a_chunk_only_when_asked(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CHUNK", 1)
+    graph, asked = toy(), []
+    original = Graph._products
+    monkeypatch.setattr(Graph, "_products", lambda self, v: asked.append(len(v)) or original(self, v))
+    stream = graph.stream(randn(5, BATCH, D_OUT, seed=2))
+    assert asked == []
+    next(stream)
+    assert asked == [1]
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3, 7])
+def test_the_chunk_size_changes_no_product(monkeypatch, chunk):
+    graph, v = toy(), randn(7, BATCH, D_OUT, seed=2)
+    monkeypatch.setattr(module, "MAX_CHUNK", chunk)
+    torch.testing.assert_close(graph.pull(v), naive(graph, v), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("floats", "memory", "dtype", "chunk"),
+    [
+        (100, 1 << 30, torch.float64, MAX_CHUNK),
+        (100, 8_000, torch.float64, 10),
+        (100, 8_000, torch.float32, 20),
+        (100, 8_000, torch.bfloat16, MAX_CHUNK),
+        (100, 8_799, torch.float64, 10),
+        (100, 8_800, torch.float64, 11),
+        (10_000, 8_000, torch.float64, 1),  # even one direction is over the limit: it must still run
+        (0, 8_000, torch.float64, MAX_CHUNK),
+    ],
+)
+def test_the_chunk_size_is_bounded_by_memory(monkeypatch, floats, memory, dtype, chunk):
+    monkeypatch.setattr(module, "CHUNK_BYTES", memory)
+    assert toy(floats, dtype).chunk == chunk
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("k", [1, 3])
+def test_the_callers_grad_mode_does_not_matter(mode, k):
+    graph, v = toy(), randn(k, BATCH, D_OUT, seed=2)
+    expected = naive(graph, v)
+    with mode():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        pulled = graph.pull(randn(k, BATCH, D_OUT, seed=2))  # v made inside the mode
+        pulled_too = graph.pull(v)
+        assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    torch.testing.assert_close(pulled, expected)
+    torch.testing.assert_close(pulled_too, expected)
+    assert not pulled.requires_grad
+
+
+def test_the_grad_mode_comes_back_between_chunks_and_after_an_error(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CHUNK", 1)
+    graph = toy()
+    with torch.no_grad():
+        for _ in graph.stream(randn(3, BATCH, D_OUT, seed=2)):
+            assert not torch.is_grad_enabled()
+        x = randn(BATCH, POS, D_IN)
+        with pytest.raises(RuntimeError, match="does not require grad"):
+            Graph(x, x.sum(1), 1).pull(randn(1, BATCH, D_IN, seed=2))
+        assert not torch.is_grad_enabled()
+
+
+def test_directions_take_the_graphs_precision():
+    graph = toy(dtype=torch.float32)
+    v = randn(2, BATCH, D_OUT, seed=2)
+    assert graph.pull(v).dtype == torch.float32
+    torch.testing.assert_close(graph.pull(v), naive(graph, v.float()))
+
+
+def test_half_precision_goes_through():
+    graph = toy(dtype=torch.bfloat16)
+    v = randn(2, BATCH, D_OUT, seed=2, dtype=torch.float32)
+    assert graph.pull(v).dtype == torch.bfloat16
+    torch.testing.assert_close(graph.pull(v), naive(graph, v.bfloat16()), rtol=0.05, atol=0.05)
+
+
+def test_parameters_that_require_grad_get_none():
+    weight = torch.nn.Parameter(randn(D_IN, D_OUT, seed=1))
+    x = randn(BATCH, POS, D_IN).requires_grad_()
+    Graph(x, (x.sum(1) @ weight).tanh(), 1).pull(randn(3, BATCH, D_OUT, seed=2))
+    assert weight.grad is None
