@@ -23,10 +23,12 @@ nbclient = pytest.importorskip("nbclient")
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
-BUNDLE = "CircuitsVis=function"  # CircuitsVis' script begins with it, and has it once
+BUNDLE = "var CircuitsVis=("  # how CircuitsVis' script begins
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|work|usr|Users|var)/|[A-Z]:\\\\")
-REQUEST = re.compile(r"""(?:src|href|srcset|action)\s*=\s*["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import""", re.I)
+REQUEST = re.compile(
+    r"""(?:src|href|srcset|action)\s*=\s*["']?\s*(?:https?:)?//|url\(\s*["']?(?:https?:)?//|@import""", re.I
+)
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -66,13 +68,24 @@ def code_cells(notebook: Any) -> list[Any]:
 def tidy(notebook: Any) -> Any:
     """Without progress bars, warnings and whatever else differs from machine to machine."""
     for number, cell in enumerate(code_cells(notebook), start=1):
-        cell.outputs = [out for out in cell.outputs if not is_noise(out)]
+        cell.outputs = joined([out for out in cell.outputs if not is_noise(out)])
         cell.execution_count, cell.metadata = number, {}
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
     return notebook
+
+
+def joined(outputs: list[Any]) -> list[Any]:
+    """What was printed in one go, in one output; a kernel splits it as its buffer happened to be emptied."""
+    merged: list[Any] = []
+    for output in outputs:
+        if merged and output.output_type == merged[-1].output_type == "stream":
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
 
 
 def is_noise(output: Any) -> bool:
@@ -89,16 +102,14 @@ def texts(output: Any) -> Iterator[str]:
 def printed(cell: Any) -> str:
     """What the cell printed, and the plain form of a table it shows."""
     streams = [out.text for out in cell.outputs if out.get("name") == "stdout"]
-    tables = [
-        out.data["text/plain"] for out in cell.outputs if "dataframe" in out.get("data", {}).get("text/html", "")
-    ]
+    tables = [out.data["text/plain"] for out in cell.outputs if "dataframe" in out.get("data", {}).get("text/html", "")]
     return "".join(streams + tables)
 
 
-def figures(cell: Any) -> list[list[str]]:
-    """The units that each figure of the cell draws, in order."""
+def figures(cell: Any) -> list[list[tuple[str, str]]]:
+    """Scores and texts of the units that each figure of the cell draws."""
     pages = [out.data.get("text/html", "") for out in cell.outputs if "data" in out]
-    return [re.findall(r"<bdi[^>]*>(.*?)</bdi>", page) for page in pages if 'class="tlj ' in page]
+    return [re.findall(r'<bdi [^>]*title="(\d+: [^"]*)">(.*?)</bdi>', page) for page in pages if 'class="tlj ' in page]
 
 
 def same(ours: str, theirs: str, rel: float = 0.02, abs_tol: float = 0.02) -> bool:

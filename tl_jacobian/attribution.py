@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.plain import plain
 from tl_jacobian.tokens import Word
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Attribution:
         word_groups: the prompt's words as (text, number of tokens).
         sizes: tokens in each unit.
         predictions: the most probable next tokens.
-        metadata: what exactly was explained, what was held fixed, and by what.
+        metadata: what exactly was explained, what was held fixed, and by what (JSON values).
 
     >>> a = Attribution(scores=torch.tensor([3.0, 4.0, 1.0]), scope="direction", tokens=(5, 6, 7),
     ...                 str_tokens=(" un", "do", " it"), position=2, target="v",
@@ -87,13 +88,24 @@ class Attribution:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", self.scores.detach().to("cpu", torch.float32))
+        # A frozen value owns what it holds: copies, on the CPU, in one precision.
+        self._set("scores", self.scores.detach().to("cpu", torch.float32, copy=True))
         if self.stderr is not None:
-            object.__setattr__(self, "stderr", self.stderr.detach().to("cpu", torch.float32))
+            self._set("stderr", self.stderr.detach().to("cpu", torch.float32, copy=True))
         if not self.sizes:
-            object.__setattr__(self, "sizes", (1,) * len(self.tokens))
-        object.__setattr__(self, "metadata", MappingProxyType(dict(self.metadata)))
+            self._set("sizes", (1,) * len(self.tokens))
+        self._set("metadata", MappingProxyType(plain(self.metadata)))
         self._check_lengths()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and other processes, which a read-only view of a dict can't go to."""
+        return {**self.__dict__, "metadata": dict(self.metadata)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, metadata=MappingProxyType(state["metadata"]))
 
     def _check_lengths(self) -> None:
         units = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "sizes": len(self.sizes)}
@@ -103,6 +115,12 @@ class Attribution:
             raise ArgumentError(
                 f"an attribution needs one score and one text per unit, and unit sizes that add up to its "
                 f"{len(self.tokens)} tokens; got lengths {units} and sizes adding up to {sum(self.sizes)}"
+            )
+        if self.tokens and not 0 <= self.position < len(self.tokens):
+            raise ArgumentError(f"position={self.position}, expected 0 to {len(self.tokens) - 1}")
+        if self.word_groups and sum(w.size for w in self.word_groups) != len(self.tokens):
+            raise ArgumentError(
+                f"words of {[w.size for w in self.word_groups]} tokens don't add up to {len(self.tokens)} tokens"
             )
 
     def __len__(self) -> int:

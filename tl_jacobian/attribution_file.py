@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,6 +13,7 @@ from tl_jacobian.errors import AttributionFileError
 from tl_jacobian.files import atomic
 from tl_jacobian.tokens import Word
 
+T = TypeVar("T")
 FORMAT = "tl_jacobian.attribution"
 VERSION = 1
 
@@ -34,7 +34,7 @@ def to_json(a: Attribution) -> dict[str, Any]:
         "stderr": None if a.stderr is None else a.stderr.tolist(),
         "words": [list(w) for w in a.word_groups],
         "predictions": [list(p) for p in a.predictions],
-        "metadata": _plain(a.metadata),
+        "metadata": dict(a.metadata),
     }
 
 
@@ -53,7 +53,7 @@ def from_json(data: Any) -> Attribution:
         )
     try:
         return _build(data)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise AttributionFileError(f"damaged attribution: {type(error).__name__}: {error}") from error
 
 
@@ -68,7 +68,7 @@ def load(path: str | Path) -> Attribution:
     """Read one attribution; see :meth:`Attribution.load`."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or a number of thousands of digits
         raise AttributionFileError(f"{path} is damaged or truncated, expected JSON: {error}") from error
     try:
         return from_json(data)
@@ -81,42 +81,41 @@ def _build(data: dict[str, Any]) -> Attribution:
     return Attribution(
         scores=_floats(data["scores"]),
         stderr=None if stderr is None else _floats(stderr),
-        scope=_text(data["scope"]),
-        target=_text(data["target"]),
-        position=int(data["position"]),
+        scope=_is(str, data["scope"]),
+        target=_is(str, data["target"]),
+        position=_is(int, data["position"]),
         combine=_combine(data["combine"]),
-        tokens=tuple(int(t) for t in data["tokens"]),
-        str_tokens=tuple(_text(t) for t in data["str_tokens"]),
-        sizes=tuple(int(s) for s in data["sizes"]),
-        word_groups=tuple(Word(_text(text), int(size)) for text, size in data["words"]),
-        predictions=tuple(Prediction(int(t), _text(s), float(p)) for t, s, p in data["predictions"]),
-        metadata=dict(data["metadata"]),
+        tokens=tuple(_is(int, t) for t in _is(list, data["tokens"])),
+        str_tokens=tuple(_is(str, t) for t in _is(list, data["str_tokens"])),
+        sizes=tuple(_is(int, s) for s in _is(list, data["sizes"])),
+        word_groups=tuple(Word(_is(str, text), _is(int, size)) for text, size in _is(list, data["words"])),
+        predictions=tuple(_prediction(*row) for row in _is(list, data["predictions"])),
+        metadata=_is(dict, data["metadata"]),
     )
 
 
-def _floats(values: list[float]) -> torch.Tensor:
+def _is(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _prediction(token: Any, text: Any, probability: Any) -> Prediction:
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability {probability!r}, expected 0 to 1")
+    return Prediction(_is(int, token), _is(str, text), float(probability))
+
+
+def _floats(values: Any) -> torch.Tensor:
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in _is(list, values)):
+        raise TypeError("scores must be numbers")
     tensor = torch.tensor([float(v) for v in values], dtype=torch.float32)
     if not tensor.isfinite().all():
         raise ValueError("scores must be finite numbers")
     return tensor
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {value!r}")
-    return value
-
-
 def _combine(value: Any) -> Any:
     if value not in ("root_sum_squares", "sum"):
         raise ValueError(f'combine={value!r}, expected "root_sum_squares" or "sum"')
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """Mappings and sequences as JSON knows them."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(v) for v in value]
     return value

@@ -59,12 +59,19 @@ def _measure(norm: nn.Module, d_model: int) -> NormAffine:
     scale = 1e3  # far above any eps inside the norm's square root
     with torch.no_grad():
         try:
-            plus, minus = norm(scale * h), norm(-scale * h)
+            plus, minus, twice = norm(scale * h), norm(-scale * h), norm(2 * scale * h)
+            affine = NormAffine((plus - minus) / (2 * h), (plus + minus) / 2)
         except RuntimeError as error:
             raise UnsupportedModelError(
                 f"final_norm={type(norm).__name__} can't be applied to a vector of d_model={d_model}: {error}"
             ) from error
-    return NormAffine((plus - minus) / (2 * h), (plus + minus) / 2)
+    # bfloat16 rounds each of the two by up to 0.4%.
+    if not torch.allclose(plus, twice, rtol=2e-2, atol=1e-3 * float(plus.abs().max())):
+        raise UnsupportedModelError(
+            f"final_norm={type(norm).__name__} doesn't normalise: twice the input gives another output; "
+            "pass the norm that stands before the unembedding (model.model.norm, transformer.ln_f, ...)"
+        )
+    return affine
 
 
 def _probe(d_model: int) -> Float[Tensor, " d_model"]:

@@ -12,6 +12,8 @@ from torch import Tensor
 from tl_jacobian.errors import PromptError
 from tl_jacobian.host.base import Host
 
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
 
 def is_batch(prompt: Any) -> bool:
     """Whether this is a list of prompts rather than one (a list of ids is one)."""
@@ -51,12 +53,13 @@ def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
 
 def _ids(prompt: Any) -> list[int]:
     if isinstance(prompt, Tensor):
-        if prompt.ndim != 1 or prompt.is_floating_point() or prompt.is_complex() or prompt.dtype == torch.bool:
+        if prompt.ndim != 1 or prompt.dtype not in _INTEGERS:
             raise PromptError(
                 f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,)"
             )
         return prompt.tolist()
-    if not isinstance(prompt, Sequence) or not all(_is_id(item) for item in prompt):
+    is_sequence = isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray))
+    if not is_sequence or not all(_is_id(item) for item in prompt):
         raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor")
     return [int(item) for item in prompt]
 
@@ -66,7 +69,7 @@ def _is_id(item: Any) -> bool:
     if isinstance(item, (bool, str, float)):
         return False
     if isinstance(item, Tensor):
-        return item.ndim == 0 and not item.is_floating_point()
+        return item.ndim == 0 and item.dtype in _INTEGERS
     return hasattr(item, "__index__")
 
 

@@ -40,5 +40,5 @@ def _single_token(lin: Linearization, text: str) -> int:
 
 
 def name_of(lin: Linearization, token: int) -> str:
-    """A token as it is written in results: ``' Paris' (7042)``."""
-    return f"{lin.decode(token)!r} (id {token})"
+    """A token as it is written in results: ``' Paris'``."""
+    return repr(lin.decode(token))

@@ -59,31 +59,50 @@ def group_words(pieces: Sequence[str], decode: Callable[[int, int], str] | None 
     [' unbelievable', ',', ' 3.14', '!']
     """
     read = decode or (lambda start, stop: "".join(pieces[start:stop]))
-    starts = [i for i in range(len(pieces)) if i == 0 or not _continues(pieces, i)]
-    spans = list(zip(starts, [*starts[1:], len(pieces)], strict=True))
-    return tuple(Word(_text(pieces, a, b, read), b - a) for a, b in spans)
+    atoms = _whole_characters(pieces, read)
+    words: list[Word] = []
+    for i, atom in enumerate(atoms):
+        if i and _continues([a.text for a in atoms[max(0, i - 2) : i + 2]], min(i, 2)):
+            words[-1] = Word(words[-1].text + atom.text, words[-1].size + atom.size)
+        else:
+            words.append(atom)
+    return tuple(words)
 
 
-def _text(pieces: Sequence[str], start: int, stop: int, read: Callable[[int, int], str]) -> str:
-    joined = "".join(pieces[start:stop])
-    return read(start, stop) if _PARTIAL in joined else joined
+def _whole_characters(pieces: Sequence[str], read: Callable[[int, int], str]) -> list[Word]:
+    """Tokens, those that share a character merged; an empty one goes with the token before it."""
+    atoms: list[Word] = []
+    start = 0
+    for stop in range(1, len(pieces) + 1):
+        if _cut_inside(pieces, stop) and read(start, stop).endswith(_PARTIAL):
+            continue
+        if atoms and not "".join(pieces[start:stop]):
+            atoms[-1] = Word(atoms[-1].text, atoms[-1].size + stop - start)
+        else:
+            whole = _PARTIAL in "".join(pieces[start:stop])
+            atoms.append(Word(read(start, stop) if whole else "".join(pieces[start:stop]), stop - start))
+        start = stop
+    return atoms
+
+
+def _cut_inside(pieces: Sequence[str], i: int) -> bool:
+    """Whether the boundary before token ``i`` may fall inside a character."""
+    return i < len(pieces) and pieces[i - 1].endswith(_PARTIAL) and pieces[i].startswith(_PARTIAL)
 
 
 def _continues(pieces: Sequence[str], i: int) -> bool:
-    """Whether token ``i`` belongs to the same word as token ``i - 1``."""
+    """Whether piece ``i`` belongs to the same word as piece ``i - 1``."""
     before, after = pieces[i - 1], pieces[i]
     if not before or not after:
-        return True
-    if before.endswith(_PARTIAL) and after.startswith(_PARTIAL):
-        return True
-    if not before.strip(" "):  # a space of its own belongs to what follows it
-        return not after[0].isspace()
+        return not before
     if _SPECIAL.fullmatch(before) or _SPECIAL.fullmatch(after):
         return False
+    if not before.strip(" "):  # a space of its own belongs to what follows it
+        return not after[0].isspace()
     left, right = before[-1], after[0]
     if _UNSPACED.match(left) or _UNSPACED.match(right):
         return False
-    return _same_word(left, right) or _inside_word(pieces, i) or _inside_word(pieces, i - 1)
+    return _same_word(left, right) or _inside_word(pieces, i) or _after_mark(pieces, i)
 
 
 def _same_word(left: str, right: str) -> bool:
@@ -97,8 +116,13 @@ def _wordlike(char: str) -> bool:
     return unicodedata.category(char)[0] in "LM"
 
 
+def _after_mark(pieces: Sequence[str], i: int) -> bool:
+    """Whether piece ``i`` is the ``t`` of ``don | ' | t`` or the ``14`` of ``3 | . | 14``."""
+    return len(pieces[i - 1]) == 1 and _inside_word(pieces, i - 1)
+
+
 def _inside_word(pieces: Sequence[str], i: int) -> bool:
-    """Whether token ``i`` is the mark inside ``don't`` or ``3.14`` (no space around it)."""
+    """Whether piece ``i`` starts with the mark of ``don't`` or ``3.14`` (no space around it)."""
     if not 0 < i < len(pieces):
         return False
     before, mark = pieces[i - 1], pieces[i]

@@ -174,22 +174,22 @@ def test_a_field_that_is_null_is_refused(field):
         ("scores", [1.0, 2.0, 1e300], "finite|overflow"),
         ("stderr", [1.0, 2.0, float("nan")], "finite"),
         ("scores", [1.0, 2.0], "one score and one text per unit"),
-        ("scores", [1.0, 2.0, "x"], "could not convert"),
-        ("scores", [1.0, 2.0, [3.0]], "float"),
+        ("scores", [1.0, 2.0, "x"], "scores must be numbers"),
+        ("scores", [1.0, 2.0, [3.0]], "scores must be numbers"),
         ("stderr", [1.0], "'stderr': 1"),
         ("str_tokens", ["a", "b"], "'str_tokens': 2"),
-        ("str_tokens", ["a", "b", 3], "expected text, got 3"),
+        ("str_tokens", ["a", "b", 3], "expected str, got 3"),
         ("tokens", [1, 2], "2 tokens"),
         ("sizes", [1, 1, 2], "adding up to 4"),
         ("words", [["a"]], "unpack"),
-        ("words", [[3, 1]], "expected text, got 3"),
-        ("predictions", [[1, "a"]], "unpack"),
+        ("words", [[3, 1]], "expected str, got 3"),
+        ("predictions", [[1, "a"]], "missing 1 required"),
         ("combine", "mean", "combine='mean', expected"),
         ("combine", ["sum"], "expected"),
-        ("scope", 3, "expected text, got 3"),
-        ("target", None, "expected text, got None"),
-        ("metadata", 5, "'int' object"),
-        ("position", "last", "invalid literal"),
+        ("scope", 3, "expected str, got 3"),
+        ("target", None, "expected str, got None"),
+        ("metadata", 5, "expected dict, got 5"),
+        ("position", "last", "expected int, got 'last'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -249,19 +249,19 @@ def test_nan_scores_are_not_written_and_leave_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_metadata_that_json_does_not_know_is_not_written(tmp_path):
-    a = Attribution(
-        scores=torch.ones(1),
-        scope="s",
-        tokens=(0,),
-        str_tokens=("a",),
-        position=0,
-        target="t",
-        metadata={"dtype": torch.float32},
+def test_metadata_is_json_from_the_start(tmp_path):
+    a = sample_with({"pair": (1, 2), 3: "three", "nested": {"x": [None, True, 1.5]}})
+    assert a.metadata == {"pair": [1, 2], "3": "three", "nested": {"x": [None, True, 1.5]}}
+    a.save(tmp_path / "a.json")
+    assert Attribution.load(tmp_path / "a.json") == a
+    with pytest.raises(ValueError, match="metadata holds a dtype, expected numbers, text, lists and dicts"):
+        sample_with({"dtype": torch.float32})
+
+
+def sample_with(metadata):
+    return Attribution(
+        scores=torch.ones(1), scope="s", tokens=(0,), str_tokens=("a",), position=0, target="t", metadata=metadata
     )
-    with pytest.raises(TypeError, match="dtype is not JSON serializable"):
-        a.save(tmp_path / "a.json")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path):

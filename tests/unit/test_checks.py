@@ -43,7 +43,7 @@ ACTIVE = [
 
 @pytest.mark.parametrize("module", ACTIVE, ids=lambda m: f"{type(m).__name__}{list(m.__dict__)[-1]}")
 def test_active_dropout_is_refused_and_named(module):
-    with pytest.raises(UnsupportedModelError, match=r"dropout is active \(p=(0\.1|1) in 1\.1\).*call model\.eval\(\)"):
+    with pytest.raises(UnsupportedModelError, match=r"active \(p=(0\.1|1\.0) in 1\.1\).*call model\.eval\(\)"):
         check_dropout(within(module).train())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from tl_jacobian import graph as module
 from tl_jacobian.graph import MAX_CHUNK, Graph
@@ -111,6 +112,27 @@ def test_the_callers_grad_mode_does_not_matter(mode, k):
     torch.testing.assert_close(pulled, expected)
     torch.testing.assert_close(pulled_too, expected)
     assert not pulled.requires_grad
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_checkpointed_part_is_recomputed_in_any_grad_mode(mode, k):
+    """Gradient checkpointing runs the forward pass again inside the backward one."""
+    x = randn(BATCH, POS, D_IN).requires_grad_()
+    y = checkpoint(lambda h: h.sin().sum(1).tanh(), x, use_reentrant=False, preserve_rng_state=False)
+    expected = naive(Graph(x, y, 1), randn(k, BATCH, D_IN, seed=2))
+    with mode():
+        torch.testing.assert_close(Graph(x, y, 1).pull(randn(k, BATCH, D_IN, seed=2)), expected)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_products_made_in_inference_mode_are_ordinary_tensors(k):
+    """Even where the way back is so short that the direction itself comes out."""
+    x = randn(BATCH, 1, D_IN).requires_grad_()
+    graph = Graph(x, x.squeeze(1), 1)
+    with torch.inference_mode():
+        parts = list(graph.stream(randn(k, BATCH, D_IN, seed=2)))
+    assert not any(part.is_inference() for part in parts)
 
 
 def test_the_grad_mode_comes_back_between_chunks_and_after_an_error(monkeypatch):

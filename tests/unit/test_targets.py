@@ -101,6 +101,6 @@ def test_text_needs_a_tokenizer():
         resolve_target(toy(encode=None), "a")
 
 
-def test_names_show_text_and_id():
-    assert name_of(toy(), 5) == "' truthful' (id 5)"
-    assert name_of(toy(), 6) == r"'\n' (id 6)"
+def test_names_show_hidden_characters():
+    assert name_of(toy(), 5) == "' truthful'"
+    assert name_of(toy(), 6) == r"'\n'"

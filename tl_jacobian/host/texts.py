@@ -11,8 +11,8 @@ _SENTENCEPIECE_SPACE = "▁"
 def token_texts(tokenizer: Any | None, tokens: Sequence[int]) -> tuple[str, ...]:
     """One text a token; ids as text where there is no tokenizer.
 
-    Decoding a SentencePiece token alone drops its leading space, so that is put back from
-    the raw piece. A token that holds part of a character decodes to U+FFFD.
+    A SentencePiece token shows its spaces in the raw piece, and decoding it alone drops one.
+    A token that holds part of a character decodes to U+FFFD.
     """
     if tokenizer is None:
         return tuple(map(str, tokens))
@@ -23,6 +23,6 @@ def token_texts(tokenizer: Any | None, tokens: Sequence[int]) -> tuple[str, ...]
 def _text(tokenizer: Any, token: int, piece: str | None) -> str:
     if piece is None:  # a padded vocabulary has ids that no token owns
         return f"<id {token}>"
-    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    lost = piece.startswith(_SENTENCEPIECE_SPACE) and not text.startswith(" ")
-    return " " + text if lost else text
+    if _SENTENCEPIECE_SPACE in piece:  # decoding would drop the first of its spaces
+        return piece.replace(_SENTENCEPIECE_SPACE, " ")
+    return tokenizer.decode([token], clean_up_tokenization_spaces=False)

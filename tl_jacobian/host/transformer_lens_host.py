@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tl_jacobian.errors import ContractError, PromptError, UnsupportedModelError
 from tl_jacobian.host.base import Trace
-from tl_jacobian.host.checks import check_dropout
+from tl_jacobian.host.checks import check_dropout, check_weights
 from tl_jacobian.host.original_norm import read_original_norm
 from tl_jacobian.host.texts import token_texts
 from tl_jacobian.host.untouched import frozen, hooked
@@ -81,13 +81,15 @@ class TransformerLensHost:
         return Unembedding(weight.detach(), None if bias is None else bias.detach(), self._soft_cap())
 
     def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
+        parameters = self._parameters()
         check_dropout(self.model)
+        check_weights(parameters)
         recorder = _Recorder(positions, self._where_to_cut())
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
         post = [(self.model.hook_embed, recorder.embed)]
-        with frozen(self._parameters()), hooked(pre, post):
+        with frozen(parameters), hooked(pre, post):
             logits = self._run(tokens)
         return recorder.trace(logits)
 

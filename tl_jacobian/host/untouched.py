@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Hook = Callable[..., Any]
 
 
 @contextmanager
-def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
     """Parameters don't require grad inside: no activations are kept for weight gradients."""
-    thawed = [p for p in parameters if p.requires_grad and p.is_leaf]
+    thawed = [p for p in parameters if p.requires_grad and p.is_leaf and not p.is_inference()]
     try:
         for p in thawed:
             p.requires_grad_(False)

@@ -37,8 +37,8 @@ def semantic_scope(
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> tj.semantic_scope(lin, " Paris").top(1)[0].text
-    ' France'
+    >>> tj.semantic_scope(lin, " Paris").top(1, skip_first=True)[0].text
+    ' capital'
     """
     return apply(lin, "semantic", lambda one: _semantic(one, target, minus))
 
