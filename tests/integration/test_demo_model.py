@@ -18,8 +18,7 @@ every_kind = pytest.mark.parametrize("kind", kinds())
 
 @pytest.fixture(scope="module")
 def models():
-    with torch.random.fork_rng():  # HookedTransformer draws initial weights
-        return {kind: tj.load_demo_model(kind) for kind in kinds()}
+    return {kind: tj.load_demo_model(kind) for kind in kinds()}
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +29,7 @@ def hf():
 @pytest.fixture(scope="module")
 def folded():
     """The demo model with LayerNorm folded and the unembedding centred, on every host."""
-    with torch.random.fork_rng():
-        made = {kind: tj.load_demo_model(kind) for kind in kinds()}
+    made = {kind: tj.load_demo_model(kind) for kind in kinds()}
     if "hooked" in made:
         made["hooked"].process_weights_(fold_ln=True, center_writing_weights=False, center_unembed=True)
     made["bridge"].enable_compatibility_mode(disable_warnings=True)

@@ -106,6 +106,7 @@ def _hooked(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
             "original_architecture": "LlamaForCausalLM",
             "device": str(device),
             "dtype": dtype,
+            "init_weights": False,  # they are about to be replaced, and drawing them would move the caller's RNG
             "n_ctx": 2048,  # 8192 would hold a causal mask of 64 MB in every layer
         }
     )
