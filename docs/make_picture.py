@@ -12,9 +12,16 @@ from pathlib import Path
 import tl_jacobian as tj
 
 PROMPT = "He grew up in the South and studied at Columbia. As a student of politics, he became a"
-FLAGS = (
-    "--headless --hide-scrollbars --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-)
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--window-size=1000,470",
+    "--virtual-time-budget=5000",
+]
 
 
 def main() -> None:
@@ -27,8 +34,8 @@ def main() -> None:
     picture = Path(__file__).with_name("first_attribution.png")
     with tempfile.TemporaryDirectory() as tmp:
         page = tj.compare(scopes, skip_first=True).to_html(Path(tmp) / "page.html")
-        options = [f"--user-data-dir={tmp}/profile", "--window-size=1000,470", "--virtual-time-budget=5000"]
-        command = ["chromium", *FLAGS.split(), *options, f"--screenshot={picture}", page.as_uri()]
+        profile = f"--user-data-dir={tmp}/profile"
+        command = ["chromium", *FLAGS, profile, f"--screenshot={picture}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True)
 
 
