@@ -14,11 +14,9 @@ from math import isclose
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
-
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("ipykernel")
-nbclient = pytest.importorskip("nbclient")
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[1]

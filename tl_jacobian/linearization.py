@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_jacobian.attribution import Prediction
 from tl_jacobian.errors import DirectionError, PromptError
 from tl_jacobian.graph import Graph
 from tl_jacobian.progress import progress
@@ -22,7 +23,7 @@ from tl_jacobian.tokens import Word
 from tl_jacobian.unembedding import Unembedding
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearization:
     """One prompt's forward pass, linearised at its token embeddings.
 
@@ -33,6 +34,7 @@ class Linearization:
         tokens: ids of the tokens that can matter: those up to and including ``position``.
         str_tokens: their texts; ``words`` groups them.
         position: the token whose next-token prediction is explained; the last of ``tokens``.
+        probs, predictions: the predicted distribution, and its ten most probable tokens.
         unembedding: the map from y to the logits.
         bare_norm: whether ||y|| is the same for every input (the final norm was folded away).
         encode: text -> token ids, for targets given as strings.
@@ -65,6 +67,20 @@ class Linearization:
     def probs(self) -> Float[Tensor, " d_vocab"]:
         """The predicted next-token distribution."""
         return self.logits.softmax(dim=-1)
+
+    @cached_property
+    def predictions(self) -> tuple[Prediction, ...]:
+        """The ten most probable next tokens."""
+        top = self.probs.topk(min(10, len(self.probs)))
+        rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return tuple(Prediction(token, self.decode(token), p) for token, p in rows)
+
+    def __repr__(self) -> str:
+        best = self.predictions[0]
+        return (
+            f"Linearization({len(self.tokens)} tokens up to {self.str_tokens[-1]!r}; d_model={self.d_model}; "
+            f"predicts {best.text!r} with {best.probability:.0%}; {self.facts.get('host', 'no host')})"
+        )
 
     def vjp(self, v: Float[Tensor, "*k d_model"]) -> Float[Tensor, "*k pos d_in"]:
         """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.attribution import Attribution, Combine, Prediction
+from tl_jacobian.attribution import Attribution, Combine
 from tl_jacobian.linearization import Linearization, LinearizationBatch, squared_norms
 
 
@@ -56,7 +56,7 @@ def _attribution(
         target=explained.target,
         combine=combine,
         word_groups=lin.words,
-        predictions=predictions(lin),
+        predictions=lin.predictions,
         metadata={
             "features": "token embeddings at hook_embed, positions 0 to the explained one",
             "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
@@ -65,10 +65,3 @@ def _attribution(
             "seed": None,
         },
     )
-
-
-def predictions(lin: Linearization, k: int = 10) -> tuple[Prediction, ...]:
-    """The k most probable next tokens."""
-    top = lin.probs.topk(min(k, len(lin.probs)))
-    rows = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return tuple(Prediction(token, lin.decode(token), p) for token, p in rows)

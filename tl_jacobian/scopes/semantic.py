@@ -22,7 +22,8 @@ def semantic_scope(
     """Semantic Scope: which tokens drive the logit of one target token (eq. 3).
 
     v is the unembedding column of the target; with ``minus`` the difference of two columns,
-    which explains why the model prefers one token to the other.
+    which explains why the model prefers one token to the other. A score is a norm and has no
+    sign: it says how strongly a token moves the logit, not which way.
 
     Args:
         lin: a linearization, or a batch of them.
