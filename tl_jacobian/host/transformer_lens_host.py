@@ -90,7 +90,7 @@ class TransformerLensHost:
             pre.append((norm, recorder.final_norm))
         post = [(self.model.hook_embed, recorder.embed)]
         with frozen(parameters), hooked(pre, post):
-            logits = self._run(tokens)
+            logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
 
     def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:
