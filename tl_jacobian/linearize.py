@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
+from tl_jacobian.contract import check_contract
+from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 from tl_jacobian.final_norm import FinalNorm, NormAffine, affine_of, is_bare
 from tl_jacobian.graph import Graph
-from tl_jacobian.host.base import Host, Trace
+from tl_jacobian.host.base import Host
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearization import Linearization, LinearizationBatch
 from tl_jacobian.modes import recording
@@ -106,7 +107,7 @@ def _linearize(host: Host, prompts: Sequence[list[int]], affine: NormAffine | No
     trace = host.forward(padded, lengths - 1)
     # A model spread over several devices may keep its unembedding on another one than its last block.
     trace = trace._replace(y=trace.y.to(head.weight.device))
-    _check_contract(trace, head)
+    check_contract(trace, head)
     bare = trace.resid is not None and is_bare(trace.resid, trace.y)
     y, head, bare = _unfold(trace.y, head, affine, bare)
     graph = Graph(trace.x, y, host.floats_per_direction(*padded.shape))
@@ -165,29 +166,6 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
     y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare
-
-
-def _check_contract(trace: Trace, head: Unembedding) -> None:
-    """Unembedding y must give the model's own logits; nothing a scope says would be true otherwise."""
-    for name, tensor in (("final hidden state", trace.y), ("logits", trace.logits)):
-        if not tensor.isfinite().all():
-            bad = int((~tensor.isfinite()).sum())
-            raise ContractError(
-                f"{bad} of {tensor.numel()} values of the {name} are not finite, so no gradient means anything; "
-                "run the model in float32 or bfloat16, and look at its activations with run_with_cache"
-            )
-    ours, theirs = head.logits(trace.y.detach()), trace.logits.to(trace.y.device)
-    error = (ours - theirs).abs()
-    row, token = divmod(int(error.argmax()), head.d_vocab)
-    # Each side sums d_model products in an order of its own: rounding grows with their sizes.
-    size = trace.y[row].detach().norm() * head.weight[:, token].norm() + theirs[row, token].abs()
-    allowed = 16 * torch.finfo(theirs.dtype).eps * size
-    if error.max() > allowed:
-        raise ContractError(
-            f"unembedding y differs from the model's own logits by {error.max().item():.3g} (allowed: "
-            f"{allowed.item():.3g}, at token id {token}); the model scales or rewrites its logits in a way "
-            "tl_jacobian doesn't know, or a hook does: remove hooks on the unembedding, or report the architecture"
-        )
 
 
 def _facts(host: Host, bare: bool, given: bool) -> dict[str, Any]:
