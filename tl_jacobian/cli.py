@@ -13,6 +13,8 @@ from rich.console import Console
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.errors import JacobianScopeError
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.render import render_terminal
+from tl_jacobian.versions import versions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
 
@@ -34,8 +36,17 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+def _version(wanted: bool) -> bool:
+    if wanted:
+        Console().print("\n".join(f"{name} {number}" for name, number in versions().items()), highlight=False)
+        raise typer.Exit()
+    return wanted
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions.")] = False,
+) -> None:
     """Jacobian Scopes for TransformerLens: token-level causal attributions."""
 
 
@@ -46,6 +57,7 @@ def attribute(
         Scope, typer.Option(help="What to explain: a logit, the confidence, the whole distribution.")
     ] = Scope.semantic,
     target: Annotated[str | None, typer.Option(help='Target token, e.g. " Paris" (semantic; default: argmax).')] = None,
+    target_id: Annotated[int | None, typer.Option(help="The same as a token id.")] = None,
     minus: Annotated[str | None, typer.Option(help="Token to contrast the target with (semantic).")] = None,
     rank: Annotated[
         int | None, typer.Option(min=1, help="Fisher by its RANK leading directions (default: exact).")
@@ -67,21 +79,31 @@ def attribute(
 
     Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
     """
-    _check_options(scope, target, minus, rank)
+    _check_options(scope, target if target_id is None else str(target_id), minus, rank)
+    for path in (html, json):
+        _check_writable(path)
     text = _read(prompt)
     try:
         lin = _linearize(model, host, device, dtype, text, position, bos)
-        result = _scope(lin, scope, target, minus, rank)
+        result = _scope(lin, scope, target if target_id is None else target_id, minus, rank)
         result = result.words() if words else result
+    except JacobianScopeError as error:
+        _fail(str(error))
+    # Shown before anything is written: minutes of work must not be lost to a full disk.
+    render_terminal(result, skip_first=skip_first)
+    try:
         if json is not None:
             result.save(json)
         if html is not None:
             result.to_html(html, skip_first=skip_first)
-    except (JacobianScopeError, OSError) as error:
-        _fail(str(error))
-    from tl_jacobian.render import render_terminal
+    except OSError as error:
+        _fail(f"can't write: {error}")
 
-    render_terminal(result, skip_first=skip_first)
+
+def _check_writable(path: Path | None) -> None:
+    """A file that can't be written is found out before the work, not after."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        _fail(f"can't write {str(path)!r}: expected a file in a folder that exists")
 
 
 def _check_options(scope: Scope, target: str | None, minus: str | None, rank: int | None) -> None:
@@ -97,7 +119,10 @@ def _read(prompt: str) -> str:
     if sys.stdin is None or sys.stdin.isatty():
         raise typer.BadParameter("no prompt: give it as an argument or on standard input")
     # A shell's echo ends the line; the newline isn't part of the prompt.
-    return sys.stdin.read().removesuffix("\n")
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        _fail(f"standard input isn't UTF-8 text: {error}")
 
 
 def _linearize(
@@ -110,7 +135,9 @@ def _linearize(
     return tj.linearize(loaded, text, position=position, prepend_bos=bos)
 
 
-def _scope(lin: Linearization, scope: Scope, target: str | None, minus: str | None, rank: int | None) -> Attribution:
+def _scope(
+    lin: Linearization, scope: Scope, target: str | int | None, minus: str | None, rank: int | None
+) -> Attribution:
     import tl_jacobian as tj
 
     choices: dict[Scope, Any] = {

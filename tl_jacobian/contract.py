@@ -15,6 +15,11 @@ from tl_jacobian.unembedding import Unembedding
 
 def check_contract(trace: Trace, head: Unembedding) -> None:
     """Raise ContractError unless everything is finite and ``head`` turns y into the model's logits."""
+    if not trace.y.requires_grad:
+        raise ContractError(
+            "the final hidden state doesn't depend on the token embeddings: a hook (or the model) detaches the "
+            "residual stream; remove it, see model.list_hooks()"
+        )
     _check_finite("final hidden state", trace.y)
     _check_finite("logits", trace.logits)
     y, theirs = trace.y.detach(), trace.logits.to(trace.y.device)

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.attribution import Prediction
-from tl_jacobian.errors import DirectionError, PromptError
+from tl_jacobian.errors import ContractError, DirectionError, PromptError
 from tl_jacobian.graph import Graph
 from tl_jacobian.progress import progress
 from tl_jacobian.tokens import Word
@@ -40,6 +40,7 @@ class Linearization:
         encode: text -> token ids, for targets given as strings.
         decode: token ids -> text.
         facts: host, model, processing state and versions, for an attribution's metadata.
+        weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
 
     y: Float[Tensor, " d_model"]
@@ -54,6 +55,7 @@ class Linearization:
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    weights_version: int = 0
 
     @property
     def position(self) -> int:
@@ -123,6 +125,14 @@ class Linearization:
                 bar.update(len(grads))
         return out
 
+    def check_fresh(self) -> None:
+        """Raise ContractError if the unembedding has changed since the forward pass."""
+        if self.unembedding.version != self.weights_version:
+            raise ContractError(
+                "the model's unembedding was changed in place after linearize(), so y and logits are those of another "
+                "model; call linearize() again"
+            )
+
     def check_direction(self, v: Tensor, ndims: tuple[int, ...] = (1,)) -> None:
         """Raise DirectionError unless v is a usable direction (or a stack of them)."""
         wanted = " or ".join({1: f"({self.d_model},)", 2: f"(k, {self.d_model})"}[n] for n in ndims)
@@ -145,6 +155,8 @@ class Linearization:
 
     def _check_positions(self, positions: Sequence[int]) -> list[int]:
         n = len(self.tokens)
+        if not isinstance(positions, Sequence) or isinstance(positions, str):
+            raise PromptError(f"positions={positions!r}, expected a list of integers")
         for p in positions:
             if not -n <= p < n:
                 raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")

@@ -139,6 +139,7 @@ def _member(
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
         facts=facts,
+        weights_version=head.version,
     )
 
 
@@ -149,6 +150,8 @@ def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None
         if final_norm != "original":
             raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
         return affine_of(host.original_norm(), host.unembedding().d_model)
+    if not isinstance(final_norm, (torch.nn.Module, Tensor, tuple)):
+        raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
     return affine_of(final_norm, host.unembedding().d_model)
 
 

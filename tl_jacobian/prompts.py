@@ -11,15 +11,14 @@ from torch import Tensor
 
 from tl_jacobian.errors import PromptError
 from tl_jacobian.host.base import Host
-
-_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+from tl_jacobian.plain import INTEGERS, is_id
 
 
 def is_batch(prompt: Any) -> bool:
     """Whether this is a list of prompts rather than one (a list of ids is one)."""
-    if isinstance(prompt, Tensor):
+    if hasattr(prompt, "ndim"):  # a tensor or a numpy array
         return prompt.ndim == 2
-    return isinstance(prompt, (list, tuple)) and any(not _is_id(item) for item in prompt)
+    return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
 
 
 def read_prompt(host: Host, prompt: Any, position: int, prepend_bos: bool | None) -> list[int]:
@@ -28,12 +27,14 @@ def read_prompt(host: Host, prompt: Any, position: int, prepend_bos: bool | None
     Raises:
         PromptError: what is wrong, with the value and the remedy.
     """
+    if hasattr(prompt, "__array__") and not isinstance(prompt, Tensor):
+        prompt = torch.as_tensor(prompt)  # a numpy array
     tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
     if not tokens:
         raise PromptError(f"the prompt {prompt!r} is empty, expected at least one token")
     _check_range(tokens, host.d_vocab)
     _check_position(position, len(tokens))
-    tokens = tokens[: position % len(tokens) + 1]
+    tokens = tokens[: int(position) % len(tokens) + 1]
     if host.n_ctx is not None and len(tokens) > host.n_ctx:
         raise PromptError(
             f"the prompt has {len(tokens)} tokens up to the explained position, but the model's context "
@@ -53,24 +54,15 @@ def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
 
 def _ids(prompt: Any) -> list[int]:
     if isinstance(prompt, Tensor):
-        if prompt.ndim != 1 or prompt.dtype not in _INTEGERS:
+        if prompt.ndim != 1 or prompt.dtype not in INTEGERS:
             raise PromptError(
                 f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,)"
             )
         return prompt.tolist()
     is_sequence = isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray))
-    if not is_sequence or not all(_is_id(item) for item in prompt):
+    if not is_sequence or not all(is_id(item) for item in prompt):
         raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor")
     return [int(item) for item in prompt]
-
-
-def _is_id(item: Any) -> bool:
-    """A plain integer, or a scalar integer of torch or numpy."""
-    if isinstance(item, (bool, str, float)):
-        return False
-    if isinstance(item, Tensor):
-        return item.ndim == 0 and item.dtype in _INTEGERS
-    return hasattr(item, "__index__")
 
 
 def _check_range(tokens: Sequence[int], d_vocab: int) -> None:
@@ -80,7 +72,7 @@ def _check_range(tokens: Sequence[int], d_vocab: int) -> None:
 
 
 def _check_position(position: Any, n: int) -> None:
-    if isinstance(position, bool) or not isinstance(position, int):
+    if not is_id(position):
         raise PromptError(f"position={position!r} is a {type(position).__name__}, expected an int")
     if not -n <= position < n:
         raise PromptError(f"position={position} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")

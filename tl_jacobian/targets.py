@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import SupportsIndex
+
 from tl_jacobian.errors import TargetError
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.plain import is_id
 
-Target = str | int
+Target = str | SupportsIndex  # an id may be an int, or a scalar of torch or numpy
 
 
 def resolve_target(lin: Linearization, target: Target | None) -> int:
@@ -18,8 +21,9 @@ def resolve_target(lin: Linearization, target: Target | None) -> int:
         return int(lin.logits.argmax())
     if isinstance(target, str):
         return _single_token(lin, target)
-    if isinstance(target, bool) or not isinstance(target, int):
+    if not is_id(target):
         raise TargetError(f"target {target!r} is a {type(target).__name__}, expected text, a token id or None")
+    target = int(target)
     if not 0 <= target < len(lin.logits):
         raise TargetError(f"target id {target} is out of range, expected 0 to {len(lin.logits) - 1}")
     return target

@@ -61,7 +61,7 @@ def test_words_and_contrast_and_rank():
         (["", "--bos"], 1, "the prompt '' is empty"),
         (["Paris", "--device", "nowhere"], 1, "device 'nowhere' isn't available"),
         (["Paris", "--model", "no/such-model", "--host", "bridge"], 1, "can't load model 'no/such-model'"),
-        (["Paris", "--html", "/no/such/folder/x.html"], 1, "No such file or directory"),
+        (["Paris", "--html", "/no/such/folder/x.html"], 1, "expected a file in a folder that exists"),
         (["Paris", "--scope", "temperature", "--target", "a"], 2, "are for --scope semantic"),
         (["Paris", "--rank", "3"], 2, "--rank is for --scope fisher"),
         (["Paris", "--scope", "magic"], 2, "magic"),
@@ -79,3 +79,31 @@ def test_a_rank_out_of_range_is_a_usage_error():
     result = run("Paris", "--scope", "fisher", "--rank", "33")
     assert result.exit_code == 1
     assert "rank=33, expected 1 to d_model=32" in result.output
+
+
+def test_a_target_by_id_is_the_target():
+    assert (
+        run("Paris", "--target-id", "7").output
+        == run("Paris", "--target", make("gpt2", "bridge").tokenizer.decode([7])).output
+    )
+
+
+def test_version_names_what_numbers_depend_on():
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    for name in ("tl_jacobian", "transformer-lens", "torch"):
+        assert name in result.output
+
+
+def test_input_that_is_not_utf8_is_an_error():
+    result = runner.invoke(app, ["attribute"], input=b"\xff\xfe", env={"COLUMNS": "100"})
+    assert result.exit_code == 1
+    assert "isn't UTF-8" in result.output
+
+
+def test_a_full_disk_loses_no_result(tmp_path):
+    """Shown first, written after."""
+    (tmp_path / "a.json").mkdir()
+    result = run("Paris", "--json", str(tmp_path / "a.json"))
+    assert result.exit_code == 1
+    assert "can't write" in result.output

@@ -25,7 +25,7 @@ def model(dtype, cap=None, bias=0.0):
 
 
 def trace(y, logits):
-    return Trace(torch.zeros(2, 1, D_MODEL), None, y, logits)
+    return Trace(torch.zeros(2, 1, D_MODEL), None, y.requires_grad_(), logits)
 
 
 @precisions
@@ -64,6 +64,12 @@ def test_what_is_not_finite_is_refused(bad):
     y, logits, head = model(torch.float32)
     with pytest.raises(ContractError, match="1 of 2000 values of the logits are not finite"):
         check_contract(trace(y, logits.index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(bad))), head)
-    y[0, 0] = bad
+    y = y.detach().index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(bad))
     with pytest.raises(ContractError, match="1 of 128 values of the final hidden state are not finite"):
         check_contract(trace(y, logits), head)
+
+
+def test_a_residual_stream_without_a_gradient_is_refused():
+    y, logits, head = model(torch.float32)
+    with pytest.raises(ContractError, match="detaches the residual stream"):
+        check_contract(Trace(torch.zeros(2, 1, D_MODEL), None, y, logits), head)

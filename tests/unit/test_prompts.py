@@ -125,10 +125,17 @@ def test_positions_outside_the_prompt_are_refused(position):
         read([1, 2, 3], position)
 
 
-@pytest.mark.parametrize("position", [None, 1.0, "1", True, torch.tensor(1)], ids=repr)
+@pytest.mark.parametrize(
+    "position", [None, 1.0, "1", True, torch.tensor(1.0), torch.tensor(True), np.bool_(True), np.float64(1)], ids=repr
+)
 def test_positions_that_are_no_integers_are_refused(position):
     with pytest.raises(PromptError, match=r"position=.* is a \w+, expected an int"):
         read([1, 2, 3], position)
+
+
+@pytest.mark.parametrize("position", [torch.tensor(1), np.int64(1), np.uint8(1)], ids=repr)
+def test_scalars_of_torch_and_numpy_are_positions(position):
+    assert read([1, 2, 3], position) == read([1, 2, 3], 1)
 
 
 def test_a_prompt_longer_than_the_context_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,12 +64,19 @@ def test_an_id_outside_the_vocabulary_is_refused(token):
         resolve_target(toy(), token)
 
 
-@pytest.mark.parametrize("target", [True, 1.0, [1], ("a",), b"a", torch.tensor(1)], ids=repr)
+@pytest.mark.parametrize(
+    "target", [True, 1.0, [1], ("a",), b"a", torch.tensor([1]), torch.tensor(1.0), np.bool_(True)], ids=repr
+)
 @pytest.mark.usefixtures("unchecked")
 def test_anything_else_is_refused(target):
     message = rf"is a {type(target).__name__}, expected text, a token id or None"
     with pytest.raises(TargetError, match=message):
         resolve_target(toy(), target)
+
+
+@pytest.mark.parametrize("target", [torch.tensor(1), np.int64(1)], ids=repr)
+def test_scalars_of_torch_and_numpy_are_ids(target):
+    assert resolve_target(toy(), target) == resolve_target(toy(), 1)
 
 
 def test_several_tokens_are_listed_and_the_spaced_form_hinted():

@@ -53,8 +53,8 @@ def ids(tokenizer: PreTrainedTokenizerFast, *pieces: str) -> list[int]:
     return [tokenizer.convert_tokens_to_ids(p) for p in pieces]
 
 
-def test_without_a_tokenizer_ids_are_the_text():
-    assert token_texts(None, [5, 0, 49_151]) == ("5", "0", "49151")
+def test_without_a_tokenizer_ids_stand_in_for_text():
+    assert token_texts(None, [5, 0, 49_151]) == ("<5>", "<0>", "<49151>")
 
 
 def test_no_tokens_have_no_texts():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ def load_model(name: str, kind: str | None = None, *, device: str = "cpu", dtype
     Raises:
         UnsupportedModelError: the name isn't known or can't be loaded, or the device isn't there.
     """
-    kind = kind or kinds()[0]
+    # HookedTransformer can't load a folder.
+    kind = kind or ("bridge" if Path(name).is_dir() else kinds()[0])
     if kind not in kinds():
         raise UnsupportedModelError(f"host {kind!r} isn't in the installed TransformerLens, expected {kinds()}")
     precision: torch.dtype = getattr(torch, dtype)
@@ -29,7 +31,7 @@ def load_model(name: str, kind: str | None = None, *, device: str = "cpu", dtype
         return _LOADERS[kind](name, device, precision)
     except (OSError, ValueError, KeyError) as error:
         raise UnsupportedModelError(
-            f'can\'t load model {name!r} on host {kind!r}: {error}. Expected "demo", a name from '
+            f'can\'t load model {name!r} on host {kind!r}: {str(error)[:200]}. Expected "demo", a name from '
             "TransformerLens's list, or (bridge) a Hugging Face name or local folder"
         ) from error
 

@@ -15,7 +15,7 @@ def token_texts(tokenizer: Any | None, tokens: Sequence[int]) -> tuple[str, ...]
     A token that holds part of a character decodes to U+FFFD.
     """
     if tokenizer is None:
-        return tuple(map(str, tokens))
+        return tuple(f"<{token}>" for token in tokens)
     pieces = tokenizer.convert_ids_to_tokens(list(tokens))
     return tuple(_text(tokenizer, token, piece) for token, piece in zip(tokens, pieces, strict=True))
 

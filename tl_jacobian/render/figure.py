@@ -88,7 +88,7 @@ def check_comparable(attributions: Sequence[Attribution]) -> None:
             raise ValueError(
                 f"attributions 0 and {i} aren't of the same tokens ({_excerpt(first)} and {_excerpt(other)}): only "
                 "attributions of one prompt, at one position and all per token or all per word, can be compared; "
-                "write_html([...]) puts others on one page"
+                "show them one by one"
             )
 
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.attribution import Attribution, Combine
+from tl_jacobian.errors import ArgumentError, DirectionError
 from tl_jacobian.linearization import Linearization, LinearizationBatch, squared_norms
 
 
@@ -34,8 +35,14 @@ def apply(
     combine: Combine = "root_sum_squares",
 ) -> Any:
     """Choose directions, pull them back, aggregate: all scopes end here."""
+    if not isinstance(lin, (Linearization, LinearizationBatch)):
+        raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization: pass linearize(model, prompt)")
     members = [lin] if isinstance(lin, Linearization) else list(lin)
     explained = [explain(one) for one in members]
+    for one, e in zip(members, explained, strict=True):
+        one.check_fresh()
+        if combine == "root_sum_squares" and not e.v.any():
+            raise DirectionError(f"{e.target} has no gradient in y (v is zero): every score would be zero")
     squares = squared_norms(members, torch.stack([e.v for e in explained], dim=1))
     made = [
         _attribution(one, scope, e, s.sqrt() if combine == "root_sum_squares" else s, combine)

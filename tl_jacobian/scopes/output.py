@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.attribution import Attribution
-from tl_jacobian.errors import DirectionError
+from tl_jacobian.errors import ArgumentError, DirectionError
 from tl_jacobian.linearization import Linearization, LinearizationBatch
 from tl_jacobian.modes import recording
 from tl_jacobian.scopes.apply import Explained, apply
@@ -69,6 +69,8 @@ def output_scope(
     >>> tj.output_scope(lin, lambda y, z: z.log_softmax(-1)[7042], name="log p(Paris)").target
     'log p(Paris)'
     """
+    if not callable(fn):
+        raise ArgumentError(f"fn={fn!r} can't be called, expected a function fn(y, logits) -> scalar tensor")
     label = name or getattr(fn, "__name__", type(fn).__name__)
     return apply(lin, "output", lambda one: explain_output(one, fn, label))
 

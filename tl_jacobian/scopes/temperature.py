@@ -51,12 +51,12 @@ def temperature_scope(
 def _temperature(lin: Linearization) -> Explained:
     if lin.bare_norm:
         raise DegenerateScopeError(
-            f"||y|| = {lin.y.norm().item():.4g} for every input: this model's final norm has no gain or bias, "
-            "most likely because it was folded into the unembedding, so the gradient of ||y|| is rounding noise. "
-            'Either pass the original norm, linearize(model, prompt, final_norm="original") or '
-            "final_norm=hf_model.model.norm; or ask for the confidence that folding doesn't change, "
-            'temperature_scope(lin, confidence="logit_norm"); or load the model unfolded: '
-            "HookedTransformer.from_pretrained_no_processing(...), or a TransformerBridge without compatibility mode"
+            f"||y|| = {lin.y.norm().item():.4g} for every input: this model's final norm has no gain or bias, so the "
+            "gradient of ||y|| is rounding noise. If LayerNorm was folded into the unembedding, pass the original "
+            'norm, linearize(model, prompt, final_norm="original") or final_norm=hf_model.model.norm, or load the '
+            "model unfolded: HookedTransformer.from_pretrained_no_processing(...), or a TransformerBridge without "
+            "compatibility mode. If the norm was never trained (gain 1, bias 0), only another confidence makes "
+            'sense: temperature_scope(lin, confidence="logit_norm"), which folding doesn\'t change either'
         )
     norm = lin.y.norm()
     details = {"value": norm.item(), "score": "change of ||y|| per unit of embedding norm"}
