@@ -15,7 +15,7 @@ LAYERS = [
     {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "attribution"},
     {"attribution_file", "unembedding", "final_norm", "graph", "linalg"},
     {"host", "linearization"},
-    {"prompts", "contract", "linearize", "targets"},
+    {"prompts", "contract", "linearize", "targets", "products"},
     {"scopes"},
     {"cli", "__main__", "__init__"},
 ]

@@ -65,6 +65,11 @@ class Linearization:
     def d_model(self) -> int:
         return len(self.y)
 
+    @property
+    def prompt_row(self) -> int:
+        """This prompt's row of the forward pass (``row`` is that of its final hidden state)."""
+        return self.graph.rows[self.row]
+
     @cached_property
     def probs(self) -> Float[Tensor, " d_vocab"]:
         """The predicted next-token distribution."""
@@ -98,8 +103,35 @@ class Linearization:
             DirectionError: v has another shape or device, or isn't finite.
         """
         self.check_direction(v, ndims=(1, 2))
-        grads = self.graph.pull(self._spread(v if v.ndim == 2 else v[None]))[:, self.row, : len(self.tokens)]
+        grads = self.graph.pull(self._spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
         return grads if v.ndim == 2 else grads[0]
+
+    def jvp(self, dx: Float[Tensor, "*k pos d_in"]) -> Float[Tensor, "*k d_model"]:
+        """Sum over tokens of J_t dx_t: the first-order change of y when the embeddings change by dx.
+
+        Args:
+            dx: ``(pos, d_model)`` or ``(k, pos, d_model)``, finite.
+
+        Returns:
+            ``(d_model,)`` or ``(k, d_model)`` on the device of ``y``, in the model's precision.
+
+        Raises:
+            DirectionError: dx has another shape, or isn't finite.
+        """
+        x = self.graph.x
+        wanted = (len(self.tokens), x.shape[-1])
+        if not isinstance(dx, Tensor) or dx.ndim not in (2, 3) or tuple(dx.shape[-2:]) != wanted or not len(dx):
+            got = tuple(dx.shape) if isinstance(dx, Tensor) else f"a {type(dx).__name__}"
+            raise DirectionError(f"dx is {got}, expected a tensor of shape {wanted} or (k, {wanted[0]}, {wanted[1]})")
+        if not dx.is_floating_point() or not dx.isfinite().all():
+            raise DirectionError(
+                f"dx (dtype {dx.dtype}) isn't finite floating point; look for NaN and infinities in it"
+            )
+        many = dx if dx.ndim == 3 else dx[None]
+        spread = many.new_zeros(len(many), *x.shape)
+        spread[:, self.prompt_row, : len(self.tokens)] = many
+        dy = self.graph.pusher()(spread)[:, self.row]
+        return dy if dx.ndim == 3 else dy[0]
 
     def jacobian(self, positions: Sequence[int] | None = None) -> Float[Tensor, "n d_model d_in"]:
         """The full Jacobians J_t = dy/dx_t: d_model backward passes, in batches.
@@ -120,7 +152,7 @@ class Linearization:
         row = 0
         with progress(self.d_model, "rows of the Jacobian") as bar:
             for grads in self.graph.stream(self._spread(identity)):
-                out[:, row : row + len(grads)] = grads[:, self.row, keep].transpose(0, 1)
+                out[:, row : row + len(grads)] = grads[:, self.prompt_row, keep].transpose(0, 1)
                 row += len(grads)
                 bar.update(len(grads))
         return out
@@ -147,8 +179,8 @@ class Linearization:
         if not v.isfinite().all():
             raise DirectionError(f"v has {int((~v.isfinite()).sum())} non-finite entries, expected none")
 
-    def _spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k batch d_model"]:
-        """v in this prompt's row of the graph, zero in its neighbours'."""
+    def _spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k outputs d_model"]:
+        """v in this output's row of the graph, zero in its neighbours'."""
         out = v.new_zeros(len(v), len(self.graph.y), self.d_model)
         out[:, self.row] = v
         return out
@@ -184,28 +216,3 @@ class LinearizationBatch(Sequence[Linearization]):
 
     def __len__(self) -> int:
         return len(self.members)
-
-
-def squared_norms(lins: Sequence[Linearization], v: Float[Tensor, "k prompts d_model"]) -> list[Float[Tensor, " _"]]:
-    """Sum over k directions of ||v_i^T J_t||^2, per prompt of one graph, for every token t.
-
-    Never holds more than one chunk of J; shows a progress bar when it takes long.
-
-    Args:
-        lins: one linearization, or members of one batch.
-        v: k directions for each of them.
-
-    Returns:
-        float64 sums, one ``(pos,)`` tensor a prompt.
-    """
-    graph, rows = lins[0].graph, [lin.row for lin in lins]
-    spread = v.new_zeros(len(v), *graph.y.shape)
-    spread[:, rows] = v
-    total = torch.zeros(graph.x.shape[:2], dtype=torch.float64, device=graph.x.device)
-    with progress(len(v), "vector-Jacobian products") as bar:
-        for grads in graph.stream(spread):
-            # Sums over d_model squares of half-precision numbers need float32.
-            precise = grads.to(torch.promote_types(grads.dtype, torch.float32))
-            total += precise.square().sum(dim=(0, 3))
-            bar.update(len(grads))
-    return [total[lin.row, : len(lin.tokens)] for lin in lins]

@@ -17,7 +17,7 @@ from tl_jacobian.host.base import Host
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearization import Linearization, LinearizationBatch
 from tl_jacobian.modes import recording
-from tl_jacobian.prompts import is_batch, read_prompt
+from tl_jacobian.prompts import Read, is_batch, read_prompt
 from tl_jacobian.tokens import group_words
 from tl_jacobian.unembedding import Unembedding
 from tl_jacobian.versions import versions
@@ -32,6 +32,15 @@ def linearize(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
 ) -> Linearization: ...
+@overload
+def linearize(
+    model: Any,
+    prompt: str | list[int] | Int[Tensor, " pos"],
+    *,
+    position: Sequence[int],
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+) -> LinearizationBatch: ...
 @overload
 def linearize(
     model: Any,
@@ -60,7 +69,8 @@ def linearize(
         prompt: text, or token ids (re-tokenising decoded text can shift positions). A list
             of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
         position: the token whose *next-token prediction* is explained; later tokens can't
-            matter and are cut off. For a batch, one position for all or one each.
+            matter and are cut off. For a batch, one position for all or one each; several positions
+            of a single prompt give a batch too, one linearization each, from one forward pass.
         prepend_bos: whether to prepend the BOS token to text; default: the model's own setting.
         final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
             its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
@@ -84,40 +94,52 @@ def linearize(
     torch.Size([5, 576])
     """
     host = resolve(model)
-    batch = is_batch(prompt)
-    prompts = list(prompt) if batch else [prompt]
-    positions = position if isinstance(position, Sequence) else [position] * len(prompts)
-    read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, _each(positions, prompts), strict=True)]
+    several = is_batch(prompt)
+    prompts = list(prompt) if several else [prompt]
+    positions = _positions(position, len(prompts), several)
+    read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
     with recording():
         members = _linearize(host, read, _affine(host, final_norm))
-    return LinearizationBatch(members) if batch else members[0]
+    return LinearizationBatch(members) if several or isinstance(position, Sequence) else members[0]
 
 
-def _each(positions: Sequence[int], prompts: Sequence[Any]) -> Sequence[int]:
-    if len(positions) != len(prompts):
-        raise ArgumentError(f"{len(positions)} positions for {len(prompts)} prompts; give one for all, or one each")
-    return positions
+def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:
+    """The explained positions of each prompt, as the caller gave them."""
+    if not isinstance(position, Sequence) or isinstance(position, str):
+        return [[position]] * n_prompts
+    if not len(position):
+        raise ArgumentError("position=[] explains nothing, expected at least one position")
+    if not several:
+        return [list(position)]
+    if len(position) != n_prompts:
+        raise ArgumentError(f"{len(position)} positions for {n_prompts} prompts; give one for all, or one each")
+    return [[at] for at in position]
 
 
-def _linearize(host: Host, prompts: Sequence[list[int]], affine: NormAffine | None) -> tuple[Linearization, ...]:
+def _linearize(host: Host, prompts: Sequence[Read], affine: NormAffine | None) -> tuple[Linearization, ...]:
     """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
-    lengths = torch.tensor([len(p) for p in prompts])
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p) for p in prompts], batch_first=True)
+    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p.tokens) for p in prompts], batch_first=True)
+    places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
     head = host.unembedding()
-    trace = host.forward(padded, lengths - 1)
+    trace = host.forward(padded, *torch.tensor(places).T)
     # A model spread over several devices may keep its unembedding on another one than its last block.
     trace = trace._replace(y=trace.y.to(head.weight.device))
     check_contract(trace, head)
     bare = trace.resid is not None and is_bare(trace.resid, trace.y)
     y, head, bare = _unfold(trace.y, head, affine, bare)
-    graph = Graph(trace.x, y, host.floats_per_direction(*padded.shape))
+    graph = Graph(trace.x, y, host.floats_per_direction(*padded.shape), rows=tuple(row for row, _ in places))
     facts = _facts(host, bare, affine is not None)
-    return tuple(_member(host, p, row, graph, trace.logits[row], head, bare, facts) for row, p in enumerate(prompts))
+    texts = [host.token_texts(p.tokens) for p in prompts]
+    return tuple(
+        _member(host, prompts[row].tokens[: at + 1], texts[row][: at + 1], i, graph, trace.logits[i], head, bare, facts)
+        for i, (row, at) in enumerate(places)
+    )
 
 
 def _member(
     host: Host,
     prompt: list[int],
+    texts: tuple[str, ...],
     row: int,
     graph: Graph,
     logits: Float[Tensor, " d_vocab"],
@@ -125,7 +147,6 @@ def _member(
     bare: bool,
     facts: Mapping[str, Any],
 ) -> Linearization:
-    texts = host.token_texts(prompt)
     return Linearization(
         y=_precise(graph.y[row].detach()),
         logits=_precise(logits),

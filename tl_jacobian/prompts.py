@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +21,20 @@ def is_batch(prompt: Any) -> bool:
     return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
 
 
-def read_prompt(host: Host, prompt: Any, position: int, prepend_bos: bool | None) -> list[int]:
-    """Token ids of one prompt, checked and cut off after ``position``.
+class Read(NamedTuple):
+    """One prompt, cut off after the last explained position.
+
+    Attributes:
+        tokens: ids.
+        positions: the explained ones, counted from the start.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+
+
+def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: bool | None) -> Read:
+    """Token ids of one prompt, checked and cut off after the last of ``positions``.
 
     Raises:
         PromptError: what is wrong, with the value and the remedy.
@@ -33,14 +45,16 @@ def read_prompt(host: Host, prompt: Any, position: int, prepend_bos: bool | None
     if not tokens:
         raise PromptError(f"the prompt {prompt!r} is empty, expected at least one token")
     _check_range(tokens, host.d_vocab)
-    _check_position(position, len(tokens))
-    tokens = tokens[: int(position) % len(tokens) + 1]
+    for position in positions:
+        _check_position(position, len(tokens))
+    counted = [int(position) % len(tokens) for position in positions]
+    tokens = tokens[: max(counted) + 1]
     if host.n_ctx is not None and len(tokens) > host.n_ctx:
         raise PromptError(
             f"the prompt has {len(tokens)} tokens up to the explained position, but the model's context "
             f"is n_ctx={host.n_ctx}; shorten it by {len(tokens) - host.n_ctx} tokens"
         )
-    return tokens
+    return Read(tokens, counted)
 
 
 def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:

@@ -17,11 +17,15 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def toy(floats: int = 100, dtype: torch.dtype = torch.float64) -> Graph:
+def again(x: Tensor) -> Tensor:
     """Rows that don't mix, positions that do, nothing linear."""
+    mixed = torch.einsum("bpi,pio->bo", x.sin(), randn(POS, D_IN, D_OUT, seed=1, dtype=x.dtype))
+    return mixed * mixed.sigmoid()
+
+
+def toy(floats: int = 100, dtype: torch.dtype = torch.float64) -> Graph:
     x = randn(BATCH, POS, D_IN, dtype=dtype).requires_grad_()
-    mixed = torch.einsum("bpi,pio->bo", x.sin(), randn(POS, D_IN, D_OUT, seed=1, dtype=dtype))
-    return Graph(x, mixed * mixed.sigmoid(), floats)
+    return Graph(x, again(x), floats)
 
 
 def naive(graph: Graph, v: Tensor) -> Tensor:
@@ -32,6 +36,30 @@ def naive(graph: Graph, v: Tensor) -> Tensor:
             (g,) = torch.autograd.grad((graph.y[row] * v[i, row]).sum(), graph.x, retain_graph=True)
             out[i] += g
     return out
+
+
+@pytest.mark.parametrize("k", [1, 2, 33])
+def test_pushing_is_the_transpose_of_pulling(k):
+    graph, dx, v = toy(), randn(k, BATCH, POS, D_IN, seed=3), randn(D_OUT, BATCH, D_OUT, seed=2)
+    pushed = graph.pusher()(dx)
+    for row in range(BATCH):
+        j = torch.autograd.functional.jacobian(lambda x, r=row: again(x)[r], graph.x.detach())[:, row]
+        torch.testing.assert_close(pushed[:, row], torch.einsum("opi,kpi->ko", j, dx[:, row]), rtol=1e-12, atol=1e-12)
+    along = torch.einsum("kro,nro->kn", pushed, v)
+    torch.testing.assert_close(along, torch.einsum("krpi,nrpi->kn", dx, graph.pull(v)), rtol=1e-11, atol=1e-11)
+
+
+def test_several_outputs_of_one_row():
+    x = randn(1, POS, D_IN).requires_grad_()
+    y = torch.stack([x[0, : i + 1].sin().sum(0) for i in range(POS)])
+    graph = Graph(x, y, 1, rows=(0,) * POS)
+    v = torch.zeros(POS, POS, D_IN, dtype=torch.float64)
+    v[range(POS), range(POS)] = randn(POS, D_IN, seed=2)
+    pulled = graph.pull(v)[:, 0]
+    for i in range(POS):
+        (alone,) = torch.autograd.grad(y[i], x, v[i, i], retain_graph=True)
+        torch.testing.assert_close(pulled[i], alone[0])
+        assert pulled[i, i + 1 :].eq(0).all()
 
 
 @pytest.mark.parametrize("k", [1, 2, 31, 32, 33, 70])

@@ -236,3 +236,54 @@ def test_a_model_with_untrained_norms_has_no_temperature_either():
         model.original_model.model.norm.weight.fill_(1.0)
     with pytest.raises(tj.DegenerateScopeError, match="no gain or bias"):
         tj.temperature_scope(tj.linearize(model, TEXT))
+
+
+@hosts
+def test_several_positions_of_one_prompt_share_a_forward_pass(state):
+    model = shared("gpt2", state)
+    together = tj.linearize(model, TEXT, position=[2, -1, 5])
+    for lin, position in zip(together, [2, -1, 5], strict=True):
+        alone = tj.linearize(model, TEXT, position=position)
+        assert lin.graph is together[0].graph
+        assert lin.str_tokens == alone.str_tokens
+        assert lin.words == alone.words
+        torch.testing.assert_close(lin.logits, alone.logits)
+        torch.testing.assert_close(lin.vjp(lin.y), alone.vjp(alone.y))
+    for mine, scope in [
+        (tj.temperature_scope(together), tj.temperature_scope),
+        (
+            tj.fisher_scope(together, method="low_rank", rank=3),
+            lambda one: tj.fisher_scope(one, method="low_rank", rank=3),
+        ),
+    ]:
+        for a, position in zip(mine, [2, -1, 5], strict=True):
+            torch.testing.assert_close(a.scores, scope(tj.linearize(model, TEXT, position=position)).scores)
+
+
+def test_positions_that_explain_nothing_are_refused():
+    with pytest.raises(ValueError, match=r"position=\[\] explains nothing"):
+        tj.linearize(shared("gpt2", "bridge"), TEXT, position=[])
+
+
+@hosts
+def test_jvp_is_the_first_order_change(state, generator):
+    lin = tj.linearize(shared("llama", state), TEXT)
+    dx = torch.randn(3, len(lin.tokens), 32, generator=generator, dtype=torch.float64)
+    expected = torch.einsum("toi,kti->ko", lin.jacobian(), dx)
+    close = {
+        "rtol": 1e-5,
+        "atol": 1e-5,
+    }  # the bridge's norms and rotary tables are float32: 2e-7 of the largest, measured
+    torch.testing.assert_close(lin.jvp(dx), expected, **close)
+    torch.testing.assert_close(lin.jvp(dx[0]), expected[0], **close)
+
+
+def test_jvp_refuses_what_is_no_change_of_the_embeddings(unchecked):
+    lin = tj.linearize(shared("llama", "bridge"), TEXT)
+    n = len(lin.tokens)
+    for bad in (torch.zeros(n), torch.zeros(n, 31), torch.zeros(n + 1, 32), [0.0]):
+        with pytest.raises(tj.DirectionError, match=rf"dx is .*, expected a tensor of shape \({n}, 32\)"):
+            lin.jvp(bad)
+    for bad in (torch.zeros(n, 32, dtype=torch.long), torch.full((n, 32), float("nan"))):
+        with pytest.raises(tj.DirectionError, match="isn't finite floating point"):
+            lin.jvp(bad)

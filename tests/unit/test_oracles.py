@@ -48,6 +48,15 @@ def test_jacobian_equals_the_row_by_row_one(architecture, state):
 
 
 @every_case
+def test_jvp_equals_the_naive_jacobian(architecture, state, generator):
+    model = shared(architecture, state)
+    lin, run = tj.linearize(model, PROMPT), naive.run(model, PROMPT)
+    dx = torch.randn(2, len(PROMPT), lin.d_model, generator=generator, dtype=torch.float64)
+    expected = torch.einsum("toi,kti->ko", naive.jacobian(run), dx)
+    torch.testing.assert_close(lin.jvp(dx), expected, rtol=SAME_MODEL, atol=SAME_MODEL)
+
+
+@every_case
 def test_semantic_scope_is_the_gradient_of_the_logit(architecture, state):
     model = shared(architecture, state)
     run = naive.run(model, PROMPT)

@@ -34,7 +34,7 @@ class FakeHost:
 
 
 def read(prompt: Any, position: Any = -1, prepend_bos: bool | None = None, **host: Any) -> list[int]:
-    return read_prompt(FakeHost(**host), prompt, position, prepend_bos)  # type: ignore[arg-type]
+    return read_prompt(FakeHost(**host), prompt, [position], prepend_bos).tokens  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)

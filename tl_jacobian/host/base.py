@@ -12,7 +12,7 @@ from tl_jacobian.unembedding import Unembedding
 
 
 class Trace(NamedTuple):
-    """One recorded forward pass, normalised and unembedded at one position a prompt.
+    """One recorded forward pass, normalised and unembedded at the explained positions alone.
 
     Attributes:
         x: value at ``hook_embed``, a leaf that requires grad.
@@ -22,9 +22,9 @@ class Trace(NamedTuple):
     """
 
     x: Float[Tensor, "batch pos d_model"]
-    resid: Float[Tensor, "batch d_model"] | None
-    y: Float[Tensor, "batch d_model"]
-    logits: Float[Tensor, "batch d_vocab"]
+    resid: Float[Tensor, "outputs d_model"] | None
+    y: Float[Tensor, "outputs d_model"]
+    logits: Float[Tensor, "outputs d_vocab"]
 
 
 @runtime_checkable
@@ -60,8 +60,10 @@ class Host(Protocol):
 
     def unembedding(self) -> Unembedding: ...
 
-    def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
-        """Run the model once, recording; only ``positions`` are normalised and unembedded."""
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], rows: Int[Tensor, " outputs"], positions: Int[Tensor, " outputs"]
+    ) -> Trace:
+        """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded."""
         ...
 
     def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
@@ -80,11 +79,13 @@ class TransformerLensHost:
             )
         return Unembedding(weight.detach(), None if bias is None else bias.detach(), self._soft_cap())
 
-    def forward(self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, " batch"]) -> Trace:
+    def forward(
+        self, tokens: Int[Tensor, "batch pos"], rows: Int[Tensor, " outputs"], positions: Int[Tensor, " outputs"]
+    ) -> Trace:
         parameters = self._parameters()
         check_dropout(self.model)
         check_weights(parameters)
-        recorder = _Recorder(positions, self._where_to_cut())
+        recorder = _Recorder(rows, positions, self._where_to_cut())
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
@@ -139,11 +140,12 @@ class _Recorder:
     """Hooks of one forward pass, and what they saw.
 
     Args:
-        positions: the explained position of each prompt.
+        rows, positions: the explained positions, and the prompts they are in.
         cut: before which module the other positions are dropped.
     """
 
-    def __init__(self, positions: Int[Tensor, " batch"], cut: Cut) -> None:
+    def __init__(self, rows: Int[Tensor, " outputs"], positions: Int[Tensor, " outputs"], cut: Cut) -> None:
+        self.rows = rows
         self.positions = positions
         self.cut = cut
         self.x: Tensor | None = None
@@ -166,8 +168,7 @@ class _Recorder:
         return (chosen, *args[1:]) if self.cut != "never" else None
 
     def _choose(self, hidden: Tensor) -> Tensor:
-        rows = torch.arange(len(hidden), device=hidden.device)
-        return hidden[rows, self.positions.to(hidden.device)][:, None]
+        return hidden[self.rows.to(hidden.device), self.positions.to(hidden.device)][:, None]
 
     def trace(self, logits: Tensor) -> Trace:
         if self.x is None or self.y is None:

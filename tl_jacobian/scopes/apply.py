@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tl_jacobian.attribution import Attribution, Combine
 from tl_jacobian.errors import ArgumentError, DirectionError
-from tl_jacobian.linearization import Linearization, LinearizationBatch, squared_norms
+from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.products import squares
 
 
 class Explained(NamedTuple):
@@ -43,10 +44,10 @@ def apply(
         one.check_fresh()
         if combine == "root_sum_squares" and not e.v.any():
             raise DirectionError(f"{e.target} has no gradient in y (v is zero): every score would be zero")
-    squares = squared_norms(members, torch.stack([e.v for e in explained], dim=1))
+    sums = [s.sum(0) for s in squares(members, torch.stack([e.v for e in explained], dim=1))]
     made = [
         _attribution(one, scope, e, s.sqrt() if combine == "root_sum_squares" else s, combine)
-        for one, e, s in zip(members, explained, squares, strict=True)
+        for one, e, s in zip(members, explained, sums, strict=True)
     ]
     return made[0] if isinstance(lin, Linearization) else made
 
