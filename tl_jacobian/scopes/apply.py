@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -35,41 +35,56 @@ def apply(
     explain: Callable[[Linearization], Explained],
     combine: Combine = "root_sum_squares",
 ) -> Any:
-    """Choose directions, pull them back, aggregate: all scopes end here."""
-    if not isinstance(lin, (Linearization, LinearizationBatch)):
-        raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization: pass linearize(model, prompt)")
-    members = [lin] if isinstance(lin, Linearization) else list(lin)
+    """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch."""
+    members = members_of(lin)
     explained = [explain(one) for one in members]
-    for one, e in zip(members, explained, strict=True):
-        one.check_fresh()
+    for e in explained:
         if combine == "root_sum_squares" and not e.v.any():
             raise DirectionError(f"{e.target} has no gradient in y (v is zero): every score would be zero")
     sums = [s.sum(0) for s in squares(members, torch.stack([e.v for e in explained], dim=1))]
     made = [
-        _attribution(one, scope, e, s.sqrt() if combine == "root_sum_squares" else s, combine)
+        attribution(one, scope, e.target, s.sqrt() if combine == "root_sum_squares" else s, combine, e.details)
         for one, e, s in zip(members, explained, sums, strict=True)
     ]
     return made[0] if isinstance(lin, Linearization) else made
 
 
-def _attribution(
-    lin: Linearization, scope: str, explained: Explained, scores: Float[Tensor, " pos"], combine: Combine
+def members_of(lin: Linearization | LinearizationBatch) -> list[Linearization]:
+    """The linearizations to explain, fresh ones."""
+    if not isinstance(lin, (Linearization, LinearizationBatch)):
+        raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization: pass linearize(model, prompt)")
+    members = [lin] if isinstance(lin, Linearization) else list(lin)
+    for one in members:
+        one.check_fresh()
+    return members
+
+
+def attribution(
+    lin: Linearization,
+    scope: str,
+    target: str,
+    scores: Float[Tensor, " pos"],
+    combine: Combine,
+    details: Mapping[str, Any],
+    stderr: Float[Tensor, " pos"] | None = None,
 ) -> Attribution:
+    """Scores of one linearization as a value that says what they are."""
     return Attribution(
         scores=scores.float(),
+        stderr=None if stderr is None else stderr.float(),
         scope=scope,
         tokens=tuple(lin.tokens.tolist()),
         str_tokens=lin.str_tokens,
         position=lin.position,
-        target=explained.target,
+        target=target,
         combine=combine,
         word_groups=lin.words,
         predictions=lin.predictions,
         metadata={
             "features": "token embeddings at hook_embed, positions 0 to the explained one",
             "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
-            **explained.details,
-            **lin.facts,
             "seed": None,
+            **details,
+            **lin.facts,
         },
     )

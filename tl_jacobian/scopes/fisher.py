@@ -2,69 +2,145 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, get_args, overload
+
+import torch
 
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.linalg.fisher import eigenpairs, fisher_matrix
+from tl_jacobian.linalg.fisher import FisherFactor
+from tl_jacobian.linalg.spectrum import eigenpairs
 from tl_jacobian.linearization import Linearization, LinearizationBatch
-from tl_jacobian.scopes.apply import Explained, apply
+from tl_jacobian.scopes.apply import Explained, apply, attribution, members_of
+from tl_jacobian.scopes.estimate import Budget, Estimate, estimate
 
-Method = Literal["auto", "exact", "low_rank"]
+Method = Literal["auto", "exact", "low_rank", "estimate"]
+# An estimate takes some sixty products whatever d_model: below twice that, exact is no dearer.
+_CHEAP = 128
+_RTOL = 0.01
 
 
 @overload
-def fisher_scope(lin: Linearization, *, method: Method = "auto", rank: int | None = None) -> Attribution: ...
+def fisher_scope(
+    lin: Linearization,
+    *,
+    method: Method = "auto",
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Attribution: ...
 @overload
-def fisher_scope(lin: LinearizationBatch, *, method: Method = "auto", rank: int | None = None) -> list[Attribution]: ...
+def fisher_scope(
+    lin: LinearizationBatch,
+    *,
+    method: Method = "auto",
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | None = None,
+) -> list[Attribution]: ...
 def fisher_scope(
     lin: Linearization | LinearizationBatch,
     *,
     method: Method = "auto",
     rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Attribution | list[Attribution]:
     """Fisher Scope: which tokens drive the whole predicted distribution (eq. 4 to 6).
 
     The score is tr(J_t^T F J_t), twice the KL divergence that a unit perturbation of the
     token's embedding causes, summed over all directions. With F = sum of lambda_i u_i u_i^T
-    that is the sum of lambda_i ||u_i^T J_t||^2: one vector-Jacobian product an eigenvector.
+    that is the sum of lambda_i ||u_i^T J_t||^2.
 
     Args:
         lin: a linearization, or a batch of them.
-        method: ``"exact"`` takes all d_model eigenvectors; ``"low_rank"`` the ``rank`` leading
-            ones, a lower bound; ``"auto"`` is exact. The full trace doesn't change when LayerNorm
-            is folded, but its leading directions do: give ``linearize`` the ``final_norm`` then.
+        method: ``"exact"`` takes a product with every direction of the final hidden state.
+            ``"estimate"`` takes the directions that matter exactly and samples the rest: unbiased,
+            with a standard error for each token (see :mod:`tl_jacobian.scopes.estimate`).
+            ``"low_rank"`` takes the ``rank`` leading eigenvectors alone, a lower bound.
+            ``"auto"`` is exact for small models and the estimate at 1% otherwise.
+            The full trace doesn't change when LayerNorm is folded, but its leading directions
+            do: give ``linearize`` the ``final_norm`` for ``"low_rank"``.
         rank: for ``"low_rank"``; default 1, the direction u_1 of the paper's later version
             (scores there are ||u_1^T J_t||, here their square times lambda_1).
+        n_products: budget of an estimate in products with the Jacobian, at least 3.
+        rtol: or its accuracy: standard error over score, averaged over the tokens (default 0.01).
+            Falls back to exact where that takes no more products.
+        generator: of the estimate's random signs (on the CPU); default one of its own, seeded with 0.
 
     Returns:
-        Scores in nats per squared unit of embedding norm (times two).
+        Scores in nats per squared unit of embedding norm (times two). ``metadata["method"]``,
+        ``["n_products"]`` and ``["relative_error"]`` say what was done.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> a = tj.fisher_scope(lin, method="low_rank", rank=4)
-    >>> a.metadata["n_products"]
-    4
+    >>> a = tj.fisher_scope(lin)
+    >>> a.metadata["method"], a.metadata["n_products"] < 100, bool((a.stderr < 0.05 * a.scores).all())
+    ('estimate', True, True)
     """
-    if method not in ("auto", "exact", "low_rank"):
-        raise ArgumentError(f'method={method!r}, expected "auto", "exact" or "low_rank"')
-    if method != "low_rank":
-        if rank is not None:
-            raise ArgumentError(f'rank={rank} is for method="low_rank", not for method={method!r}')
-        return apply(lin, "fisher", lambda one: _fisher(one, "exact", one.d_model), combine="sum")
-    return apply(lin, "fisher", lambda one: _fisher(one, "low_rank", 1 if rank is None else rank), combine="sum")
+    _check(method, rank, n_products, rtol)
+    if method == "low_rank":
+        return apply(lin, "fisher", lambda one: _low_rank(one, 1 if rank is None else rank), combine="sum")
+    members = members_of(lin)
+    if method == "exact" or (method == "auto" and members and members[0].d_model <= _CHEAP):
+        return apply(lin, "fisher", _exact, combine="sum")
+    seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
+    found = estimate(members, Budget(n_products, rtol or _RTOL), seed)
+    made = [_estimated(one, e, seed) for one, e in zip(members, found, strict=True)]
+    return made[0] if isinstance(lin, Linearization) else made
 
 
-def _fisher(lin: Linearization, method: str, rank: int) -> Explained:
+def _check(method: str, rank: int | None, n_products: int | None, rtol: float | None) -> None:
+    if method not in get_args(Method):
+        raise ArgumentError(f"method={method!r}, expected one of {', '.join(map(repr, get_args(Method)))}")
+    if rank is not None and method != "low_rank":
+        raise ArgumentError(f'rank={rank} is for method="low_rank", not for method={method!r}')
+    if (n_products, rtol) != (None, None) and method not in ("auto", "estimate"):
+        raise ArgumentError(f'n_products and rtol are for method="estimate", not for method={method!r}')
+    if n_products is not None and rtol is not None:
+        raise ArgumentError(f"n_products={n_products} and rtol={rtol}: give the budget or the accuracy, not both")
+    if n_products is not None and n_products < 3:
+        raise ArgumentError(
+            f"n_products={n_products}, expected at least 3: two random probes give no error to speak of"
+        )
+    if rtol is not None and not 0 < rtol < 1:
+        raise ArgumentError(f"rtol={rtol}, expected a relative error between 0 and 1, such as 0.01")
+
+
+_UNIT = "nats (twice the KL divergence) per squared unit of embedding norm"
+
+
+def _exact(lin: Linearization) -> Explained:
+    factor = FisherFactor(lin.unembedding, lin.logits)
+    pairs = eigenpairs(factor, lin.d_model)
+    details = {"method": "exact", "n_products": lin.d_model, "score": _UNIT}
+    return Explained(pairs.scaled(), "predicted distribution", details)
+
+
+def _low_rank(lin: Linearization, rank: int) -> Explained:
     if not 1 <= rank <= lin.d_model:
         raise ArgumentError(f"rank={rank}, expected 1 to d_model={lin.d_model}")
-    fisher = fisher_matrix(lin.unembedding, lin.logits)
-    pairs = eigenpairs(fisher, rank)
+    factor = FisherFactor(lin.unembedding, lin.logits)
+    pairs = eigenpairs(factor, rank)
+    explained = pairs.values.sum(dtype=torch.float64).item() / max(factor.trace, 1e-30)
+    details = {"method": "low_rank", "n_products": rank, "explained_trace": explained, "score": _UNIT}
+    return Explained(pairs.scaled(), f"predicted distribution, rank {rank} of its Fisher", details)
+
+
+def _estimated(lin: Linearization, found: Estimate, seed: int) -> Attribution:
+    exact = found.n_probes == 0
     details = {
-        "method": method,
-        "n_products": rank,
-        "explained_trace": (pairs.values.sum() / fisher.trace().clamp(min=1e-30)).item(),
-        "score": "nats (twice the KL divergence) per squared unit of embedding norm",
+        "method": "exact" if exact else "estimate",
+        "n_products": found.n_products,
+        "n_exact_directions": found.n_exact,
+        "n_probes": found.n_probes,
+        "relative_error": found.relative_error,
+        "seed": seed,
+        "score": _UNIT,
     }
-    words = "predicted distribution" if method == "exact" else f"predicted distribution, rank {rank} of its Fisher"
-    return Explained(pairs.scaled(), words, details)
+    return attribution(
+        lin, "fisher", "predicted distribution", found.scores, "sum", details, None if exact else found.stderr
+    )
