@@ -4,6 +4,7 @@ Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.1
 """
 
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
+from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.errors import (
     ArgumentError,
     AttributionFileError,
@@ -19,6 +20,7 @@ from tl_jacobian.errors import (
 from tl_jacobian.host.demo_model import load_demo_model
 from tl_jacobian.linearization import Linearization, LinearizationBatch
 from tl_jacobian.linearize import linearize
+from tl_jacobian.maps import attribute_generation, attribution_map
 from tl_jacobian.render import compare
 from tl_jacobian.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.tokens import Word
@@ -35,8 +37,12 @@ __all__ = [
     "fisher_scope",
     "direction_scope",
     "output_scope",
+    # maps of a whole text
+    "attribution_map",
+    "attribute_generation",
     # results
     "Attribution",
+    "AttributionMap",
     "Prediction",
     "Ranked",
     "Word",

@@ -173,7 +173,7 @@ class Attribution:
         labels = texts or ["".join(self.str_tokens[i] for i in group) for group in names]
         return dataclasses.replace(
             self,
-            scores=torch.stack([_COMBINE[self.combine](part) for part in parts]).float(),
+            scores=torch.stack([COMBINE[self.combine](part) for part in parts]).float(),
             stderr=None,
             str_tokens=tuple(labels),
             sizes=tuple(sum(self.sizes[i] for i in group) for group in names),
@@ -233,7 +233,7 @@ class Attribution:
         return notebook_html([self])
 
 
-_COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
+COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
     "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
     "sum": lambda scores: scores.sum(),
 }

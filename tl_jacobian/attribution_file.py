@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,34 +45,49 @@ def from_json(data: Any) -> Attribution:
     Raises:
         AttributionFileError: not one, or of a newer version.
     """
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise AttributionFileError(f'not a saved attribution: expected a JSON object with "format": "{FORMAT}"')
+    return checked(data, FORMAT, _build)
+
+
+def checked(data: Any, name: str, build: Callable[[dict[str, Any]], T]) -> T:
+    """What ``build`` makes of a JSON object that says it is of format ``name``, in the version known here."""
+    what = name.removeprefix("tl_jacobian.").replace("_", " ")
+    if not isinstance(data, dict) or data.get("format") != name:
+        raise AttributionFileError(f'not a saved {what}: expected a JSON object with "format": "{name}"')
     if data.get("version") != VERSION:
         raise AttributionFileError(
-            f"version {data.get('version')!r} of the attribution format is unknown, expected {VERSION}; "
-            "upgrade tl-jacobian"
+            f"version {data.get('version')!r} of the {what} format is unknown, expected {VERSION}; upgrade tl-jacobian"
         )
     try:
-        return _build(data)
+        return build(data)
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise AttributionFileError(f"damaged attribution: {type(error).__name__}: {error}") from error
+        raise AttributionFileError(f"damaged {what}: {type(error).__name__}: {error}") from error
 
 
 def save(a: Attribution, path: str | Path) -> None:
     """Write one attribution; the file is whole or absent."""
+    write(to_json(a), path, indent=1)
+
+
+def write(data: dict[str, Any], path: str | Path, *, indent: int | None = None) -> None:
+    """Write plain values as JSON; the file is whole or absent."""
     with atomic(path) as file:
-        json.dump(to_json(a), file, ensure_ascii=True, allow_nan=False, indent=1)
+        json.dump(data, file, ensure_ascii=True, allow_nan=False, indent=indent)
         file.write("\n")
 
 
 def load(path: str | Path) -> Attribution:
     """Read one attribution; see :meth:`Attribution.load`."""
+    return read(path, from_json)
+
+
+def read(path: str | Path, parse: Callable[[Any], T]) -> T:
+    """What ``parse`` makes of a JSON file; every error names the file."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not JSON, not UTF-8, or a number of thousands of digits
         raise AttributionFileError(f"{path} is damaged or truncated, expected JSON: {error}") from error
     try:
-        return from_json(data)
+        return parse(data)
     except AttributionFileError as error:
         raise AttributionFileError(f"{path}: {error}") from error
 
@@ -81,33 +97,43 @@ def _build(data: dict[str, Any]) -> Attribution:
     return Attribution(
         scores=_floats(data["scores"]),
         stderr=None if stderr is None else _floats(stderr),
-        scope=_is(str, data["scope"]),
-        target=_is(str, data["target"]),
-        position=_is(int, data["position"]),
+        scope=is_a(str, data["scope"]),
+        target=is_a(str, data["target"]),
+        position=is_a(int, data["position"]),
         combine=_combine(data["combine"]),
-        tokens=tuple(_is(int, t) for t in _is(list, data["tokens"])),
-        str_tokens=tuple(_is(str, t) for t in _is(list, data["str_tokens"])),
-        sizes=tuple(_is(int, s) for s in _is(list, data["sizes"])),
-        word_groups=tuple(Word(_is(str, text), _is(int, size)) for text, size in _is(list, data["words"])),
-        predictions=tuple(_prediction(*row) for row in _is(list, data["predictions"])),
-        metadata=_is(dict, data["metadata"]),
+        tokens=tuple(is_a(int, t) for t in is_a(list, data["tokens"])),
+        str_tokens=tuple(is_a(str, t) for t in is_a(list, data["str_tokens"])),
+        sizes=tuple(is_a(int, s) for s in is_a(list, data["sizes"])),
+        word_groups=words(data["words"]),
+        predictions=tuple(_prediction(*row) for row in is_a(list, data["predictions"])),
+        metadata=is_a(dict, data["metadata"]),
     )
 
 
-def _is(kind: type[T], value: Any) -> T:
+def is_a(kind: type[T], value: Any) -> T:
+    """``value`` if it is a ``kind``; JSON's booleans aren't integers.
+
+    Raises:
+        TypeError: it isn't.
+    """
     if not isinstance(value, kind) or isinstance(value, bool):
         raise TypeError(f"expected {kind.__name__}, got {value!r}")
     return value
 
 
+def words(rows: Any) -> tuple[Word, ...]:
+    """Pairs of text and size as words."""
+    return tuple(Word(is_a(str, text), is_a(int, size)) for text, size in is_a(list, rows))
+
+
 def _prediction(token: Any, text: Any, probability: Any) -> Prediction:
     if not 0 <= probability <= 1:
         raise ValueError(f"probability {probability!r}, expected 0 to 1")
-    return Prediction(_is(int, token), _is(str, text), float(probability))
+    return Prediction(is_a(int, token), is_a(str, text), float(probability))
 
 
 def _floats(values: Any) -> torch.Tensor:
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in _is(list, values)):
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in is_a(list, values)):
         raise TypeError("scores must be numbers")
     tensor = torch.tensor([float(v) for v in values], dtype=torch.float32)
     if not tensor.isfinite().all():

@@ -13,3 +13,10 @@ def recording() -> Iterator[None]:
     """Record a graph even inside the caller's ``no_grad()`` or ``inference_mode()``."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
+
+
+@contextmanager
+def forgetting() -> Iterator[None]:
+    """Record no graph, and make ordinary tensors even inside the caller's ``inference_mode()``."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield

@@ -63,6 +63,9 @@ class TransformerLensHost:
     def is_bos(self, token: int) -> bool:
         return self.model.tokenizer is not None and token == self.model.tokenizer.bos_token_id
 
+    def is_eos(self, token: int) -> bool:
+        return self.model.tokenizer is not None and token == self.model.tokenizer.eos_token_id
+
     def _need_tokenizer(self, text: str) -> None:
         if self.model.tokenizer is None:
             raise PromptError(f"{text!r} can't be tokenised: this model has no tokenizer; pass token ids")

@@ -41,10 +41,11 @@ def semantic_scope(
     >>> tj.semantic_scope(lin, " Paris").top(1, skip_first=True)[0].text
     ' capital'
     """
-    return apply(lin, "semantic", lambda one: _semantic(one, target, minus))
+    return apply(lin, "semantic", lambda one: explain_logit(one, target, minus))
 
 
-def _semantic(lin: Linearization, target: Target | None, minus: Target | None) -> Explained:
+def explain_logit(lin: Linearization, target: Target | None, minus: Target | None) -> Explained:
+    """The direction of one logit, or of the difference of two."""
     token = resolve_target(lin, target)
     v, value = lin.unembedding.direction(token, lin.logits), lin.logits[token]
     words = f"logit of {name_of(lin, token)}"
