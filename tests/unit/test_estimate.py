@@ -10,7 +10,7 @@ from cases import HAS_HOOKED, cases, make, shared
 import tl_jacobian as tj
 from tl_jacobian.graph import Graph
 from tl_jacobian.scopes import estimate as policy
-from tl_jacobian.scopes.deflated import Estimate, Traces
+from tl_jacobian.scopes.deflated import Estimate, Traces, probe
 
 PROMPT = list(b"Paris is in")
 hosts = pytest.mark.parametrize("state", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
@@ -120,6 +120,17 @@ def test_a_model_without_second_derivatives_still_gets_an_estimate(monkeypatch):
     monkeypatch.setattr(Graph, "pusher", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tj.fisher_scope(lin, method="estimate", n_products=20)
+
+
+def test_every_draw_of_probes_is_a_new_one():
+    lins = list(tj.linearize(shared("gpt2", "bridge"), [PROMPT, PROMPT]))
+    traces = [Traces.of(lin) for lin in lins]
+    probe(traces, 4, seed=3)
+    probe(traces, 4, seed=3)
+    first, second = traces[0].probes
+    assert not torch.isclose(first, second).any()
+    torch.testing.assert_close(traces[1].probes[0], first)  # prompts share their signs
+    assert [t.n_products for t in traces] == [8, 8]
 
 
 def test_harder_prompts_go_deeper_before_they_probe(monkeypatch):

@@ -32,7 +32,7 @@ def test_leading_eigenpairs_of_a_large_matrix(rank, dtype, cap):
     pairs = eigenpairs(factor, rank)
     values = torch.linalg.eigvalsh(zipf(300, 2000, cap=cap).dense()).flip(0)
     assert pairs.vectors.shape == (rank, 300)
-    assert pairs.bound <= 4e-6 * values[0]
+    assert pairs.bound <= 1e-5 * values[0]
     assert (pairs.bound > 0) == (rank < 40)  # for many, the dense matrix
     rounding = 1e-5 if dtype == torch.float32 else 1e-12
     assert (pairs.values.double() - values[:rank]).abs().max() <= pairs.bound + rounding * values[0]

@@ -1,0 +1,64 @@
+"""Leading eigenpairs of the Fisher matrix of a large vocabulary, against the dense product.
+
+    python -m benchmarks.fisher_factor [--d-vocab 128256] [--d-model 2048] [--ranks 1 12 32]
+
+The unembedding is random with a decaying spectrum; the distribution falls off like Zipf's law
+around a few likely tokens, as a language model's does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+
+import torch
+
+from tl_jacobian.linalg.fisher import FisherFactor
+from tl_jacobian.linalg.spectrum import eigenpairs
+from tl_jacobian.unembedding import Unembedding
+
+
+def made_up(d_model: int, d_vocab: int) -> FisherFactor:
+    generator = torch.Generator().manual_seed(0)
+    decay = torch.arange(1, d_model + 1) ** -0.25
+    weight = decay[:, None] * torch.randn(d_model, d_vocab, generator=generator)
+    ranks = torch.randperm(d_vocab, generator=generator) + 1
+    return FisherFactor(Unembedding(weight), -1.2 * ranks.log() + torch.randn(d_vocab, generator=generator))
+
+
+def dense(factor: FisherFactor) -> tuple[torch.Tensor, torch.Tensor]:
+    """F as the formula reads, and its eigenvalues."""
+    w, p = factor.head.weight, factor.logits.softmax(-1)
+    mean = w @ p
+    return torch.linalg.eigh((w * p) @ w.T - torch.outer(mean, mean))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--d-vocab", type=int, default=128_256)
+    parser.add_argument("--d-model", type=int, default=2048)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 12, 32])
+    args = parser.parse_args()
+    factor = made_up(args.d_model, args.d_vocab)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = []
+    for rank in args.ranks:
+        started = time.perf_counter()
+        fresh = FisherFactor(factor.head, factor.logits)
+        found.append((rank, eigenpairs(fresh, rank), time.perf_counter() - started))
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    started = time.perf_counter()
+    values = dense(factor)[0].flip(0)
+    seconds = time.perf_counter() - started
+    print(
+        f"V={args.d_vocab}, d={args.d_model}: dense {seconds:.1f} s; the ranks below needed {more:.2f} GiB more than the weights at most"
+    )
+    print("| rank | s | dense / this | bound / largest | true error / largest |\n|---|---|---|---|---|")
+    for rank, pairs, took in found:
+        error = (pairs.values - values[:rank]).abs().max() / values[0]
+        print(f"| {rank} | {took:.2f} | {seconds / took:.1f} | {pairs.bound / values[0]:.1e} | {error:.1e} |")
+
+
+if __name__ == "__main__":
+    main()

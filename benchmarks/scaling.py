@@ -1,0 +1,101 @@
+"""How the cost of linearize + a scope grows: with the prompt, the batch and the model's width.
+
+    python -m benchmarks.scaling [--rounds 3] [--longest 1600]
+
+Prints seconds, and the exponent b of a fit  seconds = a x^b  (the upper half of the points, where
+fixed costs no longer hide it).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import tl_jacobian as tj
+from benchmarks.ratios import medians
+from benchmarks.scope_cost import TEXT
+from tl_jacobian.host.demo_model import kinds
+
+SCOPES: Mapping[str, Callable[[Any], Any]] = {
+    "semantic": tj.semantic_scope,
+    "temperature": tj.temperature_scope,
+    "fisher (rank 1)": lambda lin: tj.fisher_scope(lin, method="low_rank"),
+    "fisher (estimate, 52 products)": lambda lin: tj.fisher_scope(lin, method="estimate", n_products=52),
+}
+
+
+def exponent(points: Mapping[int, float]) -> float:
+    xs, ys = (torch.tensor(list(part), dtype=torch.float64).log() for part in zip(*points.items(), strict=True))
+    xs, ys = xs[len(xs) // 2 - 1 :], ys[len(ys) // 2 - 1 :]
+    return (((xs - xs.mean()) * (ys - ys.mean())).sum() / (xs - xs.mean()).square().sum()).item()
+
+
+def report(name: str, points: Mapping[int, float], per: str = "") -> None:
+    cells = "  ".join(f"{x}: {t:.2f}" for x, t in points.items())
+    print(f"| {name} | {cells} | {exponent(points):.2f}{per} |", flush=True)
+
+
+def by_length(model: Any, lengths: list[int], rounds: int, name: str) -> None:
+    ids = model.tokenizer(TEXT * 200)["input_ids"]
+    for scope, run in SCOPES.items():
+        points = {}
+        for n in lengths if "estimate" not in scope else lengths[:-2]:
+            points[n] = medians({"it": lambda n=n, run=run: run(tj.linearize(model, ids[:n]))}, rounds, warm=False)[
+                "it"
+            ]
+        report(f"{name}, tokens, {scope}", points)
+
+
+def by_batch(model: Any, sizes: list[int], rounds: int, name: str) -> None:
+    ids = model.tokenizer(TEXT * 200)["input_ids"][:25]
+    for scope, run in SCOPES.items():
+        points = {}
+        for n in sizes:
+            points[n] = medians({"it": lambda n=n, run=run: run(tj.linearize(model, [ids] * n))}, rounds)["it"] / n
+        report(f"{name}, prompts in a batch (seconds each), {scope}", points)
+
+
+def by_width(widths: list[int], rounds: int) -> None:
+    """Four random-weight layers of a Llama, 25 tokens."""
+    for scope, run in SCOPES.items():
+        points = {}
+        for d in widths:
+            model = random_llama(d)
+            points[d] = medians({"it": lambda m=model, run=run: run(tj.linearize(m, list(range(25))))}, rounds)["it"]
+        report(f"bridge, d_model, {scope}", points)
+
+
+def random_llama(d_model: int) -> Any:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    config = LlamaConfig(
+        hidden_size=d_model,
+        intermediate_size=3 * d_model,
+        num_hidden_layers=4,
+        num_attention_heads=d_model // 64,
+        num_key_value_heads=d_model // 64,
+        vocab_size=32_000,
+    )
+    torch.manual_seed(0)
+    return TransformerBridge.boot_transformers("random-llama", hf_model=LlamaForCausalLM(config).eval())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--longest", type=int, default=1600)
+    args = parser.parse_args()
+    print("| what grows | seconds | exponent |\n|---|---|---|")
+    for kind in kinds():
+        model = tj.load_demo_model(kind)
+        by_length(model, [n for n in (25, 50, 100, 200, 400, 800, 1600) if n <= args.longest], args.rounds, kind)
+        by_batch(model, [1, 4, 16], args.rounds, kind)
+    by_width([128, 256, 512, 1024], args.rounds)
+
+
+if __name__ == "__main__":
+    main()
