@@ -104,9 +104,8 @@ def main() -> None:
     print("| estimator | before the probes | probes to 1% | all products, mean | worst prompt |\n|---|---|---|---|---|")
     for name, (products, basis, spread) in CONTENDERS.items():
         needed = torch.tensor([p.probes(basis(p), spread) for p in measured])
-        print(
-            f"| {name} | {products} | {needed.mean():.0f} | {products + needed.mean():.0f} | {products + needed.max():.0f} |"
-        )
+        total = products + needed
+        print(f"| {name} | {products} | {needed.mean():.0f} | {total.mean():.0f} | {total.max():.0f} |")
 
 
 if __name__ == "__main__":

@@ -51,9 +51,7 @@ def main() -> None:
     started = time.perf_counter()
     values = dense(factor)[0].flip(0)
     seconds = time.perf_counter() - started
-    print(
-        f"V={args.d_vocab}, d={args.d_model}: dense {seconds:.1f} s; the ranks below needed {more:.2f} GiB more than the weights at most"
-    )
+    print(f"V={args.d_vocab}, d={args.d_model}: dense {seconds:.1f} s; ranks below took {more:.2f} GiB more at most")
     print("| rank | s | dense / this | bound / largest | true error / largest |\n|---|---|---|---|---|")
     for rank, pairs, took in found:
         error = (pairs.values - values[:rank]).abs().max() / values[0]

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tl_jacobian as tj
 from benchmarks.ratios import medians
 from benchmarks.scope_cost import TEXT
-from tl_jacobian.host.demo_model import kinds
+from tl_jacobian.host.demo_model import kinds, load_demo_hf
 
 SCOPES: Mapping[str, Callable[[Any], Any]] = {
     "semantic": tj.semantic_scope,
@@ -72,16 +72,18 @@ def by_width(widths: list[int], rounds: int) -> None:
 def random_llama(d_model: int) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
+    tokenizer = load_demo_hf()[1]
     config = LlamaConfig(
         hidden_size=d_model,
         intermediate_size=3 * d_model,
         num_hidden_layers=4,
         num_attention_heads=d_model // 64,
         num_key_value_heads=d_model // 64,
-        vocab_size=32_000,
+        vocab_size=len(tokenizer),
     )
     torch.manual_seed(0)
-    return TransformerBridge.boot_transformers("random-llama", hf_model=LlamaForCausalLM(config).eval())
+    hf = LlamaForCausalLM(config).eval()
+    return TransformerBridge.boot_transformers("random-llama", hf_model=hf, tokenizer=tokenizer, device="cpu")
 
 
 def main() -> None:

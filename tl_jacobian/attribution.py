@@ -164,7 +164,8 @@ class Attribution:
     def grouped(self, sizes: Sequence[int], texts: Sequence[str] | None = None) -> Attribution:
         """Scores of consecutive units merged: ``sizes[i]`` units make group ``i``.
 
-        Standard errors are dropped: those of a group depend on correlations between its tokens.
+        Standard errors of a sum add up, which holds however the tokens' errors are correlated
+        (they share their random probes) and overstates the error where they aren't.
         """
         if sum(sizes) != len(self) or any(s < 1 for s in sizes):
             raise ArgumentError(f"group sizes must be positive and add up to {len(self)} units, got {list(sizes)}")
@@ -178,6 +179,11 @@ class Attribution:
             str_tokens=tuple(labels),
             sizes=tuple(sum(self.sizes[i] for i in group) for group in names),
         )
+
+    def _grouped_errors(self, sizes: list[int]) -> Tensor | None:
+        if self.stderr is None or self.combine != "sum":
+            return None
+        return torch.stack([part.sum() for part in self.stderr.double().split(sizes)]).float()
 
     # -- out of Python -------------------------------------------------------------
 

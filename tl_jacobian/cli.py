@@ -25,6 +25,12 @@ class Scope(StrEnum):
     fisher = "fisher"
 
 
+class Method(StrEnum):
+    auto = "auto"
+    exact = "exact"
+    estimate = "estimate"
+
+
 class Host(StrEnum):
     hooked = "hooked"
     bridge = "bridge"
@@ -60,8 +66,9 @@ def attribute(
     target_id: Annotated[int | None, typer.Option(help="The same as a token id.")] = None,
     minus: Annotated[str | None, typer.Option(help="Token to contrast the target with (semantic).")] = None,
     rank: Annotated[
-        int | None, typer.Option(min=1, help="Fisher by its RANK leading directions (default: exact).")
+        int | None, typer.Option(min=1, help="Fisher by its RANK leading directions alone, a lower bound.")
     ] = None,
+    method: Annotated[Method | None, typer.Option(help="How to compute Fisher (default: auto).")] = None,
     position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
     bos: Annotated[bool | None, typer.Option(help="Prepend the BOS token (default: the model's own setting).")] = None,
     words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,
@@ -79,13 +86,13 @@ def attribute(
 
     Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
     """
-    _check_options(scope, target if target_id is None else str(target_id), minus, rank)
+    _check_options(scope, target if target_id is None else str(target_id), minus, rank, method)
     for path in (html, json):
         _check_writable(path)
     text = _read(prompt)
     try:
         lin = _linearize(model, host, device, dtype, text, position, bos)
-        result = _scope(lin, scope, target if target_id is None else target_id, minus, rank)
+        result = _scope(lin, scope, target if target_id is None else target_id, minus, rank, method)
         result = result.words() if words else result
     except JacobianScopeError as error:
         _fail(str(error))
@@ -106,11 +113,15 @@ def _check_writable(path: Path | None) -> None:
         _fail(f"can't write {str(path)!r}: expected a file in a folder that exists")
 
 
-def _check_options(scope: Scope, target: str | None, minus: str | None, rank: int | None) -> None:
+def _check_options(
+    scope: Scope, target: str | None, minus: str | None, rank: int | None, method: Method | None
+) -> None:
     if scope is not Scope.semantic and (target is not None or minus is not None):
         raise typer.BadParameter(f"--target and --minus are for --scope semantic, not {scope.value}")
     if scope is not Scope.fisher and rank is not None:
         raise typer.BadParameter(f"--rank is for --scope fisher, not {scope.value}")
+    if method is not None and (scope is not Scope.fisher or rank is not None):
+        raise typer.BadParameter("--method is for --scope fisher, without --rank")
 
 
 def _read(prompt: str) -> str:
@@ -136,14 +147,21 @@ def _linearize(
 
 
 def _scope(
-    lin: Linearization, scope: Scope, target: str | int | None, minus: str | None, rank: int | None
+    lin: Linearization,
+    scope: Scope,
+    target: str | int | None,
+    minus: str | None,
+    rank: int | None,
+    method: Method | None,
 ) -> Attribution:
     import tl_jacobian as tj
 
     choices: dict[Scope, Any] = {
         Scope.semantic: lambda: tj.semantic_scope(lin, target, minus=minus),
         Scope.temperature: lambda: tj.temperature_scope(lin),
-        Scope.fisher: lambda: tj.fisher_scope(lin, method="exact" if rank is None else "low_rank", rank=rank),
+        Scope.fisher: lambda: tj.fisher_scope(
+            lin, method="low_rank" if rank else method.value if method else "auto", rank=rank
+        ),
     }
     return choices[scope]()
 

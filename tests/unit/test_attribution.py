@@ -143,7 +143,9 @@ def test_a_words_score_is_that_of_its_tokens_jointly(combine, joint):
     assert words.str_tokens == ("t0t1", "t2")
     assert words.sizes == (2, 1)
     assert words.tokens == (0, 1, 2)
-    assert words.stderr is None
+    assert (words.stderr is None) == (combine == "root_sum_squares")
+    if combine == "sum":
+        assert words.stderr.tolist() == [float(size) for size in words.sizes]  # errors add up at worst
 
 
 def test_words_of_words_are_the_same():

@@ -65,12 +65,21 @@ def test_words_and_contrast_and_rank():
         (["Paris", "--scope", "temperature", "--target", "a"], 2, "are for --scope semantic"),
         (["Paris", "--rank", "3"], 2, "--rank is for --scope fisher"),
         (["Paris", "--scope", "magic"], 2, "magic"),
+        (["Paris", "--method", "exact"], 2, "--method is for --scope fisher, without --rank"),
+        (["Paris", "--scope", "fisher", "--rank", "2", "--method", "exact"], 2, "without --rank"),
     ],
 )
 def test_exit_codes_and_messages(args, code, message):
     result = run(*args)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.output.split())
+
+
+def test_fisher_methods(tmp_path):
+    for method, stderr in (("estimate", True), ("exact", False), ("auto", False)):
+        result = run("Paris is", "--scope", "fisher", "--method", method, "--json", str(tmp_path / "a.json"))
+        assert result.exit_code == 0, result.output
+        assert (tj.Attribution.load(tmp_path / "a.json").stderr is not None) == stderr
 
 
 def test_a_rank_out_of_range_is_a_usage_error():
