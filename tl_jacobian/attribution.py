@@ -175,7 +175,7 @@ class Attribution:
         return dataclasses.replace(
             self,
             scores=torch.stack([COMBINE[self.combine](part) for part in parts]).float(),
-            stderr=None,
+            stderr=self._grouped_errors(list(sizes)),
             str_tokens=tuple(labels),
             sizes=tuple(sum(self.sizes[i] for i in group) for group in names),
         )

@@ -57,9 +57,9 @@ def _view(attribution: Attribution, scale: Scale, console: Console) -> Group:
 def _header(attribution: Attribution, console: Console) -> Text:
     facts = ", ".join([words.explained_position(attribution), *words.model_facts(attribution)])
     head = Text()
-    head.append(_fit(words.scope_name(attribution), console), style="bold")
-    head.append(f"  {_fit(words.explained(attribution), console)}\n")
-    return head.append(_fit(facts, console), style="dim")
+    head.append(fit(words.scope_name(attribution), console), style="bold")
+    head.append(f"  {fit(words.explained(attribution), console)}\n")
+    return head.append(fit(facts, console), style="dim")
 
 
 # -- with colour -----------------------------------------------------------------
@@ -70,7 +70,7 @@ def _coloured(attribution: Attribution, scale: Scale, console: Console) -> list[
     text = Text(overflow="fold")
     for i, (unit, score) in enumerate(zip(attribution.str_tokens, attribution.scores.tolist(), strict=True)):
         style = "dim strike" if i < scale.skipped else style_of(score, scale, background)
-        text.append(_fit(visible(unit), console), style=style)
+        text.append(fit(visible(unit), console), style=style)
         text.append("\n" if "\n" in unit else "")
     return [text, Text(), _legend(attribution, scale, console)]
 
@@ -92,13 +92,22 @@ def _legend(attribution: Attribution, scale: Scale, console: Console) -> Text:
         score = low + (scale.limit - low) * step / (_LEGEND_STEPS - 1)
         legend.append(" ", style=style_of(score, scale, background))
     legend.append(f" {words.number(scale.limit)}")
-    return legend.append(f"  {_fit(_caption(attribution, scale), console)}", style="dim")
+    return legend.append(f"  {fit(_caption(attribution, scale), console)}", style="dim")
 
 
 def _caption(attribution: Attribution, scale: Scale) -> str:
     extent = f"range {words.number(scale.low)} to {words.number(scale.high)}"
     skipped = "first left out" if scale.skipped else ""
-    return ", ".join(filter(None, [words.score_unit(attribution), extent, skipped]))
+    return ", ".join(filter(None, [words.score_unit(attribution), extent, _error(attribution), skipped]))
+
+
+def _error(attribution: Attribution) -> str:
+    """The typical standard error, for scores that are estimates."""
+    if attribution.stderr is None:
+        return ""
+    some = attribution.scores > 0
+    relative = (attribution.stderr[some] / attribution.scores[some]).mean().item() if some.any() else 0.0
+    return f"standard error ±{relative:.1%} on average"
 
 
 def terminal_background() -> RGB:
@@ -117,15 +126,15 @@ def _rgb(colour: RGB) -> str:
 
 def _ranked(attribution: Attribution, scale: Scale, console: Console) -> list[RenderableType]:
     """The prompt as text, and its most influential units as a table with bars."""
-    pieces = (_fit(visible(t), console) + ("\n" if "\n" in t else "") for t in attribution.str_tokens)
+    pieces = (fit(visible(t), console) + ("\n" if "\n" in t else "") for t in attribution.str_tokens)
     table = _table()
     for index in _strongest(attribution, scale):
         score = attribution.scores[index].item()
-        unit = _fit(words.quoted(attribution.str_tokens[index]), console)
+        unit = fit(words.quoted(attribution.str_tokens[index]), console)
         bar = _bar(scale.strength(score), console)
         table.add_row(Text(str(index)), Text(unit), Text(words.number(score)), Text(bar))
     title = f"{len(table.rows)} highest scores of {len(attribution)} ({_caption(attribution, scale)})"
-    return [Text("".join(pieces), overflow="fold"), Text(), Text(_fit(title, console)), table]
+    return [Text("".join(pieces), overflow="fold"), Text(), Text(fit(title, console)), table]
 
 
 def _strongest(attribution: Attribution, scale: Scale) -> list[int]:
@@ -142,7 +151,7 @@ def _predictions(attribution: Attribution, console: Console) -> Table:
     largest = max(entry.probability for entry in attribution.predictions) or 1.0
     for entry in attribution.predictions:
         bar = _bar(entry.probability / largest, console)
-        text = _fit(words.quoted(entry.text), console)
+        text = fit(words.quoted(entry.text), console)
         table.add_row(Text(text), Text(f"{entry.probability:.1%}"), Text(bar))
     return table
 
@@ -165,6 +174,6 @@ def _bar(share: float, console: Console) -> str:
     return "█" * full + _EIGHTHS[eighths].strip()
 
 
-def _fit(text: str, console: Console) -> str:
+def fit(text: str, console: Console) -> str:
     """``text`` with what the terminal's encoding can't hold written as escapes."""
     return text.encode(console.encoding, "backslashreplace").decode(console.encoding)

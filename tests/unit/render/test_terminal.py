@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from rich.cells import cell_len
 from rich.console import Console
 
@@ -126,3 +128,11 @@ def test_empty_and_zero_attributions_are_drawn(make: Make) -> None:
         for skip_first in (True, False):
             assert "Semantic Scope" in coloured(attribution, skip_first=skip_first)
             assert "Semantic Scope" in printed(attribution, skip_first=skip_first)
+
+
+def test_estimates_say_how_precise_they_are(make: Make) -> None:
+    exact = make(["a", "b"], [2.0, 4.0])
+    estimated = dataclasses.replace(exact, stderr=torch.tensor([0.02, 0.04]))
+    assert "standard error ±1.0% on average" in printed(estimated)
+    assert "standard error" not in printed(exact)
+    assert "±0.0%" in printed(dataclasses.replace(exact, scores=torch.zeros(2), stderr=torch.zeros(2)))
