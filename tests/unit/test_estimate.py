@@ -10,7 +10,7 @@ from cases import HAS_HOOKED, cases, make, shared
 import tl_jacobian as tj
 from tl_jacobian.graph import Graph
 from tl_jacobian.scopes import estimate as policy
-from tl_jacobian.scopes.deflated import Estimate, Traces, probe
+from tl_jacobian.scopes.deflated import Estimate, Traces, run
 
 PROMPT = list(b"Paris is in")
 hosts = pytest.mark.parametrize("state", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
@@ -125,8 +125,10 @@ def test_a_model_without_second_derivatives_still_gets_an_estimate(monkeypatch):
 def test_every_draw_of_probes_is_a_new_one():
     lins = list(tj.linearize(shared("gpt2", "bridge"), [PROMPT, PROMPT]))
     traces = [Traces.of(lin) for lin in lins]
-    probe(traces, 4, seed=3)
-    probe(traces, 4, seed=3)
+    for _ in range(2):
+        for t in traces:
+            t.draw(4, seed=3)
+        run(traces)
     first, second = traces[0].probes
     assert not torch.isclose(first, second).any()
     torch.testing.assert_close(traces[1].probes[0], first)  # prompts share their signs

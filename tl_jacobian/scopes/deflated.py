@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -50,11 +51,15 @@ class Estimate(NamedTuple):
 class Traces:
     """tr(F J_t J_t^T) = what the deflated directions add up to + the mean of the probes.
 
+    Directions to pull back are collected first, those to be taken exactly (:meth:`take`) and random
+    ones (:meth:`draw`), so that :func:`run` can send them through the model together.
+
     Attributes:
         exact: the first term; ``(pos,)``.
-        latest: directions of the latest step of subspace iteration; ``(k, d_model)``.
-        probes: squared norms of pulled-back random directions, each ``(n, pos)``.
+        latest: the directions taken last; ``(k, d_model)``.
         ahead: where one step of subspace iteration takes them, if that has been computed.
+        waiting: directions that :func:`run` is to pull back, exact ones first; ``n_taken`` of them.
+        probes: squared norms of pulled-back random directions, each ``(n, pos)``.
         n_draws: how often random signs were drawn, which tells what to draw next.
     """
 
@@ -62,8 +67,10 @@ class Traces:
     deflation: Deflation
     exact: Tensor
     latest: Tensor
+    waiting: Tensor
     ahead: Tensor | None = None
     probes: list[Tensor] = field(default_factory=list)
+    n_taken: int = 0
     n_products: int = 0
     n_steps: int = 0
     n_draws: int = 0
@@ -72,11 +79,28 @@ class Traces:
     def of(lin: Linearization) -> Traces:
         factor = FisherFactor(lin.unembedding, lin.logits)
         exact = torch.zeros(len(lin.tokens), dtype=torch.float64)
-        return Traces(lin, Deflation.none(factor), exact, factor.logits.new_empty(0, lin.d_model))
+        nothing = factor.logits.new_empty(0, lin.d_model)
+        return Traces(lin, Deflation.none(factor), exact, nothing, nothing)
 
     @property
     def n_probes(self) -> int:
         return sum(map(len, self.probes))
+
+    def take(self, y: Float[Tensor, "k d_model"]) -> None:
+        """Take the span of y out exactly. Probes so far saw a larger remainder; they are dropped."""
+        before = len(self.deflation)
+        self.deflation = self.deflation.extended(y)
+        self.latest = self.waiting = self.deflation.directions[before:]
+        self.n_taken = len(self.latest)
+        self.ahead = None
+        self.probes.clear()
+
+    def draw(self, n: int, seed: int) -> None:
+        """Probe the remainder with n more random directions."""
+        factor = self.deflation.factor
+        drawn = _signs(n, factor.head.d_vocab, (seed + self.n_draws) % 2**63).to(factor.logits.device)
+        self.waiting = torch.cat([self.waiting, self.deflation.remainder(factor.pull(drawn))])
+        self.n_draws += 1
 
     def estimate(self) -> Estimate:
         if not self.probes:
@@ -92,41 +116,50 @@ class Traces:
 
 
 def begin(traces: Sequence[Traces], k: int, push: Push | None) -> None:
-    """Take out k leading eigenvectors of F, roughly: those of its heaviest rows."""
+    """Take out k leading eigenvectors of F, roughly: those of its heaviest rows; look one step ahead."""
     for t in traces:
-        _deflate(t, rough_eigenvectors(t.deflation.factor, k, rows=32 * k))
-    _pull_latest(traces, push)
+        t.take(rough_eigenvectors(t.deflation.factor, k, rows=32 * k))
+    run(traces, push)
 
 
 def deepen(traces: Sequence[Traces], push: Push) -> None:
-    """One step of subspace iteration: take out what the latest directions' products led to.
-
-    Probes so far saw a larger remainder; they are dropped.
-    """
+    """Take out what one step of subspace iteration leads to; it is pulled back by the next :func:`run`."""
     behind = [t for t in traces if t.ahead is None]
+    for t in behind:
+        t.waiting, t.n_taken = t.latest, 0  # known already: only the way ahead is new
     if behind:
-        _pull_latest(behind, push, again=True)
+        run(behind, push, keep=False)
     for t in traces:
-        _deflate(t, t.ahead)
+        t.take(t.ahead)
         t.n_steps += 1
-        t.probes.clear()
-    _pull_latest(traces, None)
 
 
-def probe(traces: Sequence[Traces], n: int, seed: int) -> None:
-    """Pull back n more random directions of the remainder."""
-    drawn: dict[int, Tensor] = {}
-    v = []
-    for t in traces:
-        factor = t.deflation.factor
-        if t.n_draws not in drawn:
-            generator = torch.Generator().manual_seed((seed + t.n_draws) % 2**63)
-            drawn[t.n_draws] = signs((n, factor.head.d_vocab), generator).to(factor.logits.device)
-        v.append(t.deflation.remainder(factor.pull(drawn[t.n_draws])))
-        t.n_draws += 1
-        t.n_products += n
-    for t, s in zip(traces, squares([t.lin for t in traces], torch.stack(v, dim=1)), strict=True):
-        t.probes.append(s)
+def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True) -> None:
+    """Pull back what is waiting; with ``push``, what comes of it forward again, for the next step.
+
+    Args:
+        keep: whether the products add to the traces.
+    """
+    v = _stack([t.waiting for t in traces])
+    squared = [torch.empty(len(v), len(t.exact), dtype=torch.float64) for t in traces]
+    ahead = torch.zeros_like(v)
+    for slots, grads in pulled([t.lin for t in traces], v):
+        norms = squared_norms(grads)
+        for at, i, m in slots:
+            squared[m][i] = norms[at, traces[m].lin.prompt_row, : len(traces[m].exact)]
+            if keep and i < traces[m].n_taken:
+                traces[m].exact += squared[m][i]
+        if push is not None:
+            dy = push(grads * _weights(traces, slots, norms.shape).to(grads)[..., None])
+            for at, i, m in slots:
+                ahead[i, m] = dy[at, traces[m].lin.row].to(ahead)
+    for m, t in enumerate(traces):
+        n = len(t.waiting)
+        t.ahead = None if push is None else ahead[:n, m]
+        t.n_products += n if push is None else 2 * n
+        if keep and n > t.n_taken:
+            t.probes.append(squared[m][t.n_taken : n])
+        t.waiting, t.n_taken = t.waiting[:0], 0
 
 
 def finish(traces: Sequence[Traces]) -> None:
@@ -139,33 +172,10 @@ def finish(traces: Sequence[Traces]) -> None:
         t.probes.clear()
 
 
-def _deflate(t: Traces, y: Float[Tensor, "_ d_model"]) -> None:
-    before = len(t.deflation)
-    t.deflation = t.deflation.extended(y)
-    t.latest = t.deflation.directions[before:]
-
-
-def _pull_latest(traces: Sequence[Traces], push: Push | None, *, again: bool = False) -> None:
-    """Pull the latest directions back; with ``push``, their products forward again, for the next step.
-
-    Args:
-        again: they have been pulled before, and only the way forward is new.
-    """
-    v = _stack([t.latest for t in traces])
-    ahead = torch.zeros_like(v)
-    for slots, grads in pulled([t.lin for t in traces], v):
-        norms = squared_norms(grads)
-        if not again:
-            for at, _, m in slots:
-                traces[m].exact += norms[at, traces[m].lin.prompt_row, : len(traces[m].exact)]
-        if push is not None:
-            dy = push(grads * _weights(traces, slots, norms.shape).to(grads)[..., None])
-            for at, i, m in slots:
-                ahead[i, m] = dy[at, traces[m].lin.row].to(ahead)
-    for m, t in enumerate(traces):
-        k = len(t.latest)
-        t.ahead = None if push is None else ahead[:k, m]
-        t.n_products += k if push is None else 2 * k
+@lru_cache(maxsize=1)
+def _signs(n: int, d_vocab: int, seed: int) -> Tensor:
+    """The same for all prompts of a batch, which ask one after the other."""
+    return signs((n, d_vocab), torch.Generator().manual_seed(seed))
 
 
 def _weights(

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tl_jacobian.linearization import Linearization
-from tl_jacobian.scopes.deflated import Estimate, Push, Traces, begin, deepen, finish, probe
+from tl_jacobian.scopes.deflated import Estimate, Push, Traces, begin, deepen, finish, run
 
 # Directions of one step of subspace iteration, and probes; measured by benchmarks/fisher_estimators.py.
 _BLOCK = 12
@@ -75,9 +75,13 @@ def _spend(traces: list[Traces], n_products: int, push: Push | None, seed: int) 
         begin(traces, min(_LEADING, n_products // 2), None)
     elif block:
         begin(traces, block, push)
-        for _ in range(max(1, (n_products // 2 - block) // (2 * block))):
+        for _ in range((n_products // 2 - block) // (2 * block) - 1):
             deepen(traces, push)
-    probe(traces, n_products - max(t.n_products for t in traces), seed)
+            run(traces)
+        deepen(traces, push)
+    for t in traces:
+        t.draw(n_products - t.n_products - t.n_taken, seed)
+    run(traces)
 
 
 def _reach(traces: list[Traces], rtol: float, push: Push | None, seed: int) -> None:
@@ -87,16 +91,13 @@ def _reach(traces: list[Traces], rtol: float, push: Push | None, seed: int) -> N
         deepen(traces, push)
     active = traces
     while active:
-        for n, some in (
-            (_FIRST_PROBES, [t for t in active if not t.probes]),
-            (_MORE_PROBES, [t for t in active if t.probes]),
-        ):
-            if some:
-                probe(some, n, seed)
+        for t in active:
+            t.draw(_MORE_PROBES if t.probes else _FIRST_PROBES, seed)
+        run(active)
         active = [t for t in active if t.missing(rtol) > 0]
         deeper = [t for t in active if push and t.missing(rtol) > 4 * _BLOCK and t.n_steps < _MAX_STEPS]
         hopeless = [t for t in active if t not in deeper and t.n_products + t.missing(rtol) > t.lin.d_model]
-        if deeper:
+        if deeper and push:
             deepen(deeper, push)
         if hopeless:
             finish(hopeless)
