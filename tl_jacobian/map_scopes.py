@@ -36,10 +36,11 @@ def scope_along(
         raise ArgumentError(f"scope={scope!r}, expected one of {', '.join(map(repr, _NAMED))}, or a function")
     if found is semantic_scope:
         follows = dict(enumerate(tokens[1:])) if rule_of(scope, target) == "next" else {}
-        return partial(_in_parts, partial(_semantic, follows=follows, **options))
+        return partial(_semantic, follows=follows, **options)
     if target is not None:
         raise ArgumentError(f"target={target!r} is for Semantic Scope, not for {scope!r}")
-    return partial(_in_parts if found in _BATCHED else _one_by_one, partial(found, **options))
+    run = partial(found, **options)
+    return run if _takes_batches(found, options) else partial(_one_by_one, run)
 
 
 def rule_of(scope: Any, target: TargetRule | None) -> str | None:
@@ -64,19 +65,16 @@ def _semantic(
     return [dataclasses.replace(a, metadata={**a.metadata, "target_rule": rule}) for a, rule in pairs]
 
 
-def _in_parts(scope: Callable[..., list[Attribution]], batch: LinearizationBatch) -> list[Attribution]:
-    """A batched scope on as many targets at once as travel back together: memory stays bounded."""
-    size = batch[0].graph.chunk
-    with progress(len(batch), "targets") as bar:
-        parts = []
-        for start in range(0, len(batch), size):
-            parts += scope(batch[start : start + size])
-            bar.update(size)
-    return parts
+def _takes_batches(scope: Callable[..., Any], options: Mapping[str, Any]) -> bool:
+    """Whether targets are to share backward passes.
+
+    A full Fisher trace fills them alone, and its directions for many targets would take much memory.
+    """
+    return scope in _BATCHED and (scope is not fisher_scope or options.get("method") == "low_rank")
 
 
 def _one_by_one(scope: Callable[..., Any], batch: LinearizationBatch) -> list[Attribution]:
-    """Somebody's own scope, on one linearization at a time."""
+    """A scope on one linearization at a time."""
     with progress(len(batch), "targets") as bar:
         found = []
         for lin in batch:

@@ -1,4 +1,4 @@
-"""Showing attributions where the user is: in a notebook, or in a terminal."""
+"""Showing attributions and maps where the user is: in a notebook, or in a terminal."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tl_jacobian.attribution import Attribution
+from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render.figure import check_comparable
-from tl_jacobian.render.page import notebook_figures, notebook_html, write_page
+from tl_jacobian.render.map_terminal import render_map_terminal
+from tl_jacobian.render.page import notebook_figures, notebook_html, notebook_map, write_page
 from tl_jacobian.render.terminal import render_terminal
 
 
@@ -30,6 +32,23 @@ def show(attributions: Attribution | Sequence[Attribution], *, skip_first: bool 
         return
     for attribution in several:
         render_terminal(attribution, skip_first=skip_first)
+
+
+def show_map(m: AttributionMap, *, skip_first: bool = True, per_row: bool = True) -> None:
+    """Draw a map: as HTML in Jupyter, else the strongest sources of each target in the terminal.
+
+    Args:
+        m: what to draw.
+        skip_first: leave the first unit out of colours and rankings.
+        per_row: each row has a colour range of its own (in HTML).
+
+    Raises:
+        ValueError: a score isn't finite.
+    """
+    if in_notebook():
+        _display(notebook_map(m, skip_first=skip_first, per_row=per_row))
+    else:
+        render_map_terminal(m, skip_first=skip_first)
 
 
 class Comparison:

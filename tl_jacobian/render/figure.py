@@ -34,7 +34,7 @@ def figure(attributions: Sequence[Attribution], figure_id: str, *, skip_first: b
 
 def _single(attributions: Sequence[Attribution], scales: Sequence[Scale], figure_id: str) -> str:
     (attribution,), (scale,) = attributions, scales
-    return _frame(
+    return frame(
         static.header_html(attribution),
         _swappable(figure_id, static.tokens_html(attribution, scale)) + static.legend_html(attribution, scale),
         static.predictions_html(attribution.predictions),
@@ -45,7 +45,7 @@ def _comparison(attributions: Sequence[Attribution], scales: Sequence[Scale], fi
     pairs = zip(attributions, scales, strict=True)
     rows = "".join(static.label_html(a, scale) + static.tokens_html(a, scale) for a, scale in pairs)
     predictions = next((a.predictions for a in attributions if a.predictions), ())
-    return _frame(
+    return frame(
         static.comparison_header_html(attributions),
         _swappable(figure_id, _folding(rows)) + static.shared_legend_html(scales),
         static.predictions_html(predictions),
@@ -61,7 +61,8 @@ def _swappable(figure_id: str, still: str) -> str:
     return f'<div id="{figure_id}" class="tlj-figure">{still}</div>'
 
 
-def _frame(header: str, main: str, aside: str) -> str:
+def frame(header: str, main: str, aside: str = "") -> str:
+    """A figure's outermost element."""
     # The two "ignore" classes keep MathJax, which Jupyter runs over HTML outputs, off a prompt's dollar signs.
     return (
         f'<div class="tlj tex2jax_ignore mathjax_ignore" dir="ltr" translate="no">{header}'

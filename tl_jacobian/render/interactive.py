@@ -25,14 +25,19 @@ from tl_jacobian.tokens import visible
 
 # The runtime may come after the figure (front ends order outputs as they like): ask for 10 s.
 _CALL = """(function call(left) {
-  if (window.tlJacobian) window.tlJacobian.mount(%s);
+  if (window.tlJacobian && window.tlJacobian.%(name)s) window.tlJacobian.%(name)s(%(json)s);
   else if (left) setTimeout(call, 200, left - 1);
 })(50);"""
 
 
 def figure_script(figure_id: str, attributions: Sequence[Attribution], scales: Sequence[Scale]) -> str:
     """JavaScript that asks the runtime to make figure ``figure_id`` interactive."""
-    return _CALL % script_json(_props(figure_id, attributions, scales))
+    return call_script("mount", _props(figure_id, attributions, scales))
+
+
+def call_script(name: str, props: Any) -> str:
+    """JavaScript that calls a function of the runtime, as soon as there is one."""
+    return _CALL % {"name": name, "json": script_json(props)}
 
 
 def _props(figure_id: str, attributions: Sequence[Attribution], scales: Sequence[Scale]) -> dict[str, Any]:
@@ -85,9 +90,9 @@ def script_json(value: Any) -> str:
 
 @cache
 def runtime_scripts() -> tuple[str, str]:
-    """CircuitsVis' bundle, and the code that mounts its components."""
+    """CircuitsVis' bundle, and the code that mounts its components on tokens and maps."""
     bundle = resources.files("circuitsvis").joinpath("dist/cdn/iife.js").read_text(encoding="utf-8")
-    return _embeddable(bundle), asset("mount.js")
+    return _embeddable(bundle), asset("mount.js") + asset("map.js")
 
 
 def _embeddable(script: str) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from tl_jacobian.attribution import Attribution
+from tl_jacobian.attribution_map import AttributionMap
+from tl_jacobian.files import atomic
 from tl_jacobian.render import words
 from tl_jacobian.render.figure import Figure, figure, style_tag
 from tl_jacobian.render.interactive import asset, csp_hash, runtime_scripts, script_tag
+from tl_jacobian.render.map_figure import map_figure
 from tl_jacobian.render.static import escape
 
 Group = Sequence[Attribution]
@@ -42,14 +42,20 @@ def write_page(groups: Sequence[Group], path: str | Path, *, skip_first: bool = 
     """:func:`write_html` for figures that may hold several attributions each."""
     figures = [figure(group, f"tlj-{i}", skip_first=skip_first) for i, group in enumerate(groups)]
     first = groups[0][0]
-    _write_atomically(page_html(figures, f"{words.scope_name(first)}: {words.target(first)}"), Path(path))
-    return Path(path)
+    return _write(page_html(figures, f"{words.scope_name(first)}: {words.target(first)}"), path)
+
+
+def write_map(m: AttributionMap, path: str | Path, *, skip_first: bool = True, per_row: bool = True) -> Path:
+    """:func:`write_html` for a map; ``per_row`` gives each row a colour range of its own."""
+    drawn = map_figure(m, "tlj-0", skip_first=skip_first, per_row=per_row)
+    return _write(page_html([drawn], f"{words.scope_name(m[-1])}: attribution map"), path)
 
 
 def page_html(figures: Sequence[Figure], title: str) -> str:
     """The whole page: figures first, so that they show before the scripts have loaded."""
     scripts = [*runtime_scripts(), *(f.script for f in figures)]
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {' '.join(map(csp_hash, scripts))}"
+    policy += "; img-src data:"  # the pictures of large maps, which are in the page
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
@@ -77,7 +83,19 @@ def notebook_html(attributions: Sequence[Attribution], *, skip_first: bool = Fal
 
 def notebook_figures(groups: Sequence[Group], *, skip_first: bool = False) -> str:
     """:func:`notebook_html` for figures that may hold several attributions each."""
-    figures = [figure(group, f"tlj-{uuid.uuid4().hex}", skip_first=skip_first) for group in groups]
+    return _output([figure(group, _new_id(), skip_first=skip_first) for group in groups])
+
+
+def notebook_map(m: AttributionMap, *, skip_first: bool = True, per_row: bool = True) -> str:
+    """:func:`notebook_html` for a map."""
+    return _output([map_figure(m, _new_id(), skip_first=skip_first, per_row=per_row)])
+
+
+def _new_id() -> str:
+    return f"tlj-{uuid.uuid4().hex}"
+
+
+def _output(figures: Sequence[Figure]) -> str:
     scripts = [*_runtime_once(), *(f.script for f in figures)]
     return style_tag() + "".join(f.html for f in figures) + "".join(map(script_tag, scripts))
 
@@ -107,21 +125,8 @@ def _checked(attributions: Sequence[Attribution]) -> Sequence[Attribution]:
     return attributions
 
 
-def _write_atomically(text: str, path: Path) -> None:
-    """Write beside ``path`` and move into place, so that no reader sees half a page."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's 0600 would hide the page from a web server
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+def _write(text: str, path: str | Path) -> Path:
+    """The page appears whole or not at all."""
+    with atomic(path) as file:
+        file.write(text)
+    return Path(path)

@@ -25,12 +25,12 @@ _HATCHED = (
 )
 
 
-def tokens_html(attribution: Attribution, scale: Scale) -> str:
-    """The coloured tokens: one ``<bdi>`` each, in reading order."""
+def tokens_html(attribution: Attribution, scale: Scale, after: str = "") -> str:
+    """The coloured tokens: one ``<bdi>`` each, in reading order; ``after`` is markup behind the last."""
     marks = _error_bars(attribution)
     units = zip(attribution.str_tokens, attribution.scores.tolist(), marks, strict=True)
     spans = [_token(i, text, score, mark, scale) for i, (text, score, mark) in enumerate(units)]
-    return f'<div class="tlj-tokens" style="white-space:pre-wrap;word-wrap:break-word">{"".join(spans)}</div>'
+    return f'<div class="tlj-tokens" style="white-space:pre-wrap;word-wrap:break-word">{"".join(spans)}{after}</div>'
 
 
 def _token(index: int, text: str, score: float, error_bar: str, scale: Scale) -> str:
@@ -59,8 +59,16 @@ def comparison_header_html(attributions: Sequence[Attribution]) -> str:
     return _header(f"{len(attributions)} attributions", "of one prompt", attributions[0])
 
 
+def map_header_html(last: Attribution, extent: str) -> str:
+    """The header of a map: its scope and size; the model, from any of its rows."""
+    return _head(words.scope_name(last), f"attribution map, {extent}", words.model_facts(last))
+
+
 def _header(name: str, detail: str, attribution: Attribution) -> str:
-    facts = [words.explained_position(attribution), *words.model_facts(attribution)]
+    return _head(name, detail, [words.explained_position(attribution), *words.model_facts(attribution)])
+
+
+def _head(name: str, detail: str, facts: Iterable[str]) -> str:
     return (
         f'<div class="tlj-head"><b>{escape(name)}</b> <bdi>{escape(detail)}</bdi></div>'
         f'<div class="tlj-small" style="font-size:12px;opacity:0.75">{_joined(facts)}</div>'
@@ -91,6 +99,11 @@ def shared_legend_html(scales: Sequence[Scale]) -> str:
     skipped = "first left out" if scales[0].skipped else ""
     facts = _joined(["each scope on its own scale", skipped])
     return _legend("−full" if signed else "0", "full colour", facts, signed=signed)
+
+
+def bar_html(full: str, facts: Iterable[str], *, signed: bool) -> str:
+    """A legend whose full colour is said in words."""
+    return _legend(f"−{escape(full)}" if signed else "0", escape(full), _joined(facts), signed=signed)
 
 
 def _legend(left: str, right: str, facts: str, *, signed: bool) -> str:

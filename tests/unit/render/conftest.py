@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from tl_jacobian.attribution import Attribution, Prediction
+from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import page
+from tl_jacobian.tokens import Word
 
 INJECTION = "</script><script>document.title='PWNED'</script>"
 NASTY = (
@@ -67,3 +69,44 @@ def nasty(make: Make) -> Attribution:
 def fresh_notebook() -> None:
     """Each test starts like a new kernel: no output has carried the scripts yet."""
     page.embed_scripts_again()
+
+
+@pytest.fixture
+def make_map() -> Callable[..., AttributionMap]:
+    def build(
+        texts: Sequence[str],
+        *,
+        positions: Sequence[int] | None = None,
+        next_texts: Sequence[str | None] | None = None,
+        words: Sequence[tuple[str, int]] = (),
+        scale: float = 1.0,
+    ) -> AttributionMap:
+        at = range(len(texts)) if positions is None else positions
+        groups = tuple(Word(*word) for word in words)
+        rows = [
+            Attribution(
+                scores=torch.arange(1.0, p + 2) * scale,
+                scope="semantic",
+                tokens=tuple(range(p + 1)),
+                str_tokens=tuple(texts[: p + 1]),
+                position=p,
+                target=f"target {p}",
+                predictions=(Prediction(1, " x", 0.5),),
+                word_groups=groups if p == len(texts) - 1 else (),
+                metadata={"score": "logits", "value": 2.5},
+            )
+            for p in at
+        ]
+        follows = [*texts[1:], None]
+        return AttributionMap(
+            attributions=tuple(rows),
+            next_texts=tuple([follows[p] for p in at] if next_texts is None else next_texts),
+            target_words=(*(w for w in groups[1:]), Word("", 1)) if groups else (),
+        )
+
+    return build
+
+
+@pytest.fixture
+def nasty_map(make_map: Callable[..., AttributionMap]) -> AttributionMap:
+    return make_map(NASTY)

@@ -97,5 +97,5 @@ window.tlJacobian = window.tlJacobian || (function () {
     }, 200);
   }
 
-  return { mount: mount };
+  return { mount: mount, color: color };
 })();
