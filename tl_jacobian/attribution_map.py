@@ -159,7 +159,8 @@ class AttributionMap:
         the influence on the *sum* of those targets, which norms alone don't tell (at most the
         square root of their number times as much).
 
-        Standard errors are dropped, and so is what was predicted where several targets are merged.
+        Standard errors of sums add up, those of roots are dropped; so is what was predicted where
+        several targets are merged.
         """
         if any(size > 1 for a in self for size in a.sizes):
             return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, pairwise
 from typing import TypeVar
 
@@ -46,15 +46,22 @@ def merged(rows: Sequence[Attribution]) -> Attribution:
     last = rows[-1]
     if len(rows) == 1:
         return last
-    table = matrix([a.scores.double() for a in rows])
+    errors = [a.stderr for a in rows if a.stderr is not None]
+    known = last.combine == "sum" and len(errors) == len(rows)  # they add up at most: see Attribution.grouped
     details = {k: v for k, v in last.metadata.items() if k not in ("value", "target_token", "target_rule")}
     return dataclasses.replace(
         last,
-        scores=torch.stack([COMBINE[last.combine](column) for column in table.T]).float(),
+        scores=_columns([a.scores for a in rows], COMBINE[last.combine]),
+        stderr=_columns(errors, COMBINE["sum"]) if known else None,
         target=", ".join(dict.fromkeys(a.target for a in rows)),
         predictions=(),
         metadata={**details, "merged_positions": [a.position for a in rows]},
     )
+
+
+def _columns(rows: Sequence[Float[Tensor, " _"]], combine: Callable[[Tensor], Tensor]) -> Float[Tensor, " units"]:
+    """Each column of a matrix as one number."""
+    return torch.stack([combine(column) for column in matrix([row.double() for row in rows]).T]).float()
 
 
 def check_rows(rows: Sequence[Attribution]) -> None:

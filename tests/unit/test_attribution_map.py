@@ -88,6 +88,19 @@ def test_words_add_up_for_traces():
     assert w.scores[0].tolist() == [1 + 10, 20, 0]
 
 
+def test_standard_errors_of_words_add_up_for_traces_alone():
+    def rows(**fields):
+        return tuple(row(p, stderr=torch.full((p + 1,), 0.1), **fields) for p in range(4))
+
+    m = whole()
+    traces = AttributionMap(
+        attributions=rows(combine="sum"), next_texts=m.next_texts, target_words=m.target_words
+    ).words()
+    torch.testing.assert_close(traces.stderr, torch.tensor([[0.2, 0.1, 0], [0.1, 0.2, 0], [0.1, 0.2, 0.1]]))
+    norms = AttributionMap(attributions=rows(), next_texts=m.next_texts, target_words=m.target_words).words()
+    assert [a.stderr for a in norms] == [None] * 3
+
+
 def test_words_of_words_are_the_same():
     assert whole().words().words() == whole().words()
 

@@ -259,6 +259,17 @@ def test_the_model_is_left_as_it_was(architecture, state, mode):
 
 
 @one_a_host
+def test_generating_records_no_graph(architecture, state):
+    model, seen = fresh(architecture, state), []
+    model.add_hook(
+        "blocks.1.hook_resid_pre", lambda value, hook: seen.append((value.requires_grad, value.is_inference()))
+    )
+    with torch.inference_mode():
+        tj.attribute_generation(model, PROMPT, 2)
+    assert seen == [(False, False), (False, False), (True, False)], "two tokens generated, one pass explained"
+
+
+@one_a_host
 def test_the_model_is_left_as_it_was_after_an_exception(architecture, state):
     model = fresh(architecture, state)
     runs = []

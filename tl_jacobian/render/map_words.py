@@ -39,8 +39,8 @@ def predicted_text(m: AttributionMap, i: int) -> str:
 
 
 def row_name(m: AttributionMap, i: int) -> str:
-    """``"4 ' is' → ' Paris'"``."""
-    return f"{m.positions[i]} {words.quoted(m[i].str_tokens[-1])} → {predicted_text(m, i)}"
+    """``"4 ' is' → ' Paris'"``: the last unit seen, numbered as the columns are, and what follows."""
+    return f"{len(m[i]) - 1} {words.quoted(m[i].str_tokens[-1])} → {predicted_text(m, i)}"
 
 
 def caption(m: AttributionMap, i: int) -> str:

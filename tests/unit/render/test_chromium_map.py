@@ -90,6 +90,14 @@ def test_a_cells_tooltip_gives_score_and_target(visit, make_map):
     assert set(told) == {"Val: 2; → ' is': target 3 = 2.5"}, figure["drawn"]
 
 
+def test_every_word_has_a_row_of_its_own(visit, make_map, paris):
+    words = make_map(["The", " cap", "ital", " is"], words=[("The", 1), (" capital", 2), (" is", 1)]).words()
+    watch = """window.drawn = []; window.CircuitsVis = {render: (id, view, props) =>
+      window.drawn.push(props.attention.map((head) => head.map((row) => row.length)))};"""
+    (figure,) = visit(outputs(paris._repr_html_(), script_tag(watch), words._repr_html_())).report
+    assert figure["drawn"] == [[[2, 2, 3]] * 2], "' capital' is driven by 'The' and its own beginning"
+
+
 def test_few_targets_keep_the_table_and_fold_the_square(visit, make_map):
     open_it = 'setTimeout(() => { document.querySelector("details.tlj-rows").open = true; }, 2000);'
     (figure,) = visit(outputs(make_map(TEXTS, positions=[3, 4])._repr_html_(), then=open_it)).report

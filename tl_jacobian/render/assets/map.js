@@ -45,10 +45,12 @@
   }
 
   function head(spec, perRow) {
-    var square = spec.tokens.map(function () { return []; }); // a token that isn't explained has an empty row
+    var square = spec.tokens.map(function () { return []; }); // where nothing is explained, a row is empty
     spec.rows.forEach(function (values, target) {
+      var before = spec.predicted[target] - 1; // a word's row is that of the word before it
+      if (before < 0) return; // the rest of the first word has none: see the text
       var limit = row(spec, target, perRow).limit || 1;
-      square[values.length - 1] = values.map(function (value, i) {
+      square[before] = values.map(function (value, i) {
         var share = i < spec.skipped ? 0 : Math.max(-1, Math.min(1, value / limit));
         var note = i < spec.skipped ? " (left out of the colours)" : "";
         return cell(share, value + note + "; " + spec.captions[target]);
@@ -64,7 +66,7 @@
     window.CircuitsVis.render(host.id, window.CircuitsVis.AttentionHeads, {
       attention: order.map(function (perRow) { return head(spec, perRow); }),
       attentionHeadNames: order.map(function (perRow) { return spec.names[perRow ? 0 : 1]; }),
-      tokens: spec.tokens, maxValue: 1, minValue: -1, maskUpperTri: true,
+      tokens: spec.tokens, maxValue: 1, minValue: -1, maskUpperTri: false,
       positiveColor: css(spec.shades[0]), negativeColor: css(spec.shades[1])
     });
   }
