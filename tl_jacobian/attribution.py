@@ -169,8 +169,7 @@ class Attribution:
         """
         if sum(sizes) != len(self) or any(s < 1 for s in sizes):
             raise ArgumentError(f"group sizes must be positive and add up to {len(self)} units, got {list(sizes)}")
-        parts = torch.split(self.scores.double(), list(sizes))
-        names = torch.arange(len(self)).split(list(sizes))
+        parts, names = (units.split(list(sizes)) for units in (self.scores.double(), torch.arange(len(self))))
         labels = texts or ["".join(self.str_tokens[i] for i in group) for group in names]
         return dataclasses.replace(
             self,
