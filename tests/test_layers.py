@@ -13,22 +13,23 @@ ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
     {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "attribution"},
-    {"map_rows", "attribution_map"},
+    {"map_rows", "attribution_map", "spectrum_values"},
     {"attribution_file", "attribution_map_file", "unembedding", "final_norm", "graph", "linalg"},
     {"host", "linearization"},
     {"prompts", "contract", "linearize", "targets", "products", "generate"},
     {"scopes"},
-    {"map_scopes", "maps"},
+    {"map_scopes", "maps", "jacobian_block", "movers", "spectra"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it
-SIDE_MAY_IMPORT = {"attribution", "attribution_map", "tokens", "errors", "files"}
+SIDE_MAY_IMPORT = {"attribution", "attribution_map", "spectrum_values", "tokens", "errors", "files"}
 # Methods of values that hand over to the module which does the work.
 DOORS = {
     ("attribution", "render"),
     ("attribution", "attribution_file"),
     ("attribution_map", "render"),
     ("attribution_map", "attribution_map_file"),
+    ("spectrum_values", "render"),
 }
 
 

@@ -23,6 +23,8 @@ from tl_jacobian.linearize import linearize
 from tl_jacobian.maps import attribute_generation, attribution_map
 from tl_jacobian.render import compare
 from tl_jacobian.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
+from tl_jacobian.spectra import fisher_spectrum, jacobian_spectrum
+from tl_jacobian.spectrum_values import FisherSpectrum, JacobianSpectrum
 from tl_jacobian.tokens import Word
 
 __all__ = [
@@ -40,6 +42,11 @@ __all__ = [
     # maps of a whole text
     "attribution_map",
     "attribute_generation",
+    # spectra of J and of Fisher
+    "jacobian_spectrum",
+    "fisher_spectrum",
+    "JacobianSpectrum",
+    "FisherSpectrum",
     # results
     "Attribution",
     "AttributionMap",

@@ -152,3 +152,23 @@ def test_target_errors_list_the_tokens(models):
 def test_unknown_kind(unchecked):
     with pytest.raises(tj.DemoModelError, match="kind='hf', expected one of"):
         tj.load_demo_model("hf")
+
+
+def test_the_leading_directions_of_the_distribution_are_readable(models):
+    lin = tj.linearize(models["bridge"], PARIS)
+    fisher = tj.fisher_spectrum(lin, k=4)
+    assert fisher.moves(0).rises[0].text == " Paris"
+    assert fisher.moves(0).falls[0].text == " the"
+    assert fisher.effective_rank == pytest.approx(2.78, rel=0.05)
+    assert fisher.effective_rank_stderr < 0.01
+
+
+def test_a_spectrum_without_the_whole_jacobian(models):
+    lin = tj.linearize(models["bridge"], "Paris is")
+    s = tj.jacobian_spectrum(lin, 0, k=2)
+    values = torch.linalg.svdvals(lin.jacobian([0])[0].double())
+    assert s.metadata["method"] == "block Lanczos"
+    assert ((s.singular_values - values[:2]).abs() <= s.bound + 1e-5 * values[0]).all()
+    ratio = values.square().sum() ** 2 / values.square().square().sum()
+    assert abs(s.effective_rank - ratio) <= 4 * s.effective_rank_stderr
+    assert s.effective_rank_stderr < 0.05 * ratio

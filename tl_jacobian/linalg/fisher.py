@@ -85,11 +85,15 @@ class FisherFactor:
 
     # -- products ------------------------------------------------------------------
 
-    def push(self, y: Float[Tensor, "k d_model"]) -> Float[Tensor, "k d_vocab"]:
-        """A y: how k changes of y change the log-probabilities, each weighted by sqrt(p)."""
+    def log_change(self, y: Float[Tensor, "k d_model"]) -> Float[Tensor, "k d_vocab"]:
+        """How k changes of y change the log-probabilities, to first order."""
         y = self.head.fold(y.to(self.logits))
         z = self._slope * torch.cat([y @ w for _, w in self._blocks()], dim=1)
-        return self._root * (z - z[:, self._best, None] - (y @ self._mean)[:, None])
+        return z - z[:, self._best, None] - (y @ self._mean)[:, None]
+
+    def push(self, y: Float[Tensor, "k d_model"]) -> Float[Tensor, "k d_vocab"]:
+        """A y: the same, each log-probability weighted by sqrt(p)."""
+        return self._root * self.log_change(y)
 
     def pull(self, q: Float[Tensor, "k d_vocab"]) -> Float[Tensor, "k d_model"]:
         """A^T q: directions in y."""

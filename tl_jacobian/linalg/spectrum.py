@@ -99,7 +99,7 @@ def _descending(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Floa
 def _davidson(factor: FisherFactor, rank: int) -> Eigenpairs | None:
     """Rayleigh-Ritz on a growing basis; None where it doesn't converge (near-equal eigenvalues)."""
     block = rank + 4  # a few more: the last of them converges at the pace of those after it
-    basis = _orthonormal(rough_eigenvectors(factor, block, rows=max(factor.head.d_model // 2, 8 * rank)))
+    basis = orthonormal(rough_eigenvectors(factor, block, rows=max(factor.head.d_model // 2, 8 * rank)))
     image = factor.push(basis)
     for _ in range(_ROUNDS):
         values, rotation = (part[:block] for part in _descending(image @ image.T))
@@ -110,12 +110,12 @@ def _davidson(factor: FisherFactor, rank: int) -> Eigenpairs | None:
             return Eigenpairs(values[:rank], vectors[:rank], bound)
         if len(basis) + block > factor.head.d_model // 2:
             return None
-        fresh = _orthonormal(residual, basis)
+        fresh = orthonormal(residual, basis)
         basis, image = torch.cat([basis, fresh]), torch.cat([image, factor.push(fresh)])
     return None
 
 
-def _orthonormal(
+def orthonormal(
     rows: Float[Tensor, "k d_model"], basis: Float[Tensor, "n d_model"] | None = None
 ) -> Float[Tensor, "k d_model"]:
     """Orthonormal rows, orthogonal to ``basis`` too; projected twice, as once leaves rounding behind."""
