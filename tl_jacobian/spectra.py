@@ -110,7 +110,7 @@ def fisher_spectrum(lin: Linearization, k: int = 16, *, generator: torch.Generat
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
     >>> s = tj.fisher_spectrum(lin, k=2)
     >>> s.moves(0, 1).rises[0].text, tj.direction_scope(lin, s.directions[0]).top(1, skip_first=True)[0].text
-    (' Paris', ' France')
+    (' Paris', ' capital')
     """
     _check(lin, k)
     if k > lin.d_model:
