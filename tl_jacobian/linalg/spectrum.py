@@ -14,7 +14,6 @@ from tl_jacobian.linalg.fisher import FisherFactor
 # Up to here, or for a quarter of all eigenvectors and more, the dense matrix is as quick.
 _DENSE = 256
 _ROUNDS = 20
-_TOLERANCE = 1e-5
 
 
 class Eigenpairs(NamedTuple):
@@ -48,15 +47,15 @@ class Nucleus(NamedTuple):
     left_out: float
 
 
-def eigenpairs(factor: FisherFactor, rank: int) -> Eigenpairs:
+def eigenpairs(factor: FisherFactor, rank: int, rtol: float = 1e-5) -> Eigenpairs:
     """The ``rank`` leading eigenpairs of F.
 
-    Starts from the nucleus and expands by residuals (block Davidson) until each residual is
-    below 1e-5 of the largest eigenvalue; dense where that is as quick.
+    Starts from the most probable tokens and expands by residuals (block Davidson) until each
+    residual is below ``rtol`` of the largest eigenvalue; dense where that is as quick.
     """
     d_model = factor.head.d_model
     if d_model > _DENSE and 4 * rank < d_model:
-        found = _davidson(factor, rank)
+        found = _davidson(factor, rank, rtol)
         if found is not None:
             return found
     values, vectors = _descending(factor.dense())
@@ -96,7 +95,7 @@ def _descending(matrix: Float[Tensor, "n n"]) -> tuple[Float[Tensor, " n"], Floa
     return values.flip(0).clamp(min=0), vectors.T.flip(0)
 
 
-def _davidson(factor: FisherFactor, rank: int) -> Eigenpairs | None:
+def _davidson(factor: FisherFactor, rank: int, rtol: float) -> Eigenpairs | None:
     """Rayleigh-Ritz on a growing basis; None where it doesn't converge (near-equal eigenvalues)."""
     block = rank + 4  # a few more: the last of them converges at the pace of those after it
     basis = orthonormal(rough_eigenvectors(factor, block, rows=max(factor.head.d_model // 2, 8 * rank)))
@@ -106,7 +105,7 @@ def _davidson(factor: FisherFactor, rank: int) -> Eigenpairs | None:
         vectors = rotation @ basis
         residual = factor.pull(rotation @ image) - values[:, None] * vectors
         bound = torch.linalg.vector_norm(residual[:rank], dim=1).max().item()
-        if bound <= _TOLERANCE * values[0].item():
+        if bound <= rtol * values[0].item():
             return Eigenpairs(values[:rank], vectors[:rank], bound)
         if len(basis) + block > factor.head.d_model // 2:
             return None
