@@ -12,9 +12,9 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "attribution"},
+    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "sizes", "attribution"},
     {"map_rows", "attribution_map", "spectrum_values"},
-    {"attribution_file", "attribution_map_file", "unembedding", "final_norm", "graph", "linalg"},
+    {"attribution_file", "attribution_map_file", "unembedding", "final_norm", "memory", "segments", "graph", "linalg"},
     {"host", "linearization"},
     {"prompts", "contract", "linearize", "targets", "products", "generate"},
     {"scopes"},

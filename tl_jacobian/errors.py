@@ -26,6 +26,10 @@ class ArgumentError(JacobianScopeError, ValueError):
     """An option has a value it can't take."""
 
 
+class MemoryBudgetError(JacobianScopeError, MemoryError):
+    """The request is predicted to take more memory than it may."""
+
+
 class UnsupportedModelError(JacobianScopeError, TypeError):
     """The model isn't one whose gradients mean what the scopes say they mean."""
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.errors import MemoryBudgetError
+from tl_jacobian.memory import DEFAULT_ROOM
 from tl_jacobian.modes import recording
+from tl_jacobian.segments import chain
+from tl_jacobian.sizes import text_of
 
 # Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py).
 MAX_CHUNK = 32
-# Memory that one batch of directions may take while it flows back through a block.
-CHUNK_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,14 +32,20 @@ class Graph:
         x: embeddings, a leaf of the graph; shape ``(batch, pos, d_model)``.
         y: final hidden states at the explained positions; shape ``(outputs, d_model)``.
         rows: the row of x that each output belongs to; default: output i to row i.
-        floats_per_direction: numbers that one direction occupies at the widest point of its
-            way back; sets how many directions travel together.
+        bytes_per_direction: what one direction occupies at the widest point of its way back.
+        between: recorded tensors on the way from x to y, in order, such as the residual stream
+            between blocks: where products from x's side may be cut into segments.
+        room: bytes that directions on their way may take together.
+        results: bytes that products handed out together may take; None: as many as there are.
     """
 
     x: Float[Tensor, "batch pos d_in"]
     y: Float[Tensor, "outputs d_out"]
-    floats_per_direction: int
+    bytes_per_direction: int
     rows: tuple[int, ...] = ()
+    between: tuple[Float[Tensor, "batch pos d_in"], ...] = ()
+    room: int = DEFAULT_ROOM
+    results: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", self.rows or tuple(range(len(self.y))))
@@ -43,11 +53,15 @@ class Graph:
     @property
     def chunk(self) -> int:
         """How many directions one batched VJP takes."""
-        bytes_each = self.floats_per_direction * self.y.element_size()
-        return max(1, min(MAX_CHUNK, CHUNK_BYTES // max(1, bytes_each)))
+        return max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction)))
 
     def pull(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
-        """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up."""
+        """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up.
+
+        Raises:
+            MemoryBudgetError: the products don't fit together into what the budget leaves.
+        """
+        self._check_products(len(v))
         return torch.cat(list(self.stream(v)))
 
     def stream(self, v: Float[Tensor, "k outputs d_out"]) -> Iterator[Float[Tensor, "chunk batch pos d_in"]]:
@@ -64,21 +78,55 @@ class Graph:
             )
         return grad[None] if one else grad
 
+    def check_results(self, size: int, what: str, remedy: str) -> None:
+        """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""
+        if self.results is not None and size > self.results:
+            raise MemoryBudgetError(
+                f"{what} would take {text_of(size)}, but the budget of linearize() leaves {text_of(self.results)} for "
+                f"results; {remedy}, or give it a larger max_memory="
+            )
+
+    def _check_products(self, k: int) -> None:
+        if k > self.chunk:  # a chunk's own are part of what a direction takes
+            size = 2 * k * self.x.numel() * self.x.element_size()  # the parts, and all of them joined
+            self.check_results(size, f"{k} products with {tuple(self.x.shape)} embeddings", "ask for fewer at a time")
+
+    @cached_property
+    def chain(self) -> tuple[Tensor, ...]:
+        """x, the tensors between that all paths lead through, and y."""
+        return chain(self.x, self.y, self.between)
+
     def pusher(self) -> Callable[[Float[Tensor, "k batch pos d_in"]], Float[Tensor, "k outputs d_out"]]:
         """Jacobian-vector products: a function from changes of x to first-order changes of y.
 
-        The product v^T dy/dx is linear in v, so its own derivative in v is dy/dx, and pulling dx back
-        through *it* gives (dy/dx) dx: forward mode out of two backward ones. Recording the first
-        pass costs about as much memory as the forward pass did; it is freed with the function.
+        They go through one segment of :attr:`chain` after another, so only one segment's
+        activations are in memory twice at a time.
+
+        Raises:
+            RuntimeError: a part of the backward pass can't be differentiated (fused attention kernels).
         """
-        with recording():
-            v = torch.zeros_like(self.y, requires_grad=True)
-            (back,) = torch.autograd.grad(self.y, self.x, v, create_graph=True)
+        start, end = self.chain[-2:]
+        self._pushed(start, end, torch.zeros_like(start)[None])  # whether it can is known before any work is done
 
         def push(dx: Float[Tensor, "k batch pos d_in"]) -> Float[Tensor, "k outputs d_out"]:
-            parts = dx.to(back.device, back.dtype).split(self.chunk)
-            with recording():
-                made = [torch.autograd.grad(back, v, p, retain_graph=True, is_grads_batched=True)[0] for p in parts]
-            return torch.cat(made)
+            self._check_products(len(dx))
+            moved = dx.to(self.x.device, self.x.dtype)
+            for start, end in pairwise(self.chain):
+                moved = self._pushed(start, end, moved)
+            return moved
 
         return push
+
+    def _pushed(
+        self, start: Float[Tensor, "*shape_in"], end: Float[Tensor, "*shape_out"], dx: Float[Tensor, "k *shape_in"]
+    ) -> Float[Tensor, "k *shape_out"]:
+        """The product u^T d(end)/d(start) is linear in u, so its own derivative in u is d(end)/d(start).
+
+        Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.
+        """
+        with recording():
+            u = torch.zeros_like(end, requires_grad=True)
+            (back,) = torch.autograd.grad(end, start, u, create_graph=True)
+            parts = dx.to(start.device).split(self.chunk)
+            made = [torch.autograd.grad(back, u, p, retain_graph=True, is_grads_batched=True)[0] for p in parts]
+        return torch.cat(made)

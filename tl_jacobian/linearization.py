@@ -144,9 +144,12 @@ class Linearization:
 
         Raises:
             PromptError: a position is outside the prompt.
+            MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
         keep = self._check_positions(range(len(self.tokens)) if positions is None else positions)
         x = self.graph.x
+        size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
+        self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")
         out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=x.dtype, device=x.device)
         identity = torch.eye(self.d_model, dtype=self.y.dtype, device=self.y.device)
         row = 0

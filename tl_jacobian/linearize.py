@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -16,8 +17,10 @@ from tl_jacobian.graph import Graph
 from tl_jacobian.host.base import Host
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.memory import plan
 from tl_jacobian.modes import recording
 from tl_jacobian.prompts import Read, is_batch, read_prompt
+from tl_jacobian.sizes import n_bytes
 from tl_jacobian.tokens import group_words
 from tl_jacobian.unembedding import Unembedding
 from tl_jacobian.versions import versions
@@ -31,6 +34,7 @@ def linearize(
     position: int = -1,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
 ) -> Linearization: ...
 @overload
 def linearize(
@@ -40,6 +44,7 @@ def linearize(
     position: Sequence[int],
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
 ) -> LinearizationBatch: ...
 @overload
 def linearize(
@@ -49,6 +54,7 @@ def linearize(
     position: int | Sequence[int] = -1,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
 ) -> LinearizationBatch: ...
 def linearize(
     model: Any,
@@ -57,6 +63,7 @@ def linearize(
     position: int | Sequence[int] = -1,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
 ) -> Linearization | LinearizationBatch:
     """Run a model once and record how its final hidden state depends on its token embeddings.
 
@@ -75,11 +82,17 @@ def linearize(
         final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
             its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
             safetensors. Gives the paper's y back; only Temperature Scope needs it.
+        max_memory: the most that this call and the scopes of its result may take, beyond the model
+            itself: bytes, or text like ``"8GiB"``; default: most of what is available. What each
+            pass will take is predicted; where keeping all activations would take more, the backward
+            passes compute each block again, under the hooks that it has now. Your hooks run
+            again then, and one that gives other values is refused.
 
     Returns:
         A :class:`Linearization`, or a :class:`LinearizationBatch` for a list of prompts.
 
     Raises:
+        MemoryBudgetError: not even recomputing fits into the budget; says what would.
         PromptError: empty or too long prompt, ids or position out of range.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
             unembedding, or a ``final_norm`` that doesn't fit.
@@ -93,13 +106,14 @@ def linearize(
     >>> lin.vjp(lin.y).shape
     torch.Size([5, 576])
     """
+    budget = None if max_memory is None else n_bytes(max_memory)
     host = resolve(model)
     several = is_batch(prompt)
     prompts = list(prompt) if several else [prompt]
     positions = _positions(position, len(prompts), several)
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
     with recording():
-        members = _linearize(host, read, _affine(host, final_norm))
+        members = _linearize(host, read, _affine(host, final_norm), budget)
     return LinearizationBatch(members) if several or isinstance(position, Sequence) else members[0]
 
 
@@ -116,19 +130,25 @@ def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:
     return [[at] for at in position]
 
 
-def _linearize(host: Host, prompts: Sequence[Read], affine: NormAffine | None) -> tuple[Linearization, ...]:
+def _linearize(
+    host: Host, prompts: Sequence[Read], affine: NormAffine | None, budget: int | None
+) -> tuple[Linearization, ...]:
     """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p.tokens) for p in prompts], batch_first=True)
     places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
     head = host.unembedding()
-    trace = host.forward(padded, *torch.tensor(places).T)
+    footprint = partial(host.footprint, len(prompts), n_outputs=len(places))
+    n_pos = padded.shape[1]
+    use = plan(footprint, len(prompts), n_pos, budget, host.available_memory())
+    trace = host.forward(padded, *torch.tensor(places).T, recompute=use.recompute)
     # A model spread over several devices may keep its unembedding on another one than its last block.
     trace = trace._replace(y=trace.y.to(head.weight.device))
     check_contract(trace, head)
     bare = trace.resid is not None and is_bare(trace.resid, trace.y)
     y, head, bare = _unfold(trace.y, head, affine, bare)
-    graph = Graph(trace.x, y, host.floats_per_direction(*padded.shape), rows=tuple(row for row, _ in places))
-    facts = _facts(host, bare, affine is not None)
+    direction = footprint(n_pos).direction
+    graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
+    facts = _facts(host, bare, affine is not None, use.recompute)
     texts = [host.token_texts(p.tokens) for p in prompts]
     return tuple(
         _member(host, prompts[row].tokens[: at + 1], texts[row][: at + 1], i, graph, trace.logits[i], head, bare, facts)
@@ -192,9 +212,10 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
     return y, head, still_bare
 
 
-def _facts(host: Host, bare: bool, given: bool) -> dict[str, Any]:
+def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, Any]:
     norm = "given by the caller" if given else "none, or folded into the unembedding" if bare else "the model's own"
-    return {**host.facts(), "final_norm": norm, "versions": versions()}
+    activations = "computed again in each backward pass" if recompute else "kept from the forward pass"
+    return {**host.facts(), "final_norm": norm, "activations": activations, "versions": versions()}
 
 
 def _precise(tensor: Tensor) -> Tensor:

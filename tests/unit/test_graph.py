@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from tl_jacobian import graph as module
+from tl_jacobian.errors import MemoryBudgetError
 from tl_jacobian.graph import MAX_CHUNK, Graph
 
 BATCH, POS, D_IN, D_OUT = 2, 3, 4, 5
@@ -23,9 +26,9 @@ def again(x: Tensor) -> Tensor:
     return mixed * mixed.sigmoid()
 
 
-def toy(floats: int = 100, dtype: torch.dtype = torch.float64) -> Graph:
+def toy(dtype: torch.dtype = torch.float64, **options: Any) -> Graph:
     x = randn(BATCH, POS, D_IN, dtype=dtype).requires_grad_()
-    return Graph(x, again(x), floats)
+    return Graph(x, again(x), **{"bytes_per_direction": 800, **options})
 
 
 def naive(graph: Graph, v: Tensor) -> Tensor:
@@ -110,21 +113,59 @@ def test_the_chunk_size_changes_no_product(monkeypatch, chunk):
 
 
 @pytest.mark.parametrize(
-    ("floats", "memory", "dtype", "chunk"),
+    ("each", "room", "chunk"),
     [
-        (100, 1 << 30, torch.float64, MAX_CHUNK),
-        (100, 8_000, torch.float64, 10),
-        (100, 8_000, torch.float32, 20),
-        (100, 8_000, torch.bfloat16, MAX_CHUNK),
-        (100, 8_799, torch.float64, 10),
-        (100, 8_800, torch.float64, 11),
-        (10_000, 8_000, torch.float64, 1),  # even one direction is over the limit: it must still run
-        (0, 8_000, torch.float64, MAX_CHUNK),
+        (800, 1 << 30, MAX_CHUNK),
+        (800, 8_000, 10),
+        (400, 8_000, 20),
+        (800, 8_799, 10),
+        (800, 8_800, 11),
+        (80_000, 8_000, 1),  # even one direction is over the limit: it must still run
+        (0, 8_000, MAX_CHUNK),
     ],
 )
-def test_the_chunk_size_is_bounded_by_memory(monkeypatch, floats, memory, dtype, chunk):
-    monkeypatch.setattr(module, "CHUNK_BYTES", memory)
-    assert toy(floats, dtype).chunk == chunk
+def test_the_chunk_size_is_bounded_by_memory(each, room, chunk):
+    assert toy(bytes_per_direction=each, room=room).chunk == chunk
+
+
+def test_products_that_do_not_fit_together_are_refused():
+    graph = toy(bytes_per_direction=100, room=400, results=2 * 5 * BATCH * POS * D_IN * 8)
+    assert graph.chunk == 4
+    assert len(graph.pull(randn(5, BATCH, D_OUT, seed=2))) == 5
+    assert len(graph.pusher()(randn(5, BATCH, POS, D_IN, seed=2))) == 5
+    assert len(list(graph.stream(randn(6, BATCH, D_OUT, seed=2)))) == 2  # one chunk at a time is no result
+    message = r"6 products with \(2, 3, 4\) embeddings would take 2.3KiB, but the budget .* leaves 1.9KiB.*max_memory="
+    with pytest.raises(MemoryBudgetError, match=message):
+        graph.pull(randn(6, BATCH, D_OUT, seed=2))
+    with pytest.raises(MemoryBudgetError, match=message):
+        graph.pusher()(randn(6, BATCH, POS, D_IN, seed=2))
+
+
+def layered(skip: bool) -> Graph:
+    """Three layers, the last one with or without a path around the second; checkpointed in part."""
+    x = randn(1, POS, D_IN).requires_grad_()
+    first = x.sin() * 2
+    second = checkpoint(lambda h: (h @ randn(D_IN, D_IN, seed=4)).tanh(), first, use_reentrant=False)
+    third = (second + first).exp() if skip else second.exp()
+    return Graph(x, third.sum(1), 1, between=(x, first, second))
+
+
+@pytest.mark.parametrize(("skip", "segments"), [(False, 3), (True, 2)])
+def test_pushing_goes_through_segments(skip, segments):
+    graph, dx = layered(skip), randn(4, 1, POS, D_IN, seed=3)
+    assert len(graph.chain) == segments + 1
+    whole = Graph(graph.x, graph.y, 1)
+    assert len(whole.chain) == 2
+    torch.testing.assert_close(graph.pusher()(dx), whole.pusher()(dx), rtol=1e-12, atol=1e-12)
+
+
+def test_what_cannot_be_differentiated_twice_is_found_out_before_any_work():
+    x = randn(1, 8, D_IN, dtype=torch.float32).requires_grad_()
+    heads = x[None].sin()
+    fused = torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+    graph = Graph(x, fused[0, :, -1], 1)
+    with pytest.raises(RuntimeError, match="not implemented"):
+        graph.pusher()
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_jacobian.memory import Footprint
 from tl_jacobian.unembedding import Unembedding
 
 
@@ -19,12 +20,14 @@ class Trace(NamedTuple):
         resid: input of the final norm at the explained positions; None without such a norm.
         y: input of the unembedding there, attached to x.
         logits: what the model made of y, detached.
+        between: the residual stream before each block, attached to x; in the model's order.
     """
 
     x: Float[Tensor, "batch pos d_model"]
     resid: Float[Tensor, "outputs d_model"] | None
     y: Float[Tensor, "outputs d_model"]
     logits: Float[Tensor, "outputs d_vocab"]
+    between: tuple[Float[Tensor, "batch pos d_model"], ...] = ()
 
 
 @runtime_checkable
@@ -63,13 +66,24 @@ class Host(Protocol):
     def unembedding(self) -> Unembedding: ...
 
     def forward(
-        self, tokens: Int[Tensor, "batch pos"], rows: Int[Tensor, " outputs"], positions: Int[Tensor, " outputs"]
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        rows: Int[Tensor, " outputs"],
+        positions: Int[Tensor, " outputs"],
+        recompute: bool = False,
     ) -> Trace:
-        """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded."""
+        """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded.
+
+        With ``recompute`` a block's activations are computed again in every backward pass, not kept.
+        """
         ...
 
-    def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:
-        """Numbers one direction occupies at the widest point of its way back."""
+    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int) -> Footprint:
+        """What linearizing so many prompts, right-padded to n_pos tokens, will take."""
+        ...
+
+    def available_memory(self) -> int:
+        """Bytes that are free on the model's devices."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from tl_jacobian.errors import UnsupportedModelError
+from tl_jacobian.host.footprint import Habits
 from tl_jacobian.host.transformer_lens_host import TransformerLensHost
 
 
@@ -44,3 +45,7 @@ class TransformerBridgeHost(TransformerLensHost):
 
     def _architecture(self) -> str | None:
         return self.cfg.architecture
+
+    def _habits(self) -> Habits:
+        compatible = any(getattr(m, "compatibility_mode", False) for m in self.model.blocks[0].modules())
+        return Habits(softmax_bytes=4, scrubs=compatible, copies_weights=False)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tl_jacobian.errors import UnsupportedModelError
+from tl_jacobian.host.footprint import Habits
 from tl_jacobian.host.transformer_lens_host import TransformerLensHost
 
 
@@ -40,3 +41,6 @@ class HookedTransformerHost(TransformerLensHost):
 
     def _architecture(self) -> str | None:
         return self.cfg.original_architecture
+
+    def _habits(self) -> Habits:
+        return Habits(softmax_bytes=0, scrubs=True, copies_weights=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,11 +11,15 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from tl_jacobian.errors import ContractError, PromptError, UnsupportedModelError
+from tl_jacobian.host.available import available
 from tl_jacobian.host.base import Trace
 from tl_jacobian.host.checks import check_dropout, check_weights
+from tl_jacobian.host.footprint import Habits, Sizes, footprint
 from tl_jacobian.host.original_norm import read_original_norm
+from tl_jacobian.host.recompute import recomputed
 from tl_jacobian.host.texts import token_texts
 from tl_jacobian.host.untouched import frozen, hooked
+from tl_jacobian.memory import Footprint
 from tl_jacobian.unembedding import Unembedding
 
 Cut = Literal["norm", "unembed", "never"]
@@ -83,7 +88,11 @@ class TransformerLensHost:
         return Unembedding(weight.detach(), None if bias is None else bias.detach(), self._soft_cap())
 
     def forward(
-        self, tokens: Int[Tensor, "batch pos"], rows: Int[Tensor, " outputs"], positions: Int[Tensor, " outputs"]
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        rows: Int[Tensor, " outputs"],
+        positions: Int[Tensor, " outputs"],
+        recompute: bool = False,
     ) -> Trace:
         parameters = self._parameters()
         check_dropout(self.model)
@@ -93,15 +102,20 @@ class TransformerLensHost:
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
         post = [(self.model.hook_embed, recorder.embed)]
-        with frozen(parameters), hooked(pre, post):
+        blocks = [(block, recorder.block) for block in self.model.blocks]
+        again = recomputed(self.model.blocks) if recompute else nullcontext()
+        with frozen(parameters), hooked(pre, post, blocks), again:
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
 
-    def floats_per_direction(self, n_prompts: int, n_pos: int) -> int:
-        cfg = self.cfg
-        d_mlp = getattr(cfg, "d_mlp", None) or 4 * cfg.d_model
-        # One block's backward: some MLP-wide and model-wide buffers, and the attention pattern.
-        return n_prompts * n_pos * (4 * d_mlp + 8 * cfg.d_model + 3 * cfg.n_heads * n_pos)
+    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int) -> Footprint:
+        # Hooks on the unembedding are shown every position, so every position has logits.
+        outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
+        sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, self.model.W_U.element_size())
+        return footprint(self.cfg, sizes, self._habits())
+
+    def available_memory(self) -> int:
+        return available({p.device for p in self._parameters()})
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -123,6 +137,9 @@ class TransformerLensHost:
         return list(nn.Module.parameters(self.model))
 
     def _architecture(self) -> str | None:
+        raise NotImplementedError
+
+    def _habits(self) -> Habits:
         raise NotImplementedError
 
     # -- helpers -------------------------------------------------------------------
@@ -154,10 +171,16 @@ class _Recorder:
         self.x: Tensor | None = None
         self.resid: Tensor | None = None
         self.y: Tensor | None = None
+        self.between: list[Tensor] = []
 
     def embed(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         self.x = output.detach().requires_grad_()
-        return self.x
+        return self.x.clone()  # a hook may change it in place, which a leaf forbids
+
+    def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
+        if (first := next(stream, None)) is not None:
+            self.between.append(first)
 
     def final_norm(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         chosen = self._choose(args[0])
@@ -179,7 +202,7 @@ class _Recorder:
             raise ContractError(f"the forward pass never reached {missing}; can't linearise this model")
         if self.cut == "never":
             logits = self._choose(logits)
-        return Trace(self.x, self.resid, self.y, logits[:, 0].detach())
+        return Trace(self.x, self.resid, self.y, logits[:, 0].detach(), tuple(self.between))
 
 
 def _has_hooks(module: nn.Module | None) -> bool:

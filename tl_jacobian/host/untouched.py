@@ -25,7 +25,11 @@ def frozen(parameters: Iterable[Tensor]) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(pre: Iterable[tuple[nn.Module, Hook]], post: Iterable[tuple[nn.Module, Hook]]) -> Iterator[None]:
+def hooked(
+    pre: Iterable[tuple[nn.Module, Hook]],
+    post: Iterable[tuple[nn.Module, Hook]],
+    pre_with_kwargs: Iterable[tuple[nn.Module, Hook]] = (),
+) -> Iterator[None]:
     """Plain PyTorch hooks, each removed by its own handle.
 
     TransformerLens's bookkeeping never sees them, so the caller's hooks (which run first)
@@ -34,6 +38,8 @@ def hooked(pre: Iterable[tuple[nn.Module, Hook]], post: Iterable[tuple[nn.Module
     with ExitStack() as stack:
         for module, hook in pre:
             stack.callback(module.register_forward_pre_hook(hook).remove)
+        for module, hook in pre_with_kwargs:
+            stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
         for module, hook in post:
             stack.callback(module.register_forward_hook(hook).remove)
         yield

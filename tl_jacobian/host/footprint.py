@@ -1,0 +1,117 @@
+"""How much memory a transformer's linearization takes, from the numbers of its config.
+
+Every constant is an upper bound on what benchmarks/memory_constants.py counts, allocation by
+allocation, on seven architectures in three precisions; ``tests/unit/test_footprint.py`` holds
+them to it. Numbers are a block's, per token unless they say otherwise:
+
+- a transformer block keeps some numbers of the residual stream's, the heads' and the MLP's
+  width, and for each head at least one attention pattern, a number for each pair of tokens;
+- one direction on its way back has three such matrices alive at once, and recording the
+  backward pass (for Jacobian-vector products) two more.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from tl_jacobian.memory import Footprint
+
+_STREAM, _HEADS, _GATED_MLP, _PLAIN_MLP = 5, 4, 3, 4  # what a block keeps, in widths
+_AGAIN = 4  # recording a block's backward pass, in what the block keeps
+_DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in widths
+_DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
+_ENDS = 6  # outside the blocks, in widths of the residual stream
+_LOGITS = 4  # logits, ours and the model's, their difference
+_MARGIN = 1.25  # allocators round up and keep some of what was freed (benchmarks/memory.py)
+
+
+class Habits(NamedTuple):
+    """What a host does that its config doesn't tell.
+
+    Attributes:
+        softmax_bytes: a number of an attention pattern inside the softmax; 0: as the model's.
+        scrubs: whether NaN are looked for in the pattern, which keeps it twice and a flag.
+        copies_weights: whether blocks keep rearranged copies of their weights.
+    """
+
+    softmax_bytes: int
+    scrubs: bool
+    copies_weights: bool
+
+
+class Sizes(NamedTuple):
+    """A forward pass: n_prompts of n_pos tokens, y wanted at n_outputs of them."""
+
+    n_prompts: int
+    n_pos: int
+    n_outputs: int
+    d_vocab: int
+    itemsize: int
+
+    @property
+    def tokens(self) -> int:
+        return self.n_prompts * self.n_pos
+
+    @property
+    def precise(self) -> int:
+        """Bytes of a number where half precision isn't enough."""
+        return max(self.itemsize, 4)
+
+
+def footprint(cfg: Any, sizes: Sizes, habits: Habits) -> Footprint:
+    """Bytes of a TransformerLens model's linearization."""
+    wide, patterns = _block_widths(cfg, sizes), sizes.n_prompts * cfg.n_heads * sizes.n_pos**2
+    softmax = max(habits.softmax_bytes or sizes.itemsize, sizes.itemsize)
+    capped = sizes.itemsize if (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0 else 0
+    block = wide + patterns * (_pattern(sizes.itemsize, habits) + capped) + sizes.n_pos**2
+    parts = dict(
+        ends=_ends(cfg, sizes),
+        stream=sizes.tokens * cfg.d_model * sizes.itemsize,
+        block=block + habits.copies_weights * _block_weights(cfg) * sizes.itemsize,
+        again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
+        direction=_direction(cfg, sizes) + patterns * _DIRECTION_PATTERNS * softmax,
+        head=_head(cfg, sizes, habits),
+    )
+    return Footprint(n_blocks=cfg.n_layers, **{name: int(_MARGIN * size) for name, size in parts.items()})
+
+
+def _block_widths(cfg: Any, sizes: Sizes) -> int:
+    heads, mlp = cfg.n_heads * cfg.d_head, _GATED_MLP if getattr(cfg, "gated_mlp", False) else _PLAIN_MLP
+    rounded = _HEADS * heads + mlp * _d_mlp(cfg)
+    return sizes.tokens * (_STREAM * cfg.d_model * sizes.precise + rounded * sizes.itemsize)
+
+
+def _pattern(itemsize: int, habits: Habits) -> int:
+    """What one number of an attention pattern keeps: the softmax's result, cast, scrubbed."""
+    softmax = habits.softmax_bytes or itemsize
+    cast = itemsize if softmax != itemsize else 0
+    return softmax + cast + (itemsize + 1) * habits.scrubs
+
+
+def _block_weights(cfg: Any) -> int:
+    gated = 3 * cfg.d_model * _d_mlp(cfg) if getattr(cfg, "gated_mlp", False) else 0
+    return 4 * cfg.d_model * cfg.n_heads * cfg.d_head + gated
+
+
+def _ends(cfg: Any, sizes: Sizes) -> int:
+    masks = 3 * sizes.n_prompts * sizes.n_pos**2 * sizes.itemsize
+    logits = _LOGITS * sizes.n_outputs * sizes.d_vocab
+    return masks + (_ENDS * sizes.tokens * cfg.d_model + logits) * sizes.precise
+
+
+def _direction(cfg: Any, sizes: Sizes) -> int:
+    spread = 2 * sizes.n_outputs * cfg.d_model  # the direction itself, for each output
+    back = sizes.tokens * (_DIRECTION_STREAM * cfg.d_model + _DIRECTION_MLP * _d_mlp(cfg))
+    return (spread + back) * sizes.precise
+
+
+def _head(cfg: Any, sizes: Sizes, habits: Habits) -> int:
+    """A copy of the unembedding; later Fisher's factor, a block of the vocabulary at a time (linalg/fisher.py)."""
+    copied = habits.copies_weights * cfg.d_model * sizes.d_vocab * sizes.itemsize
+    columns = min(sizes.d_vocab, 16_384)
+    return max(copied, (4 * columns * cfg.d_model + 3 * 32 * sizes.d_vocab) * sizes.precise)
+
+
+def _d_mlp(cfg: Any) -> int:
+    experts = getattr(cfg, "experts_per_token", None) or 1
+    return experts * (getattr(cfg, "d_mlp", None) or 4 * cfg.d_model)
