@@ -130,6 +130,7 @@ def deepen(traces: Sequence[Traces], push: Push) -> None:
     if behind:
         run(behind, push, keep=False)
     for t in traces:
+        assert t.ahead is not None  # run() has just seen to it
         t.take(t.ahead)
         t.n_steps += 1
 
