@@ -107,6 +107,13 @@ def test_the_metadata_add_up():
     assert told["n_probes"] == 8
 
 
+@pytest.mark.parametrize("n_products", [10, 11, 13, 14, 17, 20, 26, 31])
+def test_small_budgets_keep_enough_probes(n_products):
+    a = tj.fisher_scope(tj.linearize(shared("gpt2", "bridge"), PROMPT), method="estimate", n_products=n_products)
+    assert a.metadata["n_probes"] >= 8
+    assert a.metadata["n_products"] == n_products
+
+
 def test_a_model_without_second_derivatives_still_gets_an_estimate(monkeypatch):
     def no_pusher(self):
         raise RuntimeError("derivative for aten::_flash_attention_backward is not implemented")
@@ -115,7 +122,7 @@ def test_a_model_without_second_derivatives_still_gets_an_estimate(monkeypatch):
     lin = tj.linearize(shared("gpt2", "bridge"), PROMPT)
     exact = tj.fisher_scope(lin, method="exact").scores
     a = tj.fisher_scope(lin, method="estimate", n_products=20)
-    assert a.metadata["n_exact_directions"] == 10
+    assert a.metadata["n_exact_directions"] == 12
     assert ((a.scores - exact).abs() < 5 * a.stderr).all()
     monkeypatch.setattr(Graph, "pusher", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -164,7 +171,10 @@ def test_an_estimate_is_the_mean_and_its_error():
         ({"rank": 3}, "rank=3 is for method=\"low_rank\", not for method='auto'"),
         ({"method": "exact", "rtol": 0.1}, "n_products and rtol are for method=\"estimate\", not for method='exact'"),
         ({"n_products": 20, "rtol": 0.1}, "give the budget or the accuracy, not both"),
-        ({"n_products": 2}, "n_products=2, expected at least 3"),
+        ({"n_products": 9}, "n_products=9, expected an int, at least 10"),
+        ({"n_products": 20.5}, "n_products=20.5, expected an int"),
+        ({"rtol": "1%"}, "rtol='1%', expected a relative error"),
+        ({"generator": 0}, r"generator=0, expected a torch.Generator: torch.Generator\(\).manual_seed\(0\)"),
         ({"rtol": 0.0}, "rtol=0.0, expected a relative error between 0 and 1"),
         ({"rtol": float("nan")}, "rtol=nan, expected"),
         ({"method": "low_rank", "rank": 0}, "rank=0, expected 1 to d_model=32"),

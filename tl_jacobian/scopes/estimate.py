@@ -70,14 +70,15 @@ def _spend(traces: list[Traces], n_products: int, push: Push | None, seed: int) 
     """About half of a fixed budget for exact directions, the rest for probes."""
     if n_products >= traces[0].lin.d_model:
         return finish(traces)
-    block = min(_BLOCK, n_products // 5)
+    block = min(_BLOCK, n_products // 5, (n_products - _MORE_PROBES) // 3)
     if push is None:
-        begin(traces, min(_LEADING, n_products // 2), None)
+        begin(traces, min(_LEADING, n_products - _MORE_PROBES), None)
     elif block:
         begin(traces, block, push)
-        for _ in range((n_products // 2 - block) // (2 * block) - 1):
+        most = min(n_products // 2, n_products - _MORE_PROBES)
+        for _ in range((most - block) // (2 * block) - 1):
             deepen(traces, push)
-            run(traces)
+            run(traces, push)
         deepen(traces, push)
     for t in traces:
         t.draw(n_products - t.n_products - t.n_taken, seed)

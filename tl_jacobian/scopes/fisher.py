@@ -11,6 +11,7 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.linalg.fisher import FisherFactor
 from tl_jacobian.linalg.spectrum import eigenpairs
 from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.plain import is_id
 from tl_jacobian.scopes.apply import Explained, apply, attribution, members_of
 from tl_jacobian.scopes.estimate import Budget, Estimate, estimate
 
@@ -18,6 +19,8 @@ Method = Literal["auto", "exact", "low_rank", "estimate"]
 # An estimate takes some sixty products whatever d_model: below twice that, exact is no dearer.
 _CHEAP = 128
 _RTOL = 0.01
+# At least eight random probes: the spread of fewer says too little about their error.
+_LEAST = 10
 
 
 @overload
@@ -66,14 +69,16 @@ def fisher_scope(
             do: give ``linearize`` the ``final_norm`` for ``"low_rank"``.
         rank: for ``"low_rank"``; default 1, the direction u_1 of the paper's later version
             (scores there are ||u_1^T J_t||, here their square times lambda_1).
-        n_products: budget of an estimate in products with the Jacobian, at least 3.
-        rtol: or its accuracy: standard error over score, averaged over the tokens (default 0.01).
-            Falls back to exact where that takes no more products.
+        n_products: budget of an estimate in products with the Jacobian, at least 10.
+        rtol: or its accuracy: expected error over score, averaged over the tokens (default 0.01). An
+            estimate begins with 52 products, so a larger rtol saves nothing; where a smaller one
+            would take more products than exact does, the result is exact.
         generator: of the estimate's random signs (on the CPU); default one of its own, seeded with 0.
 
     Returns:
-        Scores in nats per squared unit of embedding norm (times two). ``metadata["method"]``,
-        ``["n_products"]`` and ``["relative_error"]`` say what was done.
+        Scores in nats per squared unit of embedding norm (times two), with ``stderr`` where they are
+        estimates (None where exact). ``metadata["method"]``, ``["n_products"]`` (vector-Jacobian and
+        Jacobian-vector) and ``["relative_error"]`` say what was done.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -82,6 +87,8 @@ def fisher_scope(
     ('estimate', True, True)
     """
     _check(method, rank, n_products, rtol)
+    if not isinstance(generator, (torch.Generator, type(None))):
+        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
     if method == "low_rank":
         return apply(lin, "fisher", lambda one: _low_rank(one, 1 if rank is None else rank), combine="sum")
     members = members_of(lin)
@@ -102,12 +109,12 @@ def _check(method: str, rank: int | None, n_products: int | None, rtol: float | 
         raise ArgumentError(f'n_products and rtol are for method="estimate", not for method={method!r}')
     if n_products is not None and rtol is not None:
         raise ArgumentError(f"n_products={n_products} and rtol={rtol}: give the budget or the accuracy, not both")
-    if n_products is not None and n_products < 3:
+    if n_products is not None and not (is_id(n_products) and n_products >= _LEAST):
         raise ArgumentError(
-            f"n_products={n_products}, expected at least 3: two random probes give no error to speak of"
+            f"n_products={n_products!r}, expected an int, at least {_LEAST}: fewer have no error to speak of"
         )
-    if rtol is not None and not 0 < rtol < 1:
-        raise ArgumentError(f"rtol={rtol}, expected a relative error between 0 and 1, such as 0.01")
+    if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < 1):
+        raise ArgumentError(f"rtol={rtol!r}, expected a relative error between 0 and 1, such as 0.01")
 
 
 _UNIT = "nats (twice the KL divergence) per squared unit of embedding norm"
