@@ -35,6 +35,7 @@ class Footprint:
         again: what recording a block's backward pass adds, for Jacobian-vector products.
         direction: one direction on its way back through a block, results included.
         head: the most that a scope works with at the unembedding.
+        holes: around a recomputed block's input: memory that was freed, and not given back by the allocator.
     """
 
     ends: int
@@ -44,10 +45,11 @@ class Footprint:
     again: int
     direction: int
     head: int
+    holes: int
 
     def kept(self, recompute: bool) -> int:
         """What stays from ``linearize`` until the linearization is gone."""
-        return self.ends + self.n_blocks * (self.stream if recompute else self.block)
+        return self.ends + self.n_blocks * (self.stream + self.holes if recompute else self.block)
 
     def peak(self, recompute: bool, directions: int = 1, push: bool = True) -> int:
         """The most at any time, with so many directions at once.

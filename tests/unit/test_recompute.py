@@ -148,6 +148,16 @@ def test_the_model_is_left_as_it_was(architecture, state, mode):
 
 
 @one_a_host
+def test_no_module_holds_on_to_a_graph(architecture, state):
+    """TransformerBridge's attention remembers its last pattern, and a graph would come with it."""
+    model = fresh(architecture, state)
+    lin = again(model)
+    lin.vjp(lin.y)
+    held = [v for b in model.blocks for m in b.modules() for v in m.__dict__.values() if isinstance(v, torch.Tensor)]
+    assert all(v.grad_fn is None for v in held)
+
+
+@one_a_host
 def test_after_an_exception_in_either_pass(architecture, state):
     model, fail = fresh(architecture, state), [True]
 

@@ -1,8 +1,8 @@
 """How much memory a transformer's linearization takes, from the numbers of its config.
 
-Every constant is an upper bound on what benchmarks/memory_constants.py counts, allocation by
-allocation, on seven architectures in three precisions; ``tests/unit/test_footprint.py`` holds
-them to it. Numbers are a block's, per token unless they say otherwise:
+Every constant is an upper bound on what was counted, allocation by allocation, on seven
+architectures in three precisions, and tests/unit/test_footprint.py holds them to it; what
+processes really take is measured by benchmarks/memory.py. For each block, and per token:
 
 - a transformer block keeps some numbers of the residual stream's, the heads' and the MLP's
   width, and for each head at least one attention pattern, a number for each pair of tokens;
@@ -22,7 +22,9 @@ _DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in wi
 _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
-_MARGIN = 1.25  # allocators round up and keep some of what was freed (benchmarks/memory.py)
+# What counting allocations can't tell; measured with the C library's allocator by benchmarks/memory.py.
+_HOLES = 7  # freed but not given back, around each recomputed block's input, in widths of the residual stream
+_MARGIN = 1.25
 
 
 class Habits(NamedTuple):
@@ -71,6 +73,7 @@ def footprint(cfg: Any, sizes: Sizes, habits: Habits) -> Footprint:
         again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
         direction=_direction(cfg, sizes) + patterns * _DIRECTION_PATTERNS * softmax,
         head=_head(cfg, sizes, habits),
+        holes=_HOLES * sizes.tokens * cfg.d_model * sizes.itemsize,
     )
     return Footprint(n_blocks=cfg.n_layers, **{name: int(_MARGIN * size) for name, size in parts.items()})
 

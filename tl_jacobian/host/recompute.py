@@ -127,7 +127,7 @@ def _forgetful(block: nn.Module) -> Iterator[None]:
     finally:
         for module, old in before:
             for name, value in list(module.__dict__.items()):
-                if isinstance(value, Tensor) and value.requires_grad and value is not old.get(name):
+                if isinstance(value, Tensor) and value.grad_fn is not None and value is not old.get(name):
                     module.__dict__[name] = old.get(name)
 
 
