@@ -22,7 +22,7 @@ from torch import Tensor
 from tl_jacobian.attribution import Attribution, Combine
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.map_rows import check_rows, cut_words, matrix, merged, split
-from tl_jacobian.plain import plain
+from tl_jacobian.plain import is_id, plain
 from tl_jacobian.tokens import Word
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class AttributionMap:
         return len(self.attributions)
 
     def __getitem__(self, index: int) -> Attribution:
+        if not is_id(index) or not -len(self) <= index < len(self):
+            raise IndexError(f"row {index!r} of a map of {len(self)} rows; which token each explains is in .positions")
         return self.attributions[index]
 
     def __iter__(self) -> Iterator[Attribution]:

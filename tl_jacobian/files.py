@@ -14,6 +14,8 @@ from typing import IO
 def atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
     """A file beside ``path`` that takes its place when everything is written, and else vanishes."""
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise FileNotFoundError(f"can't write {str(path)!r}: expected a file in a folder that exists")
     encoding = None if "b" in mode else "utf-8"
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

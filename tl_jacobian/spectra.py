@@ -149,7 +149,9 @@ def _facts(lin: Linearization, method: str, **more: Any) -> dict[str, Any]:
 
 def _check(lin: Linearization, k: int) -> None:
     if not isinstance(lin, Linearization):
-        raise ArgumentError(f"got a {type(lin).__name__}, expected one linearization: pass linearize(model, prompt), or batch[i] of a batch")
+        raise ArgumentError(
+            f"got a {type(lin).__name__}, expected one linearization: pass linearize(model, prompt), or batch[i]"
+        )
     members_of(lin)  # a fresh one
     if not is_id(k) or k < 1:
         raise ArgumentError(f"k={k!r}, expected a positive number of directions")

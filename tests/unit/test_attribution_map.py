@@ -175,3 +175,10 @@ def test_rows_of_different_texts_are_refused():
     other = Attribution(scores=torch.ones(1), tokens=(99,), str_tokens=("z",), position=0, scope="semantic", target="t")
     with pytest.raises(tj.ArgumentError, match="positions 0 and 1 are of different texts, expected one"):
         AttributionMap(attributions=(other, row(1)), next_texts=("a", None))
+
+
+@pytest.mark.parametrize("index", [4, -5, " is", slice(0, 2)], ids=repr)
+@pytest.mark.usefixtures("unchecked")
+def test_rows_that_are_not_there_say_how_many_are(index):
+    with pytest.raises(IndexError, match=r"of a map of 4 rows; which token each explains is in \.positions"):
+        whole()[index]

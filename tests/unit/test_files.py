@@ -79,3 +79,8 @@ def test_permissions_follow_the_umask(tmp_path, umask):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"), atomic(tmp_path / "nowhere" / "a"):
         pass
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a file in a folder that exists"), atomic(tmp_path):
+        pass

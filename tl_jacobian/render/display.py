@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.attribution_map import AttributionMap
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.render.figure import check_comparable
 from tl_jacobian.render.map_terminal import render_map_terminal
 from tl_jacobian.render.page import notebook_figures, notebook_html, notebook_map, write_page
@@ -92,8 +93,10 @@ def compare(attributions: Sequence[Attribution], *, skip_first: bool = False) ->
         skip_first: draw the first unit hatched and leave it out of the colour ranges.
 
     Raises:
-        ValueError: there is none, or their tokens differ.
+        ValueError: there is none, they aren't attributions, or their tokens differ.
     """
+    if not isinstance(attributions, Sequence) or not all(isinstance(a, Attribution) for a in attributions):
+        raise ArgumentError(f"compare() got {attributions!r}, expected a list of attributions of one prompt")
     return Comparison(attributions, skip_first=skip_first)
 
 

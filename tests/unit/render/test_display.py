@@ -99,3 +99,10 @@ def test_ipython_without_a_kernel_is_a_terminal(
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace()))
     paris.show()
     assert "Semantic Scope" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_comparing_what_is_no_list_of_attributions_is_refused(make: Make) -> None:
+    for wrong in (make(["a"], [1.0]), ["a"], [None]):
+        with pytest.raises(ValueError, match=r"compare\(\) got .*, expected a list of attributions of one prompt"):
+            render.compare(wrong)
