@@ -48,11 +48,17 @@ def from_json(data: Any) -> Attribution:
     return checked(data, FORMAT, _build)
 
 
+def _what(name: str) -> str:
+    return name.removeprefix("tl_jacobian.").replace("_", " ")
+
+
 def checked(data: Any, name: str, build: Callable[[dict[str, Any]], T]) -> T:
     """What ``build`` makes of a JSON object that says it is of format ``name``, in the version known here."""
-    what = name.removeprefix("tl_jacobian.").replace("_", " ")
+    what = _what(name)
     if not isinstance(data, dict) or data.get("format") != name:
-        raise AttributionFileError(f'not a saved {what}: expected a JSON object with "format": "{name}"')
+        found = str(data.get("format", "")) if isinstance(data, dict) else ""
+        hint = f"; this is a saved {_what(found)}, which its own class loads" if found.startswith("tl_jacobian.") else ""
+        raise AttributionFileError(f'not a saved {what}: expected a JSON object with "format": "{name}"{hint}')
     if data.get("version") != VERSION:
         raise AttributionFileError(
             f"version {data.get('version')!r} of the {what} format is unknown, expected {VERSION}; upgrade tl-jacobian"

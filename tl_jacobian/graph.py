@@ -83,7 +83,7 @@ class Graph:
         if self.results is not None and size > self.results:
             raise MemoryBudgetError(
                 f"{what} would take {text_of(size)}, but the budget of linearize() leaves {text_of(self.results)} for "
-                f"results; {remedy}, or give it a larger max_memory="
+                f"results; {remedy}, or raise its max_memory= by {text_of(2 * (size - self.results))}"
             )
 
     def _check_products(self, k: int) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from tl_jacobian.attribution import Prediction
 from tl_jacobian.errors import ContractError, DirectionError, PromptError
 from tl_jacobian.graph import Graph
+from tl_jacobian.plain import is_id
 from tl_jacobian.progress import progress
 from tl_jacobian.tokens import Word
 from tl_jacobian.unembedding import Unembedding
@@ -125,7 +126,7 @@ class Linearization:
             raise DirectionError(f"dx is {got}, expected a tensor of shape {wanted} or (k, {wanted[0]}, {wanted[1]})")
         if not dx.is_floating_point() or not dx.isfinite().all():
             raise DirectionError(
-                f"dx (dtype {dx.dtype}) isn't finite floating point; look for NaN and infinities in it"
+                f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN and infinities in it"
             )
         many = dx if dx.ndim == 3 else dx[None]
         spread = many.new_zeros(len(many), *x.shape)
@@ -190,8 +191,9 @@ class Linearization:
 
     def _check_positions(self, positions: Sequence[int]) -> list[int]:
         n = len(self.tokens)
-        if not isinstance(positions, Sequence) or isinstance(positions, str):
-            raise PromptError(f"positions={positions!r}, expected a list of integers")
+        is_list = isinstance(positions, Sequence) and not isinstance(positions, str)
+        if not is_list or not len(positions) or not all(is_id(p) for p in positions):
+            raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
         for p in positions:
             if not -n <= p < n:
                 raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")

@@ -41,7 +41,7 @@ def linearize(
     model: Any,
     prompt: str | list[int] | Int[Tensor, " pos"],
     *,
-    position: Sequence[int],
+    position: Sequence[int] | Int[Tensor, " targets"],
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
@@ -51,7 +51,7 @@ def linearize(
     model: Any,
     prompt: list[str] | list[list[int]] | list[Tensor],
     *,
-    position: int | Sequence[int] = -1,
+    position: int | Sequence[int] | Int[Tensor, " targets"] = -1,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
@@ -60,7 +60,7 @@ def linearize(
     model: Any,
     prompt: Any,
     *,
-    position: int | Sequence[int] = -1,
+    position: int | Sequence[int] | Int[Tensor, " targets"] = -1,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
@@ -109,6 +109,7 @@ def linearize(
     budget = None if max_memory is None else n_bytes(max_memory)
     host = resolve(model)
     several = is_batch(prompt)
+    position = position.tolist() if hasattr(position, "tolist") else position  # of torch or numpy
     prompts = list(prompt) if several else [prompt]
     positions = _positions(position, len(prompts), several)
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]

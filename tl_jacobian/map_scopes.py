@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal, get_args
@@ -34,6 +35,7 @@ def scope_along(
     found = _NAMED.get(scope) if isinstance(scope, str) else scope
     if not callable(found):
         raise ArgumentError(f"scope={scope!r}, expected one of {', '.join(map(repr, _NAMED))}, or a function")
+    _check_options(found, options)
     if found is semantic_scope:
         follows = dict(enumerate(tokens[1:])) if rule_of(scope, target) == "next" else {}
         return partial(_semantic, follows=follows, **options)
@@ -41,6 +43,16 @@ def scope_along(
         raise ArgumentError(f"target={target!r} is for Semantic Scope, not for {scope!r}")
     run = partial(found, **options)
     return run if _takes_batches(found, options) else partial(_one_by_one, run)
+
+
+def _check_options(scope: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """What a scope of this library doesn't take is said before any work is done."""
+    known = [name for name, p in inspect.signature(scope).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    unknown = [name for name in options if name not in known]
+    if scope in _BATCHED and unknown:
+        raise ArgumentError(
+            f"{scope.__name__} takes no {unknown[0]}=; its options in a map are {', '.join(map(repr, known)) or 'none'}"
+        )
 
 
 def rule_of(scope: Any, target: TargetRule | None) -> str | None:

@@ -34,6 +34,7 @@ def attribution_map(
     target: TargetRule | None = None,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
     **options: Any,
 ) -> AttributionMap:
     """Which tokens drove each prediction along a text: a lower-triangular target x source matrix.
@@ -52,7 +53,7 @@ def attribution_map(
         target: of Semantic Scope. ``"next"`` (default) is the token that really follows in the text,
             likely or not, and at the last token, which nothing follows, the most probable one;
             ``"predicted"`` is the most probable one everywhere.
-        prepend_bos, final_norm: as for :func:`linearize`.
+        prepend_bos, final_norm, max_memory: as for :func:`linearize`.
         options: handed to the scope: ``minus``, ``confidence``, ``method``, ``rank``, ...
 
     Raises:
@@ -72,7 +73,8 @@ def attribution_map(
     at = _checked(host, tokens, range(len(tokens)) if positions is None else positions)
     run = scope_along(scope, target, tokens, options)
     facts = {"target_rule": rule_of(scope, target), "text_tokens": len(tokens)}
-    return _map(host, tokens, run(linearize(model, tokens, position=at, final_norm=final_norm)), facts)
+    lins = linearize(model, tokens, position=at, final_norm=final_norm, max_memory=max_memory)
+    return _map(host, tokens, run(lins), facts)
 
 
 def attribute_generation(
@@ -86,6 +88,7 @@ def attribute_generation(
     target: TargetRule | None = None,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
     **options: Any,
 ) -> AttributionMap:
     """Let a model continue a prompt, and map what drove each token that it wrote.
@@ -99,7 +102,7 @@ def attribute_generation(
             token is a target like any other.
         temperature: 0 takes the most probable token each time; above, tokens are drawn.
         generator: source of the draws, needed for them; the global one is never touched.
-        model, prompt, scope, target, prepend_bos, final_norm, options: as for :func:`attribution_map`.
+        model, prompt, scope, target, prepend_bos, final_norm, max_memory, options: as for :func:`attribution_map`.
 
     Raises:
         ArgumentError, PromptError: also where ``n_tokens`` isn't positive or doesn't fit into the
@@ -123,7 +126,8 @@ def attribute_generation(
         "temperature": float(temperature),
         "ended": host.is_eos(tokens[-1]),
     }
-    return _map(host, tokens, run(linearize(model, tokens, position=at, final_norm=final_norm)), facts)
+    lins = linearize(model, tokens, position=at, final_norm=final_norm, max_memory=max_memory)
+    return _map(host, tokens, run(lins), facts)
 
 
 def _checked(host: Host, tokens: list[int], positions: Any) -> list[int]:

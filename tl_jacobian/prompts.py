@@ -69,13 +69,15 @@ def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
 def _ids(prompt: Any) -> list[int]:
     if isinstance(prompt, Tensor):
         if prompt.ndim != 1 or prompt.dtype not in INTEGERS:
+            hint = "; that is a batch of one: pass tokens[0]" if prompt.ndim == 2 and len(prompt) == 1 else ""
             raise PromptError(
-                f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,)"
+                f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,){hint}"
             )
         return prompt.tolist()
     is_sequence = isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray))
     if not is_sequence or not all(is_id(item) for item in prompt):
-        raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor")
+        hint = "; pass one prompt at a time here" if is_sequence and all(isinstance(p, str) for p in prompt) else ""
+        raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor{hint}")
     return [int(item) for item in prompt]
 
 

@@ -265,6 +265,21 @@ def test_positions_that_explain_nothing_are_refused():
         tj.linearize(shared("gpt2", "bridge"), TEXT, position=[])
 
 
+def test_positions_may_be_a_tensor():
+    model = shared("gpt2", "bridge")
+    batch = tj.linearize(model, TEXT, position=torch.tensor([1, 3]))
+    assert [lin.position for lin in batch] == [1, 3]
+    assert tj.linearize(model, TEXT, position=torch.tensor(2)).position == 2
+
+
+@pytest.mark.parametrize("positions", [[], 3, [1.5], "ab"])
+@pytest.mark.usefixtures("unchecked")
+def test_positions_of_jacobians_are_checked(positions):
+    lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
+    with pytest.raises(tj.PromptError, match="expected a list of at least one integer"):
+        lin.jacobian(positions)
+
+
 @hosts
 def test_jvp_is_the_first_order_change(state, generator):
     lin = tj.linearize(shared("llama", state), TEXT)

@@ -159,6 +159,19 @@ def test_targets_are_grouped_by_the_word_that_they_predict():
         (lambda: tj.attribution_map(one, PROMPT, positions=[99]), tj.PromptError, r"position=99 is outside"),
         (lambda: tj.attribution_map(one, PROMPT, positions=["a"]), tj.PromptError, r"position='a' is a str"),
         (lambda: tj.attribution_map(one, ["a", "b"]), tj.PromptError, r"can't read \['a', 'b'\] as a prompt"),
+        (lambda: tj.attribution_map(one, ["a", "b"]), tj.PromptError, r"pass one prompt at a time here"),
+        (lambda: tj.attribution_map(one, torch.ones(1, 4).long()), tj.PromptError, r"a batch of one: pass tokens\[0\]"),
+        (
+            lambda: tj.attribution_map(one, PROMPT, method="exact"),
+            tj.ArgumentError,
+            r"semantic_scope takes no method=; its options in a map are 'minus'",
+        ),
+        (
+            lambda: tj.attribution_map(one, PROMPT, "temperature", minus=3),
+            tj.ArgumentError,
+            r"temperature_scope takes no minus=; .* 'confidence'",
+        ),
+        (lambda: tj.attribution_map(one, PROMPT, max_memory="1KiB"), tj.MemoryBudgetError, r"more than max_memory"),
         (lambda: tj.attribution_map(one, ""), tj.PromptError, r"is empty"),
         (
             lambda: tj.attribution_map(one, PROMPT, target=" Paris"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import torch
 
@@ -74,6 +74,7 @@ def fisher_scope(
             estimate begins with 52 products, so a larger rtol saves nothing; where a smaller one
             would take more products than exact does, the result is exact.
         generator: of the estimate's random signs (on the CPU); default one of its own, seeded with 0.
+            ``metadata["seed"]`` was drawn from it; the same generator in the same state gives the same scores.
 
     Returns:
         Scores in nats per squared unit of embedding norm (times two), with ``stderr`` where they are
@@ -87,8 +88,7 @@ def fisher_scope(
     ('estimate', True, True)
     """
     _check(method, rank, n_products, rtol)
-    if not isinstance(generator, (torch.Generator, type(None))):
-        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+    _check_generator(generator, method)
     if method == "low_rank":
         return apply(lin, "fisher", lambda one: _low_rank(one, 1 if rank is None else rank), combine="sum")
     members = members_of(lin)
@@ -115,6 +115,13 @@ def _check(method: str, rank: int | None, n_products: int | None, rtol: float | 
         )
     if rtol is not None and not (isinstance(rtol, (int, float)) and 0 < rtol < 1):
         raise ArgumentError(f"rtol={rtol!r}, expected a relative error between 0 and 1, such as 0.01")
+
+
+def _check_generator(generator: Any, method: str) -> None:
+    if not isinstance(generator, (torch.Generator, type(None))):
+        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+    if generator is not None and method not in ("auto", "estimate"):
+        raise ArgumentError(f"a generator is given, but method={method!r} draws nothing; leave it out")
 
 
 _UNIT = "nats (twice the KL divergence) per squared unit of embedding norm"
