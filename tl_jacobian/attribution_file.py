@@ -57,7 +57,9 @@ def checked(data: Any, name: str, build: Callable[[dict[str, Any]], T]) -> T:
     what = _what(name)
     if not isinstance(data, dict) or data.get("format") != name:
         found = str(data.get("format", "")) if isinstance(data, dict) else ""
-        hint = f"; this is a saved {_what(found)}, which its own class loads" if found.startswith("tl_jacobian.") else ""
+        hint = (
+            f"; this is a saved {_what(found)}, which its own class loads" if found.startswith("tl_jacobian.") else ""
+        )
         raise AttributionFileError(f'not a saved {what}: expected a JSON object with "format": "{name}"{hint}')
     if data.get("version") != VERSION:
         raise AttributionFileError(

@@ -9,20 +9,18 @@ import torch
 from torch import Tensor
 
 from tl_jacobian.errors import ContractError
-from tl_jacobian.host.base import Trace
+from tl_jacobian.host.base import Trace, Watch
 from tl_jacobian.unembedding import Unembedding
 
 
-def check_contract(trace: Trace, head: Unembedding) -> None:
-    """Raise ContractError unless everything is finite and ``head`` turns y into the model's logits."""
+def check_contract(trace: Trace, watch: Watch, head: Unembedding) -> None:
+    """Raise ContractError unless y depends on x, everything is finite and ``head`` gives the model's logits."""
     if not trace.y.requires_grad:
-        raise ContractError(
-            "the final hidden state doesn't depend on the token embeddings: a hook (or the model) detaches the "
-            "residual stream; remove it, see model.list_hooks()"
-        )
-    _check_finite("final hidden state", trace.y)
+        raise ContractError(_independent(watch))
+    _check_finite(watch.output or "final hidden state", trace.y)
     _check_finite("logits", trace.logits)
-    y, theirs = trace.y.detach(), trace.logits.to(trace.y.device)
+    y = trace.final.to(head.weight.device)
+    theirs = trace.logits.to(y.device)
     error = (head.logits(y) - theirs).abs()
     row, token = divmod(int(error.argmax()), head.d_vocab)
     allowed = _rounding(y[row], head.weight[:, token], theirs[row, token])
@@ -32,6 +30,18 @@ def check_contract(trace: Trace, head: Unembedding) -> None:
             f"{allowed:.3g}, at token id {token}); the model scales or rewrites its logits in a way "
             "tl_jacobian doesn't know, or a hook does: remove hooks on the unembedding, or report the architecture"
         )
+
+
+def _independent(watch: Watch) -> str:
+    if watch.source == "hook_embed" and watch.output is None:
+        return (
+            "the final hidden state doesn't depend on the token embeddings: a hook (or the model) detaches the "
+            "residual stream; remove it, see model.list_hooks()"
+        )
+    return (
+        f"{watch.output or 'the final hidden state'} doesn't depend on {watch.source}: the output must come after the "
+        "input, and no hook may detach the residual stream between them (see model.list_hooks())"
+    )
 
 
 def _check_finite(name: str, tensor: Tensor) -> None:

@@ -26,6 +26,10 @@ class ArgumentError(JacobianScopeError, ValueError):
     """An option has a value it can't take."""
 
 
+class HookPointError(JacobianScopeError, ValueError):
+    """A hook point doesn't exist, or can't be used where it is asked for."""
+
+
 class MemoryBudgetError(JacobianScopeError, MemoryError):
     """The request is predicted to take more memory than it may."""
 

@@ -24,7 +24,7 @@ class NormAffine(NamedTuple):
     bias: Float[Tensor, " d_model"]
 
 
-def affine_of(norm: FinalNorm, d_model: int) -> NormAffine:
+def affine_of(norm: FinalNorm, d_model: int, like: Tensor | None = None) -> NormAffine:
     """The effective gain and bias of a norm module, or of its weight (and bias).
 
     A module is *measured*, not read: it is applied to h and -h for an h that every norm
@@ -34,11 +34,12 @@ def affine_of(norm: FinalNorm, d_model: int) -> NormAffine:
     Args:
         norm: module, weight, or ``(weight, bias)``. A weight is taken as the gain itself.
         d_model: the width it must have.
+        like: a tensor of the device and precision to measure in; default the module's own.
 
     >>> affine_of(nn.LayerNorm(4), 4).gain
     tensor([1., 1., 1., 1.])
     """
-    affine = _measure(norm, d_model) if isinstance(norm, nn.Module) else _unpack(norm)
+    affine = _measure(norm, d_model, like) if isinstance(norm, nn.Module) else _unpack(norm)
     if affine.gain.shape != (d_model,) or affine.bias.shape != (d_model,):
         raise UnsupportedModelError(
             f"final_norm has gain of shape {tuple(affine.gain.shape)} and bias of shape "
@@ -53,9 +54,8 @@ def _unpack(norm: Tensor | tuple[Tensor, Tensor | None]) -> NormAffine:
     return NormAffine(weight.detach(), torch.zeros_like(weight) if bias is None else bias.detach())
 
 
-def _measure(norm: nn.Module, d_model: int) -> NormAffine:
-    like = next(norm.parameters(), torch.zeros(()))
-    h = _probe(d_model).to(like)
+def _measure(norm: nn.Module, d_model: int, like: Tensor | None) -> NormAffine:
+    h = _probe(d_model).to(next(norm.parameters(), torch.zeros(())) if like is None else like)
     scale = 1e3  # far above any eps inside the norm's square root
     with torch.no_grad():
         try:

@@ -5,7 +5,7 @@ Torch only: x and y may come from a transformer or from two lines in a test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -67,16 +67,37 @@ class Graph:
     def stream(self, v: Float[Tensor, "k outputs d_out"]) -> Iterator[Float[Tensor, "chunk batch pos d_in"]]:
         """The products of :meth:`pull`, a memory-bounded chunk of directions at a time."""
         for part in v.to(self.y.device, self.y.dtype).split(self.chunk):
-            yield self._products(part)
+            (grad,) = self._products_to(part, [self.x])
+            assert grad is not None, "linearize() has checked that y depends on x"
+            yield grad
 
-    def _products(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
+    def stream_to(
+        self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor | None, ...]]:
+        """v^T dy/da for recorded tensors a between x and y, a chunk of directions at a time.
+
+        Each is ``(chunk, *a.shape)``, or None where y doesn't depend on it.
+        """
+        more = sum(place.numel() * place.element_size() for place in places)
+        chunk = max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction + more)))
+        for part in v.to(self.y.device, self.y.dtype).split(chunk):
+            yield self._products_to(part, [self.x, *places])[1:]
+
+    def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        attached = [place for place in places if place.requires_grad]
         one = len(v) == 1  # vmap costs a little, and one direction doesn't need it
         with recording():
             v = v.clone() if v.is_inference() else v
-            (grad,) = torch.autograd.grad(
-                self.y, self.x, v[0] if one else v, retain_graph=True, is_grads_batched=not one
+            found = torch.autograd.grad(
+                self.y,
+                attached,
+                v[0] if one else v,
+                retain_graph=True,
+                is_grads_batched=not one,
+                allow_unused=True,
             )
-        return grad[None] if one else grad
+        grads = iter(found if not one else [None if g is None else g[None] for g in found])
+        return tuple(next(grads) if place.requires_grad else None for place in places)
 
     def check_results(self, size: int, what: str, remedy: str) -> None:
         """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""

@@ -6,7 +6,7 @@ unembedding between them, and vector-Jacobian products back to the token embeddi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, overload
@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_jacobian.anatomy import Anatomy
 from tl_jacobian.attribution import Prediction
-from tl_jacobian.errors import ContractError, DirectionError, PromptError
+from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
 from tl_jacobian.graph import Graph
 from tl_jacobian.plain import is_id
 from tl_jacobian.progress import progress
+from tl_jacobian.taps import Taps
 from tl_jacobian.tokens import Word
 from tl_jacobian.unembedding import Unembedding
 
@@ -36,8 +38,13 @@ class Linearization:
         str_tokens: their texts; ``words`` groups them.
         position: the token whose next-token prediction is explained; the last of ``tokens``.
         probs, predictions: the predicted distribution, and its ten most probable tokens.
-        unembedding: the map from y to the logits.
+        head: the model's unembedding.
         bare_norm: whether ||y|| is the same for every input (the final norm was folded away).
+        input_hook: hook point whose activation is x.
+        output_hook: hook point whose activation is y; None: the unembedding's input.
+        resid: the final norm's input at ``position``, None without such a norm.
+        taps: other activations on the way, by hook point: ``linearize(..., record=)``.
+        anatomy: weights and norms between those activations; None on a toy.
         encode: text -> token ids, for targets given as strings.
         decode: token ids -> text.
         facts: host, model, processing state and versions, for an attribution's metadata.
@@ -49,14 +56,38 @@ class Linearization:
     tokens: Int[Tensor, " pos"]
     str_tokens: tuple[str, ...]
     words: tuple[Word, ...]
-    unembedding: Unembedding
+    head: Unembedding
     graph: Graph = field(repr=False)
     row: int = 0
     bare_norm: bool = False
+    input_hook: str = "hook_embed"
+    output_hook: str | None = None
+    resid: Float[Tensor, " d_model"] | None = field(default=None, repr=False)
+    taps: Taps = field(default_factory=lambda: Taps({}), repr=False)
+    anatomy: Anatomy | None = field(default=None, repr=False)
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     weights_version: int = 0
+
+    @property
+    def unembedding(self) -> Unembedding:
+        """The map from y to the logits.
+
+        Raises:
+            ArgumentError: y isn't what the unembedding consumes.
+        """
+        if self.output_hook is not None:
+            raise ArgumentError(
+                f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
+                "speak of: use direction_scope(lin, v), or linearize without output_hook="
+            )
+        return self.head
+
+    @property
+    def per(self) -> str:
+        """What scores are measured against: a unit of this."""
+        return "embedding norm" if self.input_hook == "hook_embed" else f"activation norm at {self.input_hook}"
 
     @property
     def position(self) -> int:
@@ -107,6 +138,38 @@ class Linearization:
         grads = self.graph.pull(self._spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
         return grads if v.ndim == 2 else grads[0]
 
+    def vjp_at(self, v: Float[Tensor, " d_model"], names: Sequence[str]) -> dict[str, Float[Tensor, "*activation"]]:
+        """v^T dy/da for recorded activations a: their gradients, all from one backward pass.
+
+        Args:
+            v: ``(d_model,)``.
+            names: hook points that were recorded.
+
+        Returns:
+            For each hook point a tensor of its activation's shape, ``(pos, ...)``.
+
+        Raises:
+            DirectionError: see :meth:`vjp`.
+            HookPointError: a hook point wasn't recorded, or y doesn't depend on it.
+        """
+        self.check_direction(v)
+        (grads,) = self.stream_at(v[None], names)
+        return {name: grad[0] for name, grad in grads.items()}
+
+    def stream_at(
+        self, v: Float[Tensor, "k d_model"], names: Sequence[str]
+    ) -> Iterator[dict[str, Float[Tensor, "chunk *activation"]]]:
+        """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time."""
+        places = [self.taps.tensor(name) for name in names]
+        for grads in self.graph.stream_to(self._spread(v), places):
+            for name, grad in zip(names, grads, strict=True):
+                if grad is None:
+                    raise HookPointError(
+                        f"what is explained doesn't depend on {name}: it comes after {self.output_hook or 'y'}, before "
+                        f"{self.input_hook}, or feeds nothing"
+                    )
+            yield {n: self.taps.cut(n, g) for n, g in zip(names, grads, strict=True) if g is not None}
+
     def jvp(self, dx: Float[Tensor, "*k pos d_in"]) -> Float[Tensor, "*k d_model"]:
         """Sum over tokens of J_t dx_t: the first-order change of y when the embeddings change by dx.
 
@@ -126,7 +189,7 @@ class Linearization:
             raise DirectionError(f"dx is {got}, expected a tensor of shape {wanted} or (k, {wanted[0]}, {wanted[1]})")
         if not dx.is_floating_point() or not dx.isfinite().all():
             raise DirectionError(
-                f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN and infinities in it"
+                f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN in it"
             )
         many = dx if dx.ndim == 3 else dx[None]
         spread = many.new_zeros(len(many), *x.shape)
@@ -163,7 +226,7 @@ class Linearization:
 
     def check_fresh(self) -> None:
         """Raise ContractError if the unembedding has changed since the forward pass."""
-        if self.unembedding.version != self.weights_version:
+        if self.head.version != self.weights_version:
             raise ContractError(
                 "the model's unembedding was changed in place after linearize(), so y and logits are those of another "
                 "model; call linearize() again"

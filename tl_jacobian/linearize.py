@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, overload
 
@@ -14,13 +14,15 @@ from tl_jacobian.contract import check_contract
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 from tl_jacobian.final_norm import FinalNorm, NormAffine, affine_of, is_bare
 from tl_jacobian.graph import Graph
-from tl_jacobian.host.base import Host
+from tl_jacobian.host.base import Host, Trace, Watch
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearization import Linearization, LinearizationBatch
 from tl_jacobian.memory import plan
 from tl_jacobian.modes import recording
-from tl_jacobian.prompts import Read, is_batch, read_prompt
+from tl_jacobian.prompts import Read, as_list, is_batch, read_prompt
+from tl_jacobian.record import Record, check_reached, wanted
 from tl_jacobian.sizes import n_bytes
+from tl_jacobian.taps import Taps
 from tl_jacobian.tokens import group_words
 from tl_jacobian.unembedding import Unembedding
 from tl_jacobian.versions import versions
@@ -35,6 +37,10 @@ def linearize(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    record: Record = None,
+    input_hook: str = "hook_embed",
+    output_hook: str | None = None,
+    input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> Linearization: ...
 @overload
 def linearize(
@@ -45,6 +51,10 @@ def linearize(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    record: Record = None,
+    input_hook: str = "hook_embed",
+    output_hook: str | None = None,
+    input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
 @overload
 def linearize(
@@ -55,6 +65,10 @@ def linearize(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    record: Record = None,
+    input_hook: str = "hook_embed",
+    output_hook: str | None = None,
+    input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
 def linearize(
     model: Any,
@@ -64,6 +78,10 @@ def linearize(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    record: Record = None,
+    input_hook: str = "hook_embed",
+    output_hook: str | None = None,
+    input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> Linearization | LinearizationBatch:
     """Run a model once and record how its final hidden state depends on its token embeddings.
 
@@ -87,6 +105,14 @@ def linearize(
             pass will take is predicted; where keeping all activations would take more, the backward
             passes compute each block again, under the hooks that it has now. Your hooks run
             again then, and one that gives other values is refused.
+        record: activations to keep on the way, for the drill-down: ``"resid"`` (the residual stream),
+            ``"components"`` (attention and MLP outputs), ``"heads"`` (hook_z), ``"sources"`` (values and
+            attention patterns), hook points by name, a list of these, or True for all four.
+        input_hook: whose activation is x, the input side; default the token embeddings.
+        output_hook: whose activation (at ``position``) is y, the output to explain, such as
+            ``"blocks.5.hook_resid_post"`` for a sparse autoencoder's feature or a probe; default what
+            the unembedding consumes. There are no logits elsewhere: use :func:`direction_scope`.
+        input_value: takes the place of the activation at ``input_hook``; ``(batch, pos, d_in)``.
 
     Returns:
         A :class:`Linearization`, or a :class:`LinearizationBatch` for a list of prompts.
@@ -96,7 +122,9 @@ def linearize(
         PromptError: empty or too long prompt, ids or position out of range.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
             unembedding, or a ``final_norm`` that doesn't fit.
-        ContractError: unembedding y doesn't give the model's logits, or activations aren't finite.
+        HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.
+        ContractError: y doesn't depend on x (the output comes before the input), unembedding y doesn't
+            give the model's logits, or activations aren't finite.
 
     >>> import tl_jacobian as tj
     >>> model = tj.load_demo_model()
@@ -109,12 +137,14 @@ def linearize(
     budget = None if max_memory is None else n_bytes(max_memory)
     host = resolve(model)
     several = is_batch(prompt)
-    position = position.tolist() if hasattr(position, "tolist") else position  # of torch or numpy
+    position = as_list(position)
     prompts = list(prompt) if several else [prompt]
     positions = _positions(position, len(prompts), several)
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
+    watch, by_name = _watch(host, record, input_hook, output_hook, input_value, final_norm)
     with recording():
-        members = _linearize(host, read, _affine(host, final_norm), budget)
+        members = _linearize(host, read, watch, _affine(host, final_norm), budget)
+    check_reached(by_name, members[0].taps)
     return LinearizationBatch(members) if several or isinstance(position, Sequence) else members[0]
 
 
@@ -131,57 +161,76 @@ def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:
     return [[at] for at in position]
 
 
+def _watch(
+    host: Host, record: Record, source: str, output: str | None, value: Tensor | None, final_norm: Any
+) -> tuple[Watch, set[str]]:
+    """What the forward pass records, and what of it was asked for by name."""
+    if output is not None and final_norm is not None:
+        raise ArgumentError(f"final_norm is for y at the unembedding, not for output_hook={output!r}; leave it out")
+    if not record:
+        return Watch(source, output, (), value), set()
+    taps, by_name = wanted(record, host.hook_points())
+    return Watch(source, output, tuple(taps), value), by_name
+
+
 def _linearize(
-    host: Host, prompts: Sequence[Read], affine: NormAffine | None, budget: int | None
+    host: Host, prompts: Sequence[Read], watch: Watch, affine: NormAffine | None, budget: int | None
 ) -> tuple[Linearization, ...]:
     """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
     padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p.tokens) for p in prompts], batch_first=True)
     places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
     head = host.unembedding()
-    footprint = partial(host.footprint, len(prompts), n_outputs=len(places))
+    footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
     n_pos = padded.shape[1]
     use = plan(footprint, len(prompts), n_pos, budget, host.available_memory())
-    trace = host.forward(padded, *torch.tensor(places).T, recompute=use.recompute)
-    # A model spread over several devices may keep its unembedding on another one than its last block.
-    trace = trace._replace(y=trace.y.to(head.weight.device))
-    check_contract(trace, head)
-    bare = trace.resid is not None and is_bare(trace.resid, trace.y)
-    y, head, bare = _unfold(trace.y, head, affine, bare)
+    trace = host.forward(padded, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
+    check_contract(trace, watch, head)
+    if watch.output is None:  # a model over several devices may keep its unembedding elsewhere than its last block
+        bare = trace.resid is not None and is_bare(trace.resid, trace.y)
+        y, head, bare = _unfold(trace.y.to(head.weight.device), head, affine, bare)
+    else:
+        y, bare = trace.y, False
     direction = footprint(n_pos).direction
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
-    facts = _facts(host, bare, affine is not None, use.recompute)
+    make = partial(
+        Linearization,
+        head=head,
+        graph=graph,
+        bare_norm=bare,
+        input_hook=watch.source,
+        output_hook=watch.output,
+        anatomy=host.anatomy(affine),
+        encode=host.encode,
+        decode=lambda token: host.token_texts([token])[0],
+        facts=_facts(host, bare, affine is not None, use.recompute),
+        weights_version=head.version,
+    )
     texts = [host.token_texts(p.tokens) for p in prompts]
     return tuple(
-        _member(host, prompts[row].tokens[: at + 1], texts[row][: at + 1], i, graph, trace.logits[i], head, bare, facts)
+        _member(host, make, prompts[row].tokens[: at + 1], texts[row][: at + 1], i, graph, trace)
         for i, (row, at) in enumerate(places)
     )
 
 
 def _member(
     host: Host,
+    make: Callable[..., Linearization],
     prompt: list[int],
     texts: tuple[str, ...],
     row: int,
     graph: Graph,
-    logits: Float[Tensor, " d_vocab"],
-    head: Unembedding,
-    bare: bool,
-    facts: Mapping[str, Any],
+    trace: Trace,
 ) -> Linearization:
-    return Linearization(
+    """What belongs to one explained position of the forward pass."""
+    return make(
         y=_precise(graph.y[row].detach()),
-        logits=_precise(logits),
+        logits=_precise(trace.logits[row]),
         tokens=torch.tensor(prompt),
         str_tokens=texts,
         words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
-        unembedding=head,
-        graph=graph,
         row=row,
-        bare_norm=bare,
-        encode=host.encode,
-        decode=lambda token: host.token_texts([token])[0],
-        facts=facts,
-        weights_version=head.version,
+        resid=None if trace.resid is None else trace.resid[row],
+        taps=Taps(trace.taps, graph.rows[row], len(prompt)),
     )
 
 

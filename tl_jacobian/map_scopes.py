@@ -47,7 +47,7 @@ def scope_along(
 
 def _check_options(scope: Callable[..., Any], options: Mapping[str, Any]) -> None:
     """What a scope of this library doesn't take is said before any work is done."""
-    known = [name for name, p in inspect.signature(scope).parameters.items() if p.kind is p.KEYWORD_ONLY]
+    known = [name for name in list(inspect.signature(scope).parameters)[1:] if name != "target"]
     unknown = [name for name in options if name not in known]
     if scope in _BATCHED and unknown:
         raise ArgumentError(

@@ -21,6 +21,11 @@ def is_batch(prompt: Any) -> bool:
     return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
 
 
+def as_list(positions: Any) -> Any:
+    """Positions in a tensor or a numpy array as plain integers."""
+    return positions.tolist() if hasattr(positions, "tolist") else positions
+
+
 class Read(NamedTuple):
     """One prompt, cut off after the last explained position.
 

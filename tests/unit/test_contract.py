@@ -7,7 +7,7 @@ import torch
 
 from tl_jacobian.contract import check_contract
 from tl_jacobian.errors import ContractError
-from tl_jacobian.host.base import Trace
+from tl_jacobian.host.base import Trace, Watch
 from tl_jacobian.unembedding import Unembedding
 
 D_MODEL, D_VOCAB = 64, 1000
@@ -25,14 +25,14 @@ def model(dtype, cap=None, bias=0.0):
 
 
 def trace(y, logits):
-    return Trace(torch.zeros(2, 1, D_MODEL), None, y.requires_grad_(), logits)
+    return Trace(torch.zeros(2, 1, D_MODEL), None, y.requires_grad_(), logits, (), y.detach(), {})
 
 
 @precisions
 @pytest.mark.parametrize("cap", [None, 30.0])
 def test_rounding_passes(dtype, cap):
     y, logits, head = model(dtype, cap, bias=1.5)
-    check_contract(trace(y, logits), head)
+    check_contract(trace(y, logits), Watch(), head)
 
 
 @precisions
@@ -56,7 +56,7 @@ def test_one_changed_logit_is_refused(dtype):
     y, logits, head = model(dtype)
     logits[1, 77] += 0.1 * logits.abs().max()
     with pytest.raises(ContractError, match="at token id 77"):
-        check_contract(trace(y, logits), head)
+        check_contract(trace(y, logits), Watch(), head)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -66,10 +66,10 @@ def test_what_is_not_finite_is_refused(bad):
         check_contract(trace(y, logits.index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(bad))), head)
     y = y.detach().index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(bad))
     with pytest.raises(ContractError, match="1 of 128 values of the final hidden state are not finite"):
-        check_contract(trace(y, logits), head)
+        check_contract(trace(y, logits), Watch(), head)
 
 
 def test_a_residual_stream_without_a_gradient_is_refused():
     y, logits, head = model(torch.float32)
     with pytest.raises(ContractError, match="detaches the residual stream"):
-        check_contract(Trace(torch.zeros(2, 1, D_MODEL), None, y, logits), head)
+        check_contract(Trace(torch.zeros(2, 1, D_MODEL), None, y, logits, (), y, {}), Watch(), head)

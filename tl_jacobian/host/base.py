@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_jacobian.anatomy import Anatomy
+from tl_jacobian.final_norm import NormAffine
 from tl_jacobian.memory import Footprint
 from tl_jacobian.unembedding import Unembedding
 
@@ -16,18 +19,42 @@ class Trace(NamedTuple):
     """One recorded forward pass, normalised and unembedded at the explained positions alone.
 
     Attributes:
-        x: value at ``hook_embed``, a leaf that requires grad.
+        x: value at the watched source, a leaf that requires grad; several heads side by side.
         resid: input of the final norm at the explained positions; None without such a norm.
-        y: input of the unembedding there, attached to x.
-        logits: what the model made of y, detached.
+        y: the watched output there, attached to x.
+        logits: the model's, detached.
         between: the residual stream before each block, attached to x; in the model's order.
+        final: input of the unembedding there, detached; y itself unless another output is watched.
+        taps: the other activations watched, in the shape in which hooks see them.
     """
 
-    x: Float[Tensor, "batch pos d_model"]
+    x: Float[Tensor, "batch pos d_in"]
     resid: Float[Tensor, "outputs d_model"] | None
-    y: Float[Tensor, "outputs d_model"]
+    y: Float[Tensor, "outputs d_out"]
     logits: Float[Tensor, "outputs d_vocab"]
-    between: tuple[Float[Tensor, "batch pos d_model"], ...] = ()
+    between: tuple[Float[Tensor, "batch pos d_model"], ...]
+    final: Float[Tensor, "outputs d_model"]
+    taps: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Which activations a forward pass records.
+
+    Attributes:
+        source: hook point whose activation is x.
+        output: hook point whose activation is explained; None: the input of the unembedding.
+        taps: hook points to keep on the way; those that never fire are left out.
+        value: what takes the place of the activation at ``source``; None: nothing does.
+    """
+
+    source: str = "hook_embed"
+    output: str | None = None
+    taps: tuple[str, ...] = ()
+    value: Float[Tensor, "batch pos d_in"] | None = None
+
+
+END_TO_END = Watch()
 
 
 @runtime_checkable
@@ -70,20 +97,32 @@ class Host(Protocol):
         tokens: Int[Tensor, "batch pos"],
         rows: Int[Tensor, " outputs"],
         positions: Int[Tensor, " outputs"],
+        watch: Watch = END_TO_END,
         recompute: bool = False,
     ) -> Trace:
         """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded.
 
         With ``recompute`` a block's activations are computed again in every backward pass, not kept.
+
+        Raises:
+            HookPointError: a watched hook point doesn't exist, or has no activation for each position.
         """
         ...
 
-    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int) -> Footprint:
+    def hook_points(self) -> tuple[str, ...]:
+        """Names of the model's hook points."""
+        ...
+
+    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         """What linearizing so many prompts, right-padded to n_pos tokens, will take."""
         ...
 
     def available_memory(self) -> int:
         """Bytes that are free on the model's devices."""
+        ...
+
+    def anatomy(self, affine: NormAffine | None) -> Anatomy:
+        """The model's weights and norms; ``affine`` of the final norm, where the caller knows better."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ processes really take is measured by benchmarks/memory.py. For each block, and p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tl_jacobian.memory import Footprint
@@ -60,14 +61,14 @@ class Sizes(NamedTuple):
         return max(self.itemsize, 4)
 
 
-def footprint(cfg: Any, sizes: Sizes, habits: Habits) -> Footprint:
-    """Bytes of a TransformerLens model's linearization."""
+def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = ()) -> Footprint:
+    """Bytes of a TransformerLens model's linearization that keeps the activations at ``taps`` too."""
     wide, patterns = _block_widths(cfg, sizes), sizes.n_prompts * cfg.n_heads * sizes.n_pos**2
     softmax = max(habits.softmax_bytes or sizes.itemsize, sizes.itemsize)
     capped = sizes.itemsize if (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0 else 0
     block = wide + patterns * (_pattern(sizes.itemsize, habits) + capped) + sizes.n_pos**2
     parts = dict(
-        ends=_ends(cfg, sizes),
+        ends=_ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps),
         stream=sizes.tokens * cfg.d_model * sizes.itemsize,
         block=block + habits.copies_weights * _block_weights(cfg) * sizes.itemsize,
         again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
@@ -100,6 +101,14 @@ def _ends(cfg: Any, sizes: Sizes) -> int:
     masks = 3 * sizes.n_prompts * sizes.n_pos**2 * sizes.itemsize
     logits = _LOGITS * sizes.n_outputs * sizes.d_vocab
     return masks + (_ENDS * sizes.tokens * cfg.d_model + logits) * sizes.precise
+
+
+def _tap(cfg: Any, sizes: Sizes, name: str) -> int:
+    """One recorded activation, and its gradient. Inside attention and MLP they may be wider than the stream."""
+    if name.endswith(("hook_pattern", "hook_attn_scores")):
+        return 2 * sizes.n_prompts * cfg.n_heads * sizes.n_pos**2 * sizes.itemsize
+    inner = max(cfg.d_model, cfg.n_heads * cfg.d_head, _d_mlp(cfg) if ".mlp." in name else 0)
+    return 2 * sizes.tokens * inner * sizes.itemsize
 
 
 def _direction(cfg: Any, sizes: Sizes) -> int:

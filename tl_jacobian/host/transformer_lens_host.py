@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from tl_jacobian.errors import ContractError, PromptError, UnsupportedModelError
+from tl_jacobian.anatomy import Anatomy
+from tl_jacobian.errors import PromptError, UnsupportedModelError
+from tl_jacobian.final_norm import NormAffine
+from tl_jacobian.host.anatomy import TransformerLensAnatomy
 from tl_jacobian.host.available import available
-from tl_jacobian.host.base import Trace
+from tl_jacobian.host.base import END_TO_END, Trace, Watch
 from tl_jacobian.host.checks import check_dropout, check_weights
 from tl_jacobian.host.footprint import Habits, Sizes, footprint
+from tl_jacobian.host.hook_points import hook_point
 from tl_jacobian.host.original_norm import read_original_norm
 from tl_jacobian.host.recompute import recomputed
+from tl_jacobian.host.recorder import Cut, Places, Recorder
 from tl_jacobian.host.texts import token_texts
-from tl_jacobian.host.untouched import frozen, hooked
+from tl_jacobian.host.untouched import Hook, frozen, hooked
 from tl_jacobian.memory import Footprint
 from tl_jacobian.unembedding import Unembedding
-
-Cut = Literal["norm", "unembed", "never"]
 
 
 class TransformerLensHost:
@@ -92,30 +96,43 @@ class TransformerLensHost:
         tokens: Int[Tensor, "batch pos"],
         rows: Int[Tensor, " outputs"],
         positions: Int[Tensor, " outputs"],
+        watch: Watch = END_TO_END,
         recompute: bool = False,
     ) -> Trace:
         parameters = self._parameters()
         check_dropout(self.model)
         check_weights(parameters)
-        recorder = _Recorder(rows, positions, self._where_to_cut())
+        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
-        post = [(self.model.hook_embed, recorder.embed)]
         blocks = [(block, recorder.block) for block in self.model.blocks]
         again = recomputed(self.model.blocks) if recompute else nullcontext()
-        with frozen(parameters), hooked(pre, post, blocks), again:
+        with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
 
-    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int) -> Footprint:
+    def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
+        """The hooks that record activations, each at its hook point."""
+        watch, points = recorder.watch, self.model.hook_dict
+        taps = [(hook_point(points, name), partial(recorder.tap, name)) for name in watch.taps]
+        after = [(hook_point(points, watch.output), recorder.output)] if watch.output else []
+        return [(hook_point(points, watch.source), recorder.source), *taps, *after]
+
+    def hook_points(self) -> tuple[str, ...]:
+        return tuple(self.model.hook_dict)
+
+    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, self.model.W_U.element_size())
-        return footprint(self.cfg, sizes, self._habits())
+        return footprint(self.cfg, sizes, self._habits(), taps)
 
     def available_memory(self) -> int:
         return available({p.device for p in self._parameters()})
+
+    def anatomy(self, affine: NormAffine | None) -> Anatomy:
+        return TransformerLensAnatomy(self.model, affine)
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -154,55 +171,6 @@ class TransformerLensHost:
             return "never"
         watched = _has_hooks(getattr(self.model, "ln_final", None))
         return "unembed" if watched else self.earliest_cut
-
-
-class _Recorder:
-    """Hooks of one forward pass, and what they saw.
-
-    Args:
-        rows, positions: the explained positions, and the prompts they are in.
-        cut: before which module the other positions are dropped.
-    """
-
-    def __init__(self, rows: Int[Tensor, " outputs"], positions: Int[Tensor, " outputs"], cut: Cut) -> None:
-        self.rows = rows
-        self.positions = positions
-        self.cut = cut
-        self.x: Tensor | None = None
-        self.resid: Tensor | None = None
-        self.y: Tensor | None = None
-        self.between: list[Tensor] = []
-
-    def embed(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        self.x = output.detach().requires_grad_()
-        return self.x.clone()  # a hook may change it in place, which a leaf forbids
-
-    def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        stream = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
-        if (first := next(stream, None)) is not None:
-            self.between.append(first)
-
-    def final_norm(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        chosen = self._choose(args[0])
-        self.resid = chosen[:, 0].detach()
-        return (chosen, *args[1:]) if self.cut == "norm" else None
-
-    def unembed(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        done = self.cut == "norm" and self.resid is not None
-        chosen = args[0] if done else self._choose(args[0])
-        self.y = chosen[:, 0]
-        return (chosen, *args[1:]) if self.cut != "never" else None
-
-    def _choose(self, hidden: Tensor) -> Tensor:
-        return hidden[self.rows.to(hidden.device), self.positions.to(hidden.device)][:, None]
-
-    def trace(self, logits: Tensor) -> Trace:
-        if self.x is None or self.y is None:
-            missing = "hook_embed" if self.x is None else "the unembedding"
-            raise ContractError(f"the forward pass never reached {missing}; can't linearise this model")
-        if self.cut == "never":
-            logits = self._choose(logits)
-        return Trace(self.x, self.resid, self.y, logits[:, 0].detach(), tuple(self.between))
 
 
 def _has_hooks(module: nn.Module | None) -> bool:

@@ -69,6 +69,7 @@ def attribution(
     stderr: Float[Tensor, " pos"] | None = None,
 ) -> Attribution:
     """Scores of one linearization as a value that says what they are."""
+    inputs = "token embeddings" if lin.input_hook == "hook_embed" else "activations"
     return Attribution(
         scores=scores.float(),
         stderr=None if stderr is None else stderr.float(),
@@ -81,7 +82,8 @@ def attribution(
         word_groups=lin.words,
         predictions=lin.predictions,
         metadata={
-            "features": "token embeddings at hook_embed, positions 0 to the explained one",
+            "features": f"{inputs} at {lin.input_hook}, positions 0 to the explained one",
+            "explained_at": lin.output_hook or "the unembedding's input",
             "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
             "seed": None,
             **details,

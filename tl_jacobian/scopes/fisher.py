@@ -124,13 +124,14 @@ def _check_generator(generator: Any, method: str) -> None:
         raise ArgumentError(f"a generator is given, but method={method!r} draws nothing; leave it out")
 
 
-_UNIT = "nats (twice the KL divergence) per squared unit of embedding norm"
+def _unit(lin: Linearization) -> str:
+    return f"nats (twice the KL divergence) per squared unit of {lin.per}"
 
 
 def _exact(lin: Linearization) -> Explained:
     factor = FisherFactor(lin.unembedding, lin.logits)
     pairs = eigenpairs(factor, lin.d_model)
-    details = {"method": "exact", "n_products": lin.d_model, "score": _UNIT}
+    details = {"method": "exact", "n_products": lin.d_model, "score": _unit(lin)}
     return Explained(pairs.scaled(), "predicted distribution", details)
 
 
@@ -140,7 +141,7 @@ def _low_rank(lin: Linearization, rank: int) -> Explained:
     factor = FisherFactor(lin.unembedding, lin.logits)
     pairs = eigenpairs(factor, rank)
     explained = pairs.values.sum(dtype=torch.float64).item() / max(factor.trace, 1e-30)
-    details = {"method": "low_rank", "n_products": rank, "explained_trace": explained, "score": _UNIT}
+    details = {"method": "low_rank", "n_products": rank, "explained_trace": explained, "score": _unit(lin)}
     return Explained(pairs.scaled(), f"predicted distribution, rank {rank} of its Fisher", details)
 
 
@@ -153,7 +154,7 @@ def _estimated(lin: Linearization, found: Estimate, seed: int) -> Attribution:
         "n_probes": found.n_probes,
         "relative_error": found.relative_error,
         "seed": seed,
-        "score": _UNIT,
+        "score": _unit(lin),
     }
     return attribution(
         lin, "fisher", "predicted distribution", found.scores, "sum", details, None if exact else found.stderr

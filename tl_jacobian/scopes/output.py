@@ -40,7 +40,7 @@ def direction_scope(
 
 def _direction(lin: Linearization, v: Float[Tensor, " d_model"]) -> Explained:
     lin.check_direction(v)
-    details = {"value": (v.to(lin.y.dtype) @ lin.y).item(), "score": "change of v.y per unit of embedding norm"}
+    details = {"value": (v.to(lin.y.dtype) @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
     return Explained(v.detach().to(lin.y.dtype)[None], "v.y for the direction v given", details)
 
 
@@ -88,4 +88,4 @@ def explain_output(lin: Linearization, fn: ScalarOutput, label: str) -> Explaine
             )
         (v,) = torch.autograd.grad(value.reshape(()), y)
     lin.check_direction(v)
-    return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of embedding norm"})
+    return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of {lin.per}"})

@@ -57,4 +57,4 @@ def explain_logit(lin: Linearization, target: Target | None, minus: Target | Non
         details["minus_token"] = other
     elif lin.unembedding.is_centered():
         words += " (centred: minus the mean logit)"
-    return Explained(v[None], words, {**details, "value": value.item(), "score": "logits per unit of embedding norm"})
+    return Explained(v[None], words, {**details, "value": value.item(), "score": f"logits per unit of {lin.per}"})

@@ -59,7 +59,7 @@ def _temperature(lin: Linearization) -> Explained:
             'sense: temperature_scope(lin, confidence="logit_norm"), which folding doesn\'t change either'
         )
     norm = lin.y.norm()
-    details = {"value": norm.item(), "score": "change of ||y|| per unit of embedding norm"}
+    details = {"value": norm.item(), "score": f"change of ||y|| per unit of {lin.per}"}
     return Explained((lin.y / norm)[None], "confidence: effective inverse temperature ||y||", details)
 
 

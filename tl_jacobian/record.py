@@ -1,0 +1,55 @@
+"""What ``linearize(record=...)`` keeps: groups of hook points, or hook points by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from torch import Tensor
+
+from tl_jacobian.errors import ArgumentError, HookPointError
+
+# Hook points that both hosts name alike. Parallel blocks (Pythia, Phi) have no hook_resid_mid.
+GROUPS = {
+    "resid": r"blocks\.\d+\.hook_resid_(pre|mid|post)",
+    "components": r"hook_pos_embed|blocks\.\d+\.hook_(attn|mlp)_out",
+    "heads": r"blocks\.\d+\.attn\.hook_z",
+    "sources": r"blocks\.\d+\.attn\.hook_(v|pattern)",
+}
+Record = bool | str | Sequence[str] | None
+# The order in which the residual stream meets them.
+_ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
+
+
+def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
+    """Names of the hook points to record, in the model's order, and which of them were asked for by name.
+
+    >>> wanted("resid", ["hook_embed", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"])[0]
+    ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
+    """
+    asked = list(GROUPS) if record is True else [record] if isinstance(record, str) else list(record or ())
+    for name in asked:
+        if not isinstance(name, str):
+            groups = ", ".join(map(repr, GROUPS))
+            raise ArgumentError(f"record={record!r}, expected True, or a list of {groups} or names of hook points")
+    patterns = [GROUPS[name] for name in asked if name in GROUPS]
+    by_name = {name for name in asked if name not in GROUPS}
+    found = {point for point in points if any(re.fullmatch(pattern, point) for pattern in patterns)}
+    return sorted(found | by_name, key=place), by_name
+
+
+def place(name: str) -> tuple[int, int, str]:
+    """Sorts hook points by layer, then by their order within a block."""
+    block = re.match(r"blocks\.(\d+)\.", name)
+    short = name.rsplit(".", 1)[-1]
+    return int(block[1]) if block else -1, _ORDER.index(short) if short in _ORDER else len(_ORDER), name
+
+
+def check_reached(by_name: Iterable[str], taps: Mapping[str, Tensor]) -> None:
+    """Refuse hook points that were asked for by name and saw no activation."""
+    for name in by_name:
+        if name not in taps:
+            raise HookPointError(
+                f"{name} exists but wasn't reached in the forward pass: some hook points fire only when the model is "
+                "told to (use_attn_result, use_split_qkv_input, ...); switch it on, or record another"
+            )
