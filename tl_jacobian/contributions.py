@@ -105,11 +105,11 @@ class Contributions:
         for name, value in (*zip(self.names, self.values.tolist(), strict=True), ("total", self.total)):
             if not math.isfinite(value):
                 raise ArgumentError(f"{name!r} is {value}, expected finite numbers: look for overflow in the model")
-        allowed = rtol * self.values.abs().sum().item()
+        found, allowed = self.values.sum().item(), rtol * self.values.abs().sum().item()
         if abs(self.difference) > allowed:
             raise ArgumentError(
-                f"the parts add up to {self.values.sum().item():.6g}, not to the total {self.total:.6g}: the "
-                f"difference {self.difference:.3g} is more than {allowed:.3g} (rtol={rtol:g} of the sum of absolute values); "
+                f"the parts add up to {found:.6g}, not to the total {self.total:.6g}: the difference "
+                f"{self.difference:.3g} is more than {allowed:.3g} (rtol={rtol:g} of the sum of absolute values); "
                 "look for a part that is missing, or pass a larger rtol for a model of low precision"
             )
 
