@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Part(NamedTuple):
     """One entry of :meth:`Contributions.top`."""
 
-    index: int
+    place: int
     name: str
     value: float
 
@@ -62,7 +62,7 @@ class Contributions:
     >>> c["0.attn"]
     -2.5
     >>> c.top(1)
-    [Part(index=2, name='0.mlp', value=3.0)]
+    [Part(place=2, name='0.mlp', value=3.0)]
     """
 
     names: tuple[str, ...]

@@ -14,8 +14,8 @@ _MOST_LABELS = 64  # more can't be read at the size of a page
 _LINE = 9.0  # points that a label takes
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot, or what to install.
+def new_axes(width: float, height: float) -> Axes:
+    """Axes of a figure of their own, of so many inches.
 
     Raises:
         ImportError: matplotlib isn't installed.
@@ -24,13 +24,12 @@ def pyplot() -> Any:
         from matplotlib import pyplot as plt
     except ImportError as error:
         raise ImportError("a plot needs matplotlib: pip install 'tl-jacobian[plot]'") from error
-    return plt
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
 
 
-def new_axes(rows: int, columns: int) -> Axes:
-    """Axes of a figure of their own: a fifth of an inch for each row and column, as far as a page allows."""
-    size = (min(3.5 + 0.2 * columns, 14.0), min(1.5 + 0.2 * rows, 14.0))
-    return pyplot().subplots(figsize=size, layout="constrained")[1]
+def heatmap_axes(rows: int, columns: int) -> Axes:
+    """Axes with a fifth of an inch for each row and column, as far as a page allows."""
+    return new_axes(min(3.5 + 0.2 * columns, 14.0), min(1.5 + 0.2 * rows, 14.0))
 
 
 def shades(*, signed: bool) -> Any:

@@ -34,7 +34,11 @@ def contributions_figures(c: Contributions, first_id: str) -> list[Figure]:
 
 def _html(c: Contributions) -> str:
     lines = of_parts.lines(c)
-    box = "overflow:auto;max-height:620px" if len(lines) > _MANY_LINES else "overflow-x:auto"
+    box = (
+        "display:inline-block;max-width:100%;overflow:auto;max-height:620px"
+        if len(lines) > _MANY_LINES
+        else "overflow-x:auto"
+    )
     return frame(
         static.head_html(of_parts.title(c), of_parts.extent(c), of_parts.facts(c)),
         f'<div class="tlj-figure" style="{box}">{_table(c, lines)}</div>',
@@ -74,12 +78,12 @@ def _cells(c: Contributions, part: Part | None, totals: list[float], rgb: RGB) -
     if part is None:
         return f'<td style="{_BARE}"></td>' * 3
     largest = c.values.abs().max().item() or 1.0
-    length = max(1, round(abs(part.value) / largest * _WIDTH))
+    length = max(1 if part.value else 0, round(abs(part.value) / largest * _WIDTH))
     bar = (
         f'<span style="display:inline-block;width:{length}px;height:9px;background-color:{css_color(rgb, 1.0)}"></span>'
     )
     left, right = (bar, "") if part.value < 0 else ("", bar)
-    note = escape(f"{visible(part.name)}: {words.number(part.value)}; running total {words.number(totals[part.index])}")
+    note = escape(f"{visible(part.name)}: {words.number(part.value)}; running total {words.number(totals[part.place])}")
     room = f"width:{_WIDTH}px;" if c.values.min() < 0 else ""
     return (
         f'<td style="{_BARE}{room}text-align:right" title="{note}">{left}</td>'

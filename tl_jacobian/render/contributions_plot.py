@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tl_jacobian.contributions import Contributions
 from tl_jacobian.render import contributions_words as of_parts
-from tl_jacobian.render.axes import pyplot, unit
+from tl_jacobian.render.axes import new_axes, unit
 from tl_jacobian.render.contributions_words import REST
 from tl_jacobian.tokens import visible
 
@@ -26,7 +26,7 @@ def plot_contributions(c: Contributions, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    ax = ax or pyplot().subplots(figsize=(7, min(1.6 + 0.15 * len(c), 14)), layout="constrained")[1]
+    ax = ax or new_axes(7, min(1.6 + 0.15 * len(c), 14))
     places = range(len(c))
     for kind in [*of_parts.kinds(c), REST]:
         at = [i for i in places if of_parts.kind(c.names[i]) == kind]
@@ -47,7 +47,7 @@ def _label(ax: Axes, c: Contributions) -> None:
         text.set_parse_math(False)
     ax.set_ylim(len(c) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(visible(c.target), fontsize=8, parse_math=False)
+    ax.set_xlabel(f"contribution to {visible(c.target)}", fontsize=8, parse_math=False)
     ax.set_title(of_parts.title(c), loc="left", fontsize=10, parse_math=False)
     for text in ax.legend(fontsize=8).get_texts():
         text.set_parse_math(False)

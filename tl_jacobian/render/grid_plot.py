@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tl_jacobian.grid import TOKEN, Grid
 from tl_jacobian.render import grid_words
-from tl_jacobian.render.axes import label, new_axes, shades
+from tl_jacobian.render.axes import heatmap_axes, label, shades
 from tl_jacobian.tokens import visible
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None
         ArgumentError: ``skip_first`` where columns aren't tokens.
     """
     scale = grid_words.scale_of_grid(g, skip_first=skip_first)
-    ax = ax or new_axes(*g.values.shape)
+    ax = ax or heatmap_axes(*g.values.shape)
     values = g.values.clone()
     values[:, : scale.skipped] = torch.nan
     full = scale.limit or 1.0
-    look = dict(vmin=-full if g.signed else 0.0, vmax=full, aspect="auto", interpolation="none")
+    look: dict[str, Any] = dict(vmin=-full if g.signed else 0.0, vmax=full, aspect="auto", interpolation="none")
     image = ax.imshow(values.numpy(), cmap=shades(signed=g.signed), **look)
     ax.patch.set(facecolor="#f4f4f4", edgecolor="#b8b8b8", hatch="////")  # seen where there is no number
     if scale.skipped:

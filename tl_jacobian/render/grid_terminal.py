@@ -17,7 +17,7 @@ from tl_jacobian.render.terminal import color_bar, fit, style_of, terminal_backg
 from tl_jacobian.tokens import visible
 
 MAX_ROWS = 64
-_LONGEST_NAME = 24  # of a row
+_LONGEST_NAME = 28  # of a row
 _BARE = 3  # the least width of a column that shows a colour and no number
 _WIDEST = 10  # the most that a column takes for its name
 
@@ -100,7 +100,8 @@ def _numbers(g: Grid, scale: Scale) -> tuple[list[list[str]], float]:
 def _number(value: float, digits: int) -> str:
     if math.isnan(value):
         return "-"
-    return f"{value:.{digits}f}" if abs(value) < 10_000 else f"{value:.0e}"
+    text = f"{value:.{digits}f}" if abs(value) < 10_000 else f"{value:.0e}"
+    return text if text.strip("-0.") else text.lstrip("-")  # no "-0.00"
 
 
 # -- the table ----------------------------------------------------------------------
@@ -108,9 +109,10 @@ def _number(value: float, digits: int) -> str:
 
 def _table(g: Grid, scale: Scale, cells: list[list[str]], layout: Layout, console: Console) -> Text:
     names = grid_words.row_names(g)
-    table = Text(_line(visible(g.row_axis), [visible(g.columns[i]) for i in layout.columns], layout, console), "dim")
+    heads = [visible(g.columns[i]) for i in layout.columns]
+    table = Text().append(_line(visible(g.row_axis), heads, layout, console), style="dim")
     for row in layout.rows:
-        table.append(f"\n{_right(names[row], layout.names, console)}", style="dim")
+        table.append(f"\n{_right(_ending(names[row], layout.names, console), layout.names, console)}", style="dim")
         table.append_text(_row(g, row, scale, cells[row], layout))
     return table
 
@@ -131,11 +133,19 @@ def _row(g: Grid, row: int, scale: Scale, texts: Sequence[str], layout: Layout) 
 
 
 def _right(text: str, width: int, console: Console) -> str:
-    """``text`` at the right of ``width`` cells, cut where it is longer."""
+    """``text`` at the right of ``width`` cells; where it is longer, its beginning without the space before it."""
     text = fit(text, console)
     if cell_len(text) > width:
-        return set_cell_size(text, width)
+        text = set_cell_size(text.lstrip(), width)
     return " " * (width - cell_len(text)) + text
+
+
+def _ending(name: str, width: int, console: Console) -> str:
+    """``name``, or its end where it is longer: hook points differ there."""
+    cut = fit(name, console)
+    while cell_len(cut) > width:
+        cut = f"..{cut.removeprefix('..')[1:]}" if len(cut) > 3 else cut[1:]
+    return cut
 
 
 def _legend(g: Grid, scale: Scale, layout: Layout, unit: float, console: Console) -> list[Text]:
@@ -146,6 +156,6 @@ def _legend(g: Grid, scale: Scale, layout: Layout, unit: float, console: Console
         (layout.rows, g.row_axis, len(g.rows)),
         (layout.columns, g.column_axis, len(g.columns)),
     ):
-        facts.append(f"{len(shown)} of {grid_words.counted(n, axis)} shown, the strongest" if len(shown) < n else "")
+        facts.append(f"the strongest {len(shown)} of {grid_words.counted(n, axis)}" if len(shown) < n else "")
     bar = [color_bar(scale, signed=g.signed)] if _coloured(console) else []
     return [*bar, Text(fit(", ".join(filter(None, facts)), console), style="dim")]

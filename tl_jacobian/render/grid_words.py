@@ -73,7 +73,14 @@ def counted(n: int, axis: str) -> str:
 def facts(g: Grid, scale: Scale) -> list[str]:
     """What there is to know about the colours."""
     extent = f"range {words.number(scale.low)} to {words.number(scale.high)}"
-    return [visible(g.quantity), extent, skipped(g, scale), "hatched: none" if g.values.isnan().any() else ""]
+    gaps = "hatched: no value" if g.values.isnan().any() else ""
+    return [visible(g.quantity), extent, strongest(g, scale), skipped(g, scale), gaps]
+
+
+def strongest(g: Grid, scale: Scale) -> str:
+    """Where the number furthest from zero is: in a grid of hundreds of rows it is hard to find."""
+    cells = g.top(1, skip_first=bool(scale.skipped))
+    return f"strongest: {cell_name(g, cells[0].row, cells[0].column)}" if cells else ""
 
 
 def skipped(g: Grid, scale: Scale) -> str:

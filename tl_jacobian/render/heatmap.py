@@ -42,7 +42,7 @@ class Heat(NamedTuple):
 def heatmap_html(heat: Heat, *, scroll: bool = False) -> str:
     """Rows from top to bottom, columns from left to right; ``scroll`` keeps a high one in a box of its own."""
     draw = _table if sum(map(len, heat.values)) <= MAX_TABLE_CELLS else _picture
-    box = "overflow:auto;max-height:620px" if scroll else "overflow-x:auto"
+    box = "display:inline-block;max-width:100%;overflow:auto;max-height:620px" if scroll else "overflow-x:auto"
     return f'<div class="tlj-heat" style="{box}">{draw(heat)}</div>'
 
 
@@ -86,8 +86,8 @@ def _picture(heat: Heat) -> str:
     across = max(_PICTURE_WIDTH, width)
     # Squares; but a table of few columns isn't drawn higher than wide.
     size = f'width="{across}" height="{max(1, min(across, round(across * len(heat.rows) / width)))}"'
-    what = escape(f"Heat map: {heat.axes}")
-    return f'<img src="{data_url(rows)}" {size} alt="{what}" style="image-rendering:pixelated">'
+    image = f'<img src="{data_url(rows)}" {size} alt="Heat map: {escape(heat.axes)}" style="image-rendering:pixelated">'
+    return f'{image}<div style="font-size:12px;opacity:0.75"><bdi>{escape(heat.axes)}</bdi></div>'
 
 
 def _pixels(values: Sequence[float], scale: Scale, width: int) -> list[RGBA]:

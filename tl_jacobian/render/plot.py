@@ -8,7 +8,7 @@ import torch
 
 from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import map_words, words
-from tl_jacobian.render.axes import label, new_axes, shades
+from tl_jacobian.render.axes import heatmap_axes, label, shades
 from tl_jacobian.render.colors import Scale
 from tl_jacobian.tokens import visible
 
@@ -30,10 +30,10 @@ def plot_map(m: AttributionMap, ax: Axes | None = None, *, skip_first: bool = Tr
         ValueError: a score isn't finite.
     """
     scales = map_words.scales(m, skip_first=skip_first, per_row=per_row)
-    ax = ax or new_axes(len(m), len(m.str_tokens))
+    ax = ax or heatmap_axes(len(m), len(m.str_tokens))
     low = -1.0 if any(scale.signed for scale in scales) else 0.0
     ax.set_facecolor("#ebebeb")  # what can't matter, or is left out of the colours
-    look = dict(cmap=shades(signed=low < 0), vmin=low, vmax=1.0, aspect="auto", interpolation="none")
+    look: dict[str, Any] = dict(cmap=shades(signed=low < 0), vmin=low, vmax=1.0, aspect="auto", interpolation="none")
     image = ax.imshow(_shares(m, scales), **look)
     columns = [f"{visible(text)} {i}" for i, text in enumerate(m.str_tokens)]
     label(ax, [map_words.row_name(m, i) for i in range(len(m))], columns)

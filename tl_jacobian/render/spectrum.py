@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_jacobian.render import words
-from tl_jacobian.render.axes import pyplot
+from tl_jacobian.render.axes import new_axes
 from tl_jacobian.render.colors import POSITIVE, css_color
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.figure import frame
@@ -107,7 +107,7 @@ def plot_spectrum(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    ax = ax or pyplot().subplots(figsize=(6, 3.5), layout="constrained")[1]
+    ax = ax or new_axes(6, 3.5)
     numbers = range(1, len(spectrum) + 1)
     values = spectrum.values.tolist()
     ax.errorbar(numbers, values, yerr=spectrum.bound.tolist(), marker="o", color=css_color(POSITIVE, 1.0))
