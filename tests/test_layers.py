@@ -13,17 +13,28 @@ ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
     {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "sizes", "attribution"},
-    {"map_rows", "attribution_map", "spectrum_values"},
-    {"attribution_file", "attribution_map_file", "unembedding", "final_norm", "memory", "segments", "graph", "linalg"},
+    {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
+    {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
+    {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
     {"anatomy", "taps"},
     {"host", "linearization"},
     {"record", "prompts", "contract", "linearize", "targets", "products", "generate"},
     {"scopes"},
-    {"map_scopes", "maps", "jacobian_block", "movers", "spectra"},
+    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown"},
+    {"patching"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it
-SIDE_MAY_IMPORT = {"attribution", "attribution_map", "spectrum_values", "tokens", "errors", "files"}
+SIDE_MAY_IMPORT = {
+    "attribution",
+    "attribution_map",
+    "spectrum_values",
+    "grid",
+    "contributions",
+    "tokens",
+    "errors",
+    "files",
+}
 # Methods of values that hand over to the module which does the work.
 DOORS = {
     ("attribution", "render"),
@@ -31,6 +42,10 @@ DOORS = {
     ("attribution_map", "render"),
     ("attribution_map", "attribution_map_file"),
     ("spectrum_values", "render"),
+    ("grid", "render"),
+    ("grid", "grid_file"),
+    ("contributions", "render"),
+    ("contributions", "contributions_file"),
 }
 
 

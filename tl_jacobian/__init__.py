@@ -5,6 +5,7 @@ Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.1
 
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.attribution_map import AttributionMap
+from tl_jacobian.contributions import Contributions, Part
 from tl_jacobian.errors import (
     ArgumentError,
     AttributionFileError,
@@ -19,6 +20,7 @@ from tl_jacobian.errors import (
     TargetError,
     UnsupportedModelError,
 )
+from tl_jacobian.grid import Cell, Grid
 from tl_jacobian.host.demo_model import load_demo_model
 from tl_jacobian.linearization import Linearization, LinearizationBatch
 from tl_jacobian.linearize import linearize
@@ -52,8 +54,12 @@ __all__ = [
     # results
     "Attribution",
     "AttributionMap",
+    "Grid",
+    "Contributions",
     "Prediction",
     "Ranked",
+    "Cell",
+    "Part",
     "Word",
     "compare",
     # errors

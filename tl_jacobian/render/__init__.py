@@ -1,11 +1,17 @@
-"""Pictures of attributions and of maps: in a notebook, in a page, in a terminal, as a matplotlib figure.
+"""Pictures of values: in a notebook, in a page, in a terminal, as a matplotlib figure.
 
 A side branch: it imports the values and :mod:`tl_jacobian.tokens`, and no
 model. Every HTML view is complete as static HTML; where scripts run, CircuitsVis' views
 take the place of the static ones. Nothing here opens a connection.
 """
 
+from tl_jacobian.render.contributions_display import notebook_contributions, show_contributions, write_contributions
+from tl_jacobian.render.contributions_plot import plot_contributions
+from tl_jacobian.render.contributions_terminal import render_contributions_terminal
 from tl_jacobian.render.display import Comparison, compare, show, show_map
+from tl_jacobian.render.grid_display import notebook_grid, show_grid, write_grid
+from tl_jacobian.render.grid_plot import plot_grid
+from tl_jacobian.render.grid_terminal import render_grid_terminal
 from tl_jacobian.render.map_terminal import render_map_terminal
 from tl_jacobian.render.page import embed_scripts_again, notebook_html, notebook_map, write_html, write_map
 from tl_jacobian.render.plot import plot_map
@@ -15,13 +21,23 @@ __all__ = [
     "Comparison",
     "compare",
     "embed_scripts_again",
+    "notebook_contributions",
+    "notebook_grid",
     "notebook_html",
     "notebook_map",
+    "plot_contributions",
+    "plot_grid",
     "plot_map",
+    "render_contributions_terminal",
+    "render_grid_terminal",
     "render_map_terminal",
     "render_terminal",
     "show",
+    "show_contributions",
+    "show_grid",
     "show_map",
+    "write_contributions",
+    "write_grid",
     "write_html",
     "write_map",
 ]

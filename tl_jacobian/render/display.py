@@ -29,7 +29,7 @@ def show(attributions: Attribution | Sequence[Attribution], *, skip_first: bool 
     if not several:
         raise ValueError("nothing to show: got an empty list, expected at least one attribution")
     if in_notebook():
-        _display(notebook_html(several, skip_first=skip_first))
+        display_html(notebook_html(several, skip_first=skip_first))
         return
     for attribution in several:
         render_terminal(attribution, skip_first=skip_first)
@@ -47,7 +47,7 @@ def show_map(m: AttributionMap, *, skip_first: bool = True, per_row: bool = True
         ValueError: a score isn't finite.
     """
     if in_notebook():
-        _display(notebook_map(m, skip_first=skip_first, per_row=per_row))
+        display_html(notebook_map(m, skip_first=skip_first, per_row=per_row))
     else:
         render_map_terminal(m, skip_first=skip_first)
 
@@ -71,7 +71,7 @@ class Comparison:
     def show(self) -> None:
         """Draw the comparison: as HTML in Jupyter, else one below the other in the terminal."""
         if in_notebook():
-            _display(self._repr_html_())
+            display_html(self._repr_html_())
         else:
             show(self.attributions, skip_first=self.skip_first)
 
@@ -108,7 +108,8 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def _display(html: str) -> None:
+def display_html(html: str) -> None:
+    """Show HTML in a notebook."""
     from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]  # present in every kernel
 
     display(HTML(html))

@@ -13,7 +13,7 @@ from tl_jacobian.render.interactive import asset, figure_script
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure's markup, and the script that makes it interactive where scripts run."""
+    """A figure's markup, and the script that makes it interactive where scripts run; "" if it needs none."""
 
     html: str
     script: str

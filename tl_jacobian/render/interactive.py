@@ -90,9 +90,9 @@ def script_json(value: Any) -> str:
 
 @cache
 def runtime_scripts() -> tuple[str, str]:
-    """CircuitsVis' bundle, and the code that mounts its components on tokens and maps."""
+    """CircuitsVis' bundle, and the code that mounts its components on tokens, maps and grids."""
     bundle = resources.files("circuitsvis").joinpath("dist/cdn/iife.js").read_text(encoding="utf-8")
-    return _embeddable(bundle), asset("mount.js") + asset("map.js")
+    return _embeddable(bundle), "".join(map(asset, ("mount.js", "map.js", "grid.js")))
 
 
 def _embeddable(script: str) -> str:

@@ -15,7 +15,7 @@ from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import map_words, static, words
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale, blend
 from tl_jacobian.render.figure import Figure, frame
-from tl_jacobian.render.heatmap import heatmap_html
+from tl_jacobian.render.heatmap import Heat, heatmap_html
 from tl_jacobian.render.interactive import call_script
 from tl_jacobian.tokens import visible
 
@@ -41,12 +41,23 @@ def map_figure(m: AttributionMap, figure_id: str, *, skip_first: bool = True, pe
 
 
 def _html(m: AttributionMap, scales: Sequence[Scale], figure_id: str, *, per_row: bool) -> str:
+    heat = heatmap_html(_heat(m, scales))
     full, facts = map_words.scale_facts(m, list(scales), per_row=per_row)
     legend = static.bar_html(full, facts, signed=any(scale.signed for scale in scales))
     return frame(
         static.map_header_html(m[-1], map_words.extent(m)),
-        f'<div id="{figure_id}" class="tlj-figure tlj-map">{_text_html(m, scales[-1])}{heatmap_html(m, scales)}</div>'
-        + legend,
+        f'<div id="{figure_id}" class="tlj-figure tlj-map">{_text_html(m, scales[-1])}{heat}</div>' + legend,
+    )
+
+
+def _heat(m: AttributionMap, scales: Sequence[Scale]) -> Heat:
+    return Heat(
+        values=[a.scores.tolist() for a in m],
+        scales=scales,
+        rows=[map_words.row_name(m, i) for i in range(len(m))],
+        columns=[f"{i} {visible(text)}" for i, text in enumerate(m.str_tokens)],
+        axes=f"{map_words.extent(m)}, targets from top to bottom, sources from left to right",
+        named=lambda row, column: str(column),
     )
 
 

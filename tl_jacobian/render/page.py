@@ -42,19 +42,28 @@ def write_page(groups: Sequence[Group], path: str | Path, *, skip_first: bool = 
     """:func:`write_html` for figures that may hold several attributions each."""
     figures = [figure(group, f"tlj-{i}", skip_first=skip_first) for i, group in enumerate(groups)]
     first = groups[0][0]
-    return _write(page_html(figures, f"{words.scope_name(first)}: {words.target(first)}"), path)
+    return write_figures(figures, f"{words.scope_name(first)}: {words.target(first)}", path)
 
 
 def write_map(m: AttributionMap, path: str | Path, *, skip_first: bool = True, per_row: bool = True) -> Path:
     """:func:`write_html` for a map; ``per_row`` gives each row a colour range of its own."""
     drawn = map_figure(m, "tlj-0", skip_first=skip_first, per_row=per_row)
-    return _write(page_html([drawn], f"{words.scope_name(m[-1])}: attribution map"), path)
+    return write_figures([drawn], f"{words.scope_name(m[-1])}: attribution map", path)
+
+
+def write_figures(figures: Sequence[Figure], title: str, path: str | Path) -> Path:
+    """Write a page of any figures; it appears whole or not at all."""
+    with atomic(path) as file:
+        file.write(page_html(figures, title))
+    return Path(path)
 
 
 def page_html(figures: Sequence[Figure], title: str) -> str:
     """The whole page: figures first, so that they show before the scripts have loaded."""
-    scripts = [*runtime_scripts(), *(f.script for f in figures)]
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {' '.join(map(csp_hash, scripts))}"
+    calls = _calls(figures)
+    scripts = [*runtime_scripts(), *calls] if calls else []
+    sources = " ".join(map(csp_hash, scripts)) or "'none'"
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {sources}"
     policy += "; img-src data:"  # the pictures of large maps, which are in the page
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
@@ -83,21 +92,29 @@ def notebook_html(attributions: Sequence[Attribution], *, skip_first: bool = Fal
 
 def notebook_figures(groups: Sequence[Group], *, skip_first: bool = False) -> str:
     """:func:`notebook_html` for figures that may hold several attributions each."""
-    return _output([figure(group, _new_id(), skip_first=skip_first) for group in groups])
+    return output([figure(group, new_id(), skip_first=skip_first) for group in groups])
 
 
 def notebook_map(m: AttributionMap, *, skip_first: bool = True, per_row: bool = True) -> str:
     """:func:`notebook_html` for a map."""
-    return _output([map_figure(m, _new_id(), skip_first=skip_first, per_row=per_row)])
+    return output([map_figure(m, new_id(), skip_first=skip_first, per_row=per_row)])
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """An HTML id that nothing else in the notebook has."""
     return f"tlj-{uuid.uuid4().hex}"
 
 
-def _output(figures: Sequence[Figure]) -> str:
-    scripts = [*_runtime_once(), *(f.script for f in figures)]
+def output(figures: Sequence[Figure]) -> str:
+    """The HTML of a notebook output with any figures."""
+    calls = _calls(figures)
+    scripts = [*_runtime_once(), *calls] if calls else []
     return style_tag() + "".join(f.html for f in figures) + "".join(map(script_tag, scripts))
+
+
+def _calls(figures: Sequence[Figure]) -> list[str]:
+    """The figures' scripts: some figures are complete without one, and need no runtime either."""
+    return [f.script for f in figures if f.script]
 
 
 def _runtime_once() -> tuple[str, ...]:
@@ -123,10 +140,3 @@ def _checked(attributions: Sequence[Attribution]) -> Sequence[Attribution]:
     if not attributions:
         raise ValueError("nothing to draw: got an empty list, expected at least one attribution")
     return attributions
-
-
-def _write(text: str, path: str | Path) -> Path:
-    """The page appears whole or not at all."""
-    with atomic(path) as file:
-        file.write(text)
-    return Path(path)

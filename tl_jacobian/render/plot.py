@@ -8,13 +8,12 @@ import torch
 
 from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import map_words, words
-from tl_jacobian.render.colors import NEGATIVE, POSITIVE, RGB, Scale
+from tl_jacobian.render.axes import heatmap_axes, label, shades
+from tl_jacobian.render.colors import Scale
 from tl_jacobian.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_MOST_LABELS = 60  # more can't be read at the size of a page
 
 
 def plot_map(m: AttributionMap, ax: Axes | None = None, *, skip_first: bool = True, per_row: bool = True) -> Axes:
@@ -30,19 +29,15 @@ def plot_map(m: AttributionMap, ax: Axes | None = None, *, skip_first: bool = Tr
         ImportError: matplotlib isn't installed.
         ValueError: a score isn't finite.
     """
-    try:
-        from matplotlib import colors
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise ImportError("a plot needs matplotlib: pip install 'tl-jacobian[plot]'") from error
     scales = map_words.scales(m, skip_first=skip_first, per_row=per_row)
-    ax = ax or plt.subplots(figsize=_size(m), layout="constrained")[1]
+    ax = ax or heatmap_axes(len(m), len(m.str_tokens))
     low = -1.0 if any(scale.signed for scale in scales) else 0.0
-    stops = [_unit(NEGATIVE), (1.0, 1.0, 1.0), _unit(POSITIVE)][0 if low else 1 :]
-    shades = colors.LinearSegmentedColormap.from_list("tl_jacobian", stops).with_extremes(bad="#00000000")
     ax.set_facecolor("#ebebeb")  # what can't matter, or is left out of the colours
-    image = ax.imshow(_shares(m, scales), cmap=shades, vmin=low, vmax=1.0, aspect="auto", interpolation="none")
-    _label(ax, m)
+    look: dict[str, Any] = dict(cmap=shades(signed=low < 0), vmin=low, vmax=1.0, aspect="auto", interpolation="none")
+    image = ax.imshow(_shares(m, scales), **look)
+    columns = [f"{visible(text)} {i}" for i, text in enumerate(m.str_tokens)]
+    label(ax, [map_words.row_name(m, i) for i in range(len(m))], columns)
+    ax.set_title(f"{words.scope_name(m[-1])}: attribution map", loc="left", fontsize=10)
     _color_bar(ax, image, m, scales, per_row=per_row)
     return ax
 
@@ -55,33 +50,9 @@ def _shares(m: AttributionMap, scales: list[Scale]) -> Any:
     return shares.numpy()
 
 
-def _label(ax: Axes, m: AttributionMap) -> None:
-    columns = [f"{visible(text)} {i}" for i, text in enumerate(m.str_tokens)]
-    rows = [map_words.row_name(m, i) for i in range(len(m))]
-    for axis, names in ((ax.xaxis, columns), (ax.yaxis, rows)):
-        step = -(-len(names) // _MOST_LABELS)
-        axis.set_ticks(range(0, len(names), step), labels=names[::step], fontsize=8)
-        for label in axis.get_ticklabels():
-            label.set_parse_math(False)  # a prompt's dollar signs are text
-    ax.xaxis.tick_top()
-    ax.tick_params(axis="x", rotation=90)
-    ax.tick_params(length=0)
-    ax.set_title(f"{words.scope_name(m[-1])}: attribution map", loc="left", fontsize=10)
-
-
 def _color_bar(ax: Axes, image: Any, m: AttributionMap, scales: list[Scale], *, per_row: bool) -> None:
     full, facts = map_words.scale_facts(m, scales, per_row=per_row)
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.6)
     bar.set_ticks([0.0, 1.0], labels=["0", full], fontsize=8)
     bar.set_label("\n".join(filter(None, facts)), fontsize=8)
     bar.ax.yaxis.label.set_parse_math(False)
-
-
-def _size(m: AttributionMap) -> tuple[float, float]:
-    """Inches: a fifth for each row and column, as far as a page allows."""
-    return min(3.5 + 0.2 * len(m.str_tokens), 14.0), min(1.5 + 0.2 * len(m), 14.0)
-
-
-def _unit(rgb: RGB) -> tuple[float, float, float]:
-    red, green, blue = rgb
-    return red / 255, green / 255, blue / 255

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_jacobian.render import words
+from tl_jacobian.render.axes import new_axes
 from tl_jacobian.render.colors import POSITIVE, css_color
-from tl_jacobian.render.display import in_notebook
+from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.figure import frame
 from tl_jacobian.render.terminal import fit
 from tl_jacobian.spectrum_values import Move, Spectrum
@@ -58,9 +59,7 @@ def _named(move: Move) -> str:
 def show_spectrum(spectrum: Spectrum, n: int = 8) -> None:
     """Draw a spectrum: as HTML in Jupyter, else in the terminal."""
     if in_notebook():
-        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]  # present in every kernel
-
-        display(HTML(spectrum_html(spectrum, n)))
+        display_html(spectrum_html(spectrum, n))
     else:
         render_spectrum_terminal(spectrum, n)
 
@@ -108,11 +107,7 @@ def plot_spectrum(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    try:
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise ImportError("a plot needs matplotlib: pip install 'tl-jacobian[plot]'") from error
-    ax = ax or plt.subplots(figsize=(6, 3.5), layout="constrained")[1]
+    ax = ax or new_axes(6, 3.5)
     numbers = range(1, len(spectrum) + 1)
     values = spectrum.values.tolist()
     ax.errorbar(numbers, values, yerr=spectrum.bound.tolist(), marker="o", color=css_color(POSITIVE, 1.0))

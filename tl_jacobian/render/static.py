@@ -61,14 +61,15 @@ def comparison_header_html(attributions: Sequence[Attribution]) -> str:
 
 def map_header_html(last: Attribution, extent: str) -> str:
     """The header of a map: its scope and size; the model, from any of its rows."""
-    return _head(words.scope_name(last), f"attribution map, {extent}", words.model_facts(last))
+    return head_html(words.scope_name(last), f"attribution map, {extent}", words.model_facts(last))
 
 
 def _header(name: str, detail: str, attribution: Attribution) -> str:
-    return _head(name, detail, [words.explained_position(attribution), *words.model_facts(attribution)])
+    return head_html(name, detail, [words.explained_position(attribution), *words.model_facts(attribution)])
 
 
-def _head(name: str, detail: str, facts: Iterable[str]) -> str:
+def head_html(name: str, detail: str, facts: Iterable[str]) -> str:
+    """A figure's header: what it is, and in small print of what."""
     return (
         f'<div class="tlj-head"><b>{escape(name)}</b> <bdi>{escape(detail)}</bdi></div>'
         f'<div class="tlj-small" style="font-size:12px;opacity:0.75">{_joined(facts)}</div>'

@@ -85,14 +85,18 @@ def style_of(score: float, scale: Scale, background: RGB) -> str:
 
 
 def _legend(attribution: Attribution, scale: Scale, console: Console) -> Text:
+    return color_bar(scale, signed=scale.signed).append(f"  {fit(_caption(attribution, scale), console)}", style="dim")
+
+
+def color_bar(scale: Scale, *, signed: bool) -> Text:
+    """The colours from zero (or minus the limit) to the limit."""
     background = terminal_background()
-    low = -scale.limit if scale.signed else 0.0
+    low = -scale.limit if signed else 0.0
     legend = Text(f"{words.number(low)} ")
     for step in range(_LEGEND_STEPS):
         score = low + (scale.limit - low) * step / (_LEGEND_STEPS - 1)
         legend.append(" ", style=style_of(score, scale, background))
-    legend.append(f" {words.number(scale.limit)}")
-    return legend.append(f"  {fit(_caption(attribution, scale), console)}", style="dim")
+    return legend.append(f" {words.number(scale.limit)}")
 
 
 def _caption(attribution: Attribution, scale: Scale) -> str:

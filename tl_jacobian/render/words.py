@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from tl_jacobian.attribution import Attribution
+from tl_jacobian.contributions import Contributions
+from tl_jacobian.grid import Grid
 from tl_jacobian.tokens import visible
 
+Described = Attribution | Grid | Contributions
 _MODEL_FACTS = ("model", "host", "dtype")
 
 
@@ -30,9 +33,9 @@ def explained_position(attribution: Attribution) -> str:
     return f"prediction after token {attribution.position}{last}"
 
 
-def model_facts(attribution: Attribution) -> list[str]:
+def model_facts(value: Described) -> list[str]:
     """Model, host and precision, as far as the metadata say."""
-    found = (attribution.metadata.get(key) for key in _MODEL_FACTS)
+    found = (value.metadata.get(key) for key in _MODEL_FACTS)
     return [visible(str(fact)) for fact in found if fact]
 
 

@@ -23,7 +23,7 @@ window.tlJacobian = window.tlJacobian || (function () {
   }
 
   function color(value, spec) {
-    var share = spec.limit ? Math.min(Math.abs(value) / spec.limit, 1) : 0;
+    var share = spec.limit ? Math.min(Math.abs(value) / spec.limit, 1) || 0 : 0; // NaN, a gap in a grid, has none
     var rgb = value < 0 ? spec.negative : spec.positive;
     return "rgba(" + rgb.join(", ") + ", " + (share * spec.opacity).toFixed(4) + ")";
   }
@@ -39,8 +39,9 @@ window.tlJacobian = window.tlJacobian || (function () {
   function paint(host, spec) {
     var values = spec.columns[chosen(host)];
     host.querySelectorAll(SPANS).forEach(function (span, i) {
-      span.style.backgroundColor = i < spec.skipped ? "transparent" : color(values[i], spec);
-      span.classList.toggle("tlj-skipped", i < spec.skipped);
+      var bare = i < spec.skipped || isNaN(values[i]);
+      span.style.backgroundColor = bare ? "transparent" : color(values[i], spec);
+      span.classList.toggle("tlj-skipped", bare);
     });
   }
 
