@@ -6,6 +6,14 @@ Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.1
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.contributions import Contributions, Part
+from tl_jacobian.drilldown import (
+    PathSplit,
+    Place,
+    head_influence,
+    layer_influence,
+    path_scope,
+    residual_contributions,
+)
 from tl_jacobian.errors import (
     ArgumentError,
     AttributionFileError,
@@ -46,6 +54,13 @@ __all__ = [
     # maps of a whole text
     "attribution_map",
     "attribute_generation",
+    # from the token to the layer, the component and the head
+    "layer_influence",
+    "head_influence",
+    "residual_contributions",
+    "path_scope",
+    "PathSplit",
+    "Place",
     # spectra of J and of Fisher
     "jacobian_spectrum",
     "fisher_spectrum",

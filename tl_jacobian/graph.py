@@ -99,6 +99,17 @@ class Graph:
         grads = iter(found if not one else [None if g is None else g[None] for g in found])
         return tuple(next(grads) if place.requires_grad else None for place in places)
 
+    def between_tensors(self, end: Tensor, start: Tensor, u: Tensor) -> Tensor | None:
+        """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start."""
+        if not (end.requires_grad and start.requires_grad):
+            return None
+        with recording():
+            u = u.clone() if u.is_inference() else u
+            (found,) = torch.autograd.grad(
+                end, start, u.to(end.device, end.dtype), retain_graph=True, allow_unused=True
+            )
+        return found
+
     def check_results(self, size: int, what: str, remedy: str) -> None:
         """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""
         if self.results is not None and size > self.results:

@@ -72,17 +72,17 @@ class Linearization:
 
     @property
     def unembedding(self) -> Unembedding:
-        """The map from y to the logits.
+        """The map from y to the logits; raises as :meth:`check_unembedded` does."""
+        self.check_unembedded()
+        return self.head
 
-        Raises:
-            ArgumentError: y isn't what the unembedding consumes.
-        """
+    def check_unembedded(self) -> None:
+        """Raise ArgumentError if y isn't what the unembedding consumes."""
         if self.output_hook is not None:
             raise ArgumentError(
                 f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
                 "speak of: use direction_scope(lin, v), or linearize without output_hook="
             )
-        return self.head
 
     @property
     def per(self) -> str:
@@ -135,7 +135,7 @@ class Linearization:
             DirectionError: v has another shape or device, or isn't finite.
         """
         self.check_direction(v, ndims=(1, 2))
-        grads = self.graph.pull(self._spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
+        grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
         return grads if v.ndim == 2 else grads[0]
 
     def vjp_at(self, v: Float[Tensor, " d_model"], names: Sequence[str]) -> dict[str, Float[Tensor, "*activation"]]:
@@ -161,7 +161,7 @@ class Linearization:
     ) -> Iterator[dict[str, Float[Tensor, "chunk *activation"]]]:
         """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time."""
         places = [self.taps.tensor(name) for name in names]
-        for grads in self.graph.stream_to(self._spread(v), places):
+        for grads in self.graph.stream_to(self.spread(v), places):
             for name, grad in zip(names, grads, strict=True):
                 if grad is None:
                     raise HookPointError(
@@ -218,7 +218,7 @@ class Linearization:
         identity = torch.eye(self.d_model, dtype=self.y.dtype, device=self.y.device)
         row = 0
         with progress(self.d_model, "rows of the Jacobian") as bar:
-            for grads in self.graph.stream(self._spread(identity)):
+            for grads in self.graph.stream(self.spread(identity)):
                 out[:, row : row + len(grads)] = grads[:, self.prompt_row, keep].transpose(0, 1)
                 row += len(grads)
                 bar.update(len(grads))
@@ -246,7 +246,7 @@ class Linearization:
         if not v.isfinite().all():
             raise DirectionError(f"v has {int((~v.isfinite()).sum())} non-finite entries, expected none")
 
-    def _spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k outputs d_model"]:
+    def spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k outputs d_model"]:
         """v in this output's row of the graph, zero in its neighbours'."""
         out = v.new_zeros(len(v), len(self.graph.y), self.d_model)
         out[:, self.row] = v

@@ -29,6 +29,9 @@ class Taps(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Float[Tensor, "*activation"]:
         return self.cut(name, self.tensor(name).detach())
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.recorded
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.recorded)
 

@@ -90,7 +90,7 @@ def fisher_scope(
     _check(method, rank, n_products, rtol)
     _check_generator(generator, method)
     if method == "low_rank":
-        return apply(lin, "fisher", lambda one: _low_rank(one, 1 if rank is None else rank), combine="sum")
+        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank), combine="sum")
     members = members_of(lin)
     if method == "exact" or (method == "auto" and members and members[0].d_model <= _CHEAP):
         return apply(lin, "fisher", _exact, combine="sum")
@@ -135,7 +135,7 @@ def _exact(lin: Linearization) -> Explained:
     return Explained(pairs.scaled(), "predicted distribution", details)
 
 
-def _low_rank(lin: Linearization, rank: int) -> Explained:
+def explain_fisher(lin: Linearization, rank: int) -> Explained:
     if not 1 <= rank <= lin.d_model:
         raise ArgumentError(f"rank={rank}, expected 1 to d_model={lin.d_model}")
     factor = FisherFactor(lin.unembedding, lin.logits)

@@ -35,10 +35,10 @@ def direction_scope(
     >>> len(tj.direction_scope(lin, lin.y))
     5
     """
-    return apply(lin, "direction", lambda one: _direction(one, v))
+    return apply(lin, "direction", lambda one: explain_direction(one, v))
 
 
-def _direction(lin: Linearization, v: Float[Tensor, " d_model"]) -> Explained:
+def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"]) -> Explained:
     lin.check_direction(v)
     details = {"value": (v.to(lin.y.dtype) @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
     return Explained(v.detach().to(lin.y.dtype)[None], "v.y for the direction v given", details)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 from torch import Tensor
 
@@ -39,16 +39,20 @@ def temperature_scope(
     >>> tj.temperature_scope(lin).target
     'confidence: effective inverse temperature ||y||'
     """
-    if confidence == "logit_norm":
-        return apply(
-            lin, "temperature", lambda one: explain_output(one, _logit_norm, "confidence: norm of the centred logits")
-        )
-    if confidence != "hidden_norm":
+    if confidence not in get_args(Confidence):
         raise ArgumentError(f'confidence={confidence!r}, expected "hidden_norm" or "logit_norm"')
-    return apply(lin, "temperature", _temperature)
+    return apply(lin, "temperature", lambda one: explain_confidence(one, confidence))
 
 
-def _temperature(lin: Linearization) -> Explained:
+def explain_confidence(lin: Linearization, confidence: Confidence) -> Explained:
+    """The direction of either confidence."""
+    if confidence == "logit_norm":
+        return explain_output(lin, _logit_norm, "confidence: norm of the centred logits")
+    lin.check_unembedded()  # the norm of another activation is no inverse temperature
+    return _hidden_norm(lin)
+
+
+def _hidden_norm(lin: Linearization) -> Explained:
     if lin.bare_norm:
         raise DegenerateScopeError(
             f"||y|| = {lin.y.norm().item():.4g} for every input: this model's final norm has no gain or bias, so the "

@@ -1,0 +1,176 @@
+"""Layer x token influence: a scope's score at every activation on the way, from the same backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.attribution import COMBINE, Combine
+from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.grid import Grid
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.products import squared_norms
+from tl_jacobian.record import GROUPS, Record, wanted
+from tl_jacobian.scopes.apply import Explained
+from tl_jacobian.scopes.choose import Direction, combine_of, explain, only_direction
+
+Kind = Literal["norm", "gradient_x_activation"]
+# One row a hook point, or one row a head: those whose activations are (pos, head, d_head).
+_HEADS = ("hook_z", "hook_q", "hook_k", "hook_v", "hook_result")
+
+
+def layer_influence(
+    lin: Linearization,
+    scope: Direction = "semantic",
+    *,
+    at: Record = "resid",
+    kind: Kind = "norm",
+    **options: Any,
+) -> Grid:
+    """Which layer's residual stream, at which token, drives what a scope explains.
+
+    For the activation a at a hook point and token t, ``"norm"`` is ||v^T dy/da_t||, which at the token
+    embeddings is the scope's score; ``"gradient_x_activation"`` is v^T dy/da_t . a_t, signed: the
+    first-order change when a_t is scaled (up to its sign, when it is removed).
+
+    All hook points share one backward pass (one for each of k directions, batched).
+
+    Args:
+        lin: made with ``linearize(..., record=True)``, or with the hook points that are asked for.
+        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` (its leading eigenvector, or the ``rank``
+            leading ones), ``"output"`` with ``fn=``, or a direction v in y.
+        at: ``"resid"``, ``"components"``, ``"heads"`` (hook_z, a row for each head), or recorded hook points.
+        kind: what to measure.
+        options: of the scope: ``target``, ``minus``, ``confidence``, ``rank``, ``fn``, ``name``.
+
+    Returns:
+        Rows are hook points in the model's order, columns tokens.
+
+    Raises:
+        HookPointError: a hook point wasn't recorded, or what is explained doesn't depend on it.
+        ArgumentError: no such scope, kind or option; several directions for a signed measure.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record="resid")
+    >>> g = tj.layer_influence(lin, target=" Paris")
+    >>> g.rows[:2], g.values.shape
+    (('0.resid_pre', '0.resid_mid'), torch.Size([90, 5]))
+    >>> bool((g.values[0] == tj.semantic_scope(lin, " Paris").scores).all())
+    True
+    """
+    explained, names = explain(lin, scope, options), _names(lin, at)
+    found = _measure(lin, explained, names, kind, combine_of(scope))
+    rows = [_rows(lin, name, values) for name, values in found.items()]
+    return _grid(
+        lin,
+        explained,
+        kind,
+        torch.cat([values for _, values in rows]),
+        [label for labels, _ in rows for label in labels],
+    )
+
+
+def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: Kind = "norm", **options: Any) -> Grid:
+    """:func:`layer_influence` of every head's output (hook_z), all tokens together: layers x heads.
+
+    Norms combine as the scope's do over tokens (Euclidean, or the sum for Fisher's trace), signed values add up.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record="heads")
+    >>> tj.head_influence(lin, kind="gradient_x_activation").values.shape
+    torch.Size([30, 9])
+    """
+    explained, combine = explain(lin, scope, options), combine_of(scope)
+    found = _measure(lin, explained, _names(lin, "heads"), kind, combine)
+    over_tokens = COMBINE[combine] if kind == "norm" else COMBINE["sum"]
+    values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
+    layers = [name.split(".")[1] for name in found]
+    columns = tuple(f"H{head}" for head in range(values.shape[1]))
+    return _grid(lin, explained, kind, values, layers, row_axis="layer", columns=columns, column_axis="head")
+
+
+def _names(lin: Linearization, at: Record) -> list[str]:
+    names, _ = wanted(at, lin.taps)
+    if not names:
+        groups = ", ".join(f"record={name!r}" for name in GROUPS)
+        raise HookPointError(
+            f"nothing of at={at!r} was recorded: call linearize(model, prompt, record=True), or name what is needed "
+            f"({groups}, or hook points)"
+        )
+    return names
+
+
+def _measure(
+    lin: Linearization, explained: Explained, names: Sequence[str], kind: Kind, combine: Combine
+) -> Mapping[str, Float[Tensor, "pos *heads"]]:
+    """One number for each token (and head) at each hook point; float64."""
+    if kind not in get_args(Kind):
+        raise ArgumentError(f"kind={kind!r}, expected one of {', '.join(map(repr, get_args(Kind)))}")
+    if kind == "gradient_x_activation":
+        grads = lin.vjp_at(only_direction(explained, "signed measures"), names)
+        return {
+            name: (_precise(grad) * _precise(lin.taps[name])).sum(-1).double().cpu() for name, grad in grads.items()
+        }
+    sums: dict[str, Tensor] = {}
+    for grads in lin.stream_at(explained.v, names):
+        for name, grad in grads.items():
+            part = squared_norms(grad).sum(0)
+            sums[name] = sums[name] + part if name in sums else part
+    return {name: s.sqrt() if combine == "root_sum_squares" else s for name, s in sums.items()}
+
+
+def _precise(activation: Tensor) -> Tensor:
+    return activation.to(torch.promote_types(activation.dtype, torch.float32))
+
+
+def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) -> tuple[list[str], Tensor]:
+    """Labels and rows of one hook point."""
+    if values.ndim == 1:
+        return [label_of(name)], values[None]
+    if name.rsplit(".", 1)[-1] not in _HEADS or values.ndim != 2:
+        raise HookPointError(
+            f"activations at {name} have one number for each of {tuple(values.shape)}, which aren't (token,) or "
+            "(token, head); look at lin.vjp_at(v, [name]) itself"
+        )
+    layer, hook = name.split(".")[1], name.rsplit(".hook_", 1)[-1]
+    kind = "" if hook == "z" else f".{hook}"
+    return [f"L{layer}H{head}{kind}" for head in range(values.shape[1])], values.T
+
+
+def label_of(name: str) -> str:
+    """``"blocks.3.hook_resid_pre"`` as ``"3.resid_pre"``."""
+    return name.removeprefix("blocks.").replace("hook_", "")
+
+
+_QUANTITIES: dict[str, str] = {
+    "norm": "change of {what} per unit of activation norm",
+    "gradient_x_activation": "gradient x activation: first-order change of {what}",
+}
+
+
+def _grid(
+    lin: Linearization,
+    explained: Explained,
+    kind: Kind,
+    values: Tensor,
+    rows: Sequence[str],
+    row_axis: str = "hook point",
+    columns: tuple[str, ...] | None = None,
+    column_axis: str = "token",
+) -> Grid:
+    return Grid(
+        values=values.float(),
+        rows=tuple(rows),
+        columns=columns or lin.str_tokens,
+        title=f"influence on {explained.target}",
+        quantity=_QUANTITIES[kind].format(what=explained.target),
+        row_axis=row_axis,
+        column_axis=column_axis,
+        signed=kind != "norm",
+        tokens=tuple(lin.tokens.tolist()),
+        metadata={"kind": kind, "position": lin.position, **explained.details, **lin.facts},
+    )

@@ -1,0 +1,186 @@
+"""Paths: how much of a token's influence flows through a chosen layer, head or position.
+
+Influence is a derivative, and derivatives add up over paths: v^T J = (what flows through a place) +
+(what flows around it). The first is the product pulled back to the place, masked there, and pulled
+on to x; the second is what is left when the place is detached from the graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.attribution import Attribution
+from tl_jacobian.drilldown.influence import label_of
+from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.plain import is_id
+from tl_jacobian.record import place as place_of
+from tl_jacobian.scopes.apply import attribution
+from tl_jacobian.scopes.choose import Direction, explain, only_direction
+
+
+@dataclass(frozen=True)
+class Place:
+    """A place that influence may flow through.
+
+    Attributes:
+        hook: a recorded hook point: ``"blocks.5.hook_attn_out"``.
+        positions: of these tokens only (negative ones count from the end); None: all.
+        heads: of these heads only, at hook points that have heads; None: all.
+    """
+
+    hook: str
+    positions: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+
+    def __str__(self) -> str:
+        heads = "" if self.heads is None else f" heads {', '.join(map(str, self.heads))}"
+        positions = "" if self.positions is None else f" at tokens {', '.join(map(str, self.positions))}"
+        return label_of(self.hook) + heads + positions
+
+
+@dataclass(frozen=True, eq=False)
+class PathSplit:
+    """A token's influence, split along a route.
+
+    Attributes:
+        full: the scope's own scores, ||v^T J_t||.
+        through: norm of the part of v^T J_t that flows through the route.
+        around: norm of the rest. Norms don't add up; the vectors do, and so does ``share``.
+        share: the part of ``full`` that flows through the route: the through-vector's component
+            along v^T J_t. Negative where the route works against the rest; shares of routes that
+            partition all paths add up to ``full``.
+    """
+
+    full: Attribution
+    through: Attribution
+    around: Attribution
+    share: Attribution
+
+    def show(self, *, skip_first: bool = True) -> None:
+        """Draw the four side by side."""
+        self._comparison().show(skip_first=skip_first)
+
+    def _comparison(self) -> Any:
+        from tl_jacobian.render import compare
+
+        return compare([self.full, self.through, self.around, self.share])
+
+    def _repr_html_(self) -> str:
+        return self._comparison()._repr_html_()
+
+
+def path_scope(
+    lin: Linearization,
+    through: str | Place | Sequence[Place],
+    scope: Direction = "semantic",
+    *,
+    positions: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    **options: Any,
+) -> PathSplit:
+    """How much of each token's influence flows through a layer, component, head or position.
+
+    Args:
+        lin: made with ``linearize(..., record=True)``, or with the hook points of the route.
+        through: a hook point; or a :class:`Place`; or a route of several places in the model's order, all of
+            which a path must pass.
+        scope: as for :func:`layer_influence`; one direction.
+        positions, heads: of a single hook point: only these tokens, only these heads.
+        options: of the scope.
+
+    Raises:
+        HookPointError: a hook point wasn't recorded, or doesn't lie between x and y.
+        ArgumentError: positions or heads that don't exist; places out of order; several directions.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record=True)
+    >>> split = tj.path_scope(lin, "blocks.20.hook_attn_out", target=" Paris")
+    >>> split.share.top(1, skip_first=True)[0].text
+    ' capital'
+    """
+    explained = explain(lin, scope, options)
+    v, route = only_direction(explained, "paths"), _route(through, positions, heads)
+    full, part = _precise(lin.vjp(v)), _precise(_along(lin, v, route))
+    name = " then ".join(map(str, route))
+    norms = full.norm(dim=-1)
+    shares = (full * part).sum(-1) / torch.where(norms > 0, norms, 1)
+
+    def made(scores: Tensor, what: str) -> Attribution:
+        kind = scope if isinstance(scope, str) else "direction"
+        details = {**explained.details, "route": name, "path": what}
+        target = explained.target if what == "full" else f"{explained.target}, {what} {name}"
+        return attribution(lin, kind, target, scores, "root_sum_squares", details)
+
+    share = made(shares, "share through")
+    return PathSplit(
+        full=made(norms, "full"),
+        through=made(part.norm(dim=-1), "through"),
+        around=made((full - part).norm(dim=-1), "around"),
+        share=dataclasses.replace(share, combine="sum"),
+    )
+
+
+def _route(
+    through: str | Place | Sequence[Place], positions: Sequence[int] | None, heads: Sequence[int] | None
+) -> list[Place]:
+    if isinstance(through, str):
+        chosen = [None if part is None else tuple(part) for part in (positions, heads)]
+        return [Place(through, *chosen)]
+    route = [through] if isinstance(through, Place) else list(through)
+    if (positions, heads) != (None, None):
+        raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
+    if not route or not all(isinstance(place, Place) for place in route):
+        raise ArgumentError(f"through={through!r}, expected a hook point, a Place or a list of places")
+    order = [place_of(place.hook) for place in route]
+    if sorted(order) != order:
+        names = ", ".join(place.hook for place in route)
+        raise ArgumentError(f"the places {names} aren't in the model's order, expected the one nearest to x first")
+    return route
+
+
+def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Place]) -> Float[Tensor, "pos d_in"]:
+    """v^T J over the paths that pass every place of the route."""
+    end, grad = lin.graph.y, lin.spread(v[None])[0]
+    for place in reversed(route):
+        tap = lin.taps.tensor(place.hook)
+        found = lin.graph.between_tensors(end, tap, grad)
+        if found is None:
+            raise HookPointError(f"no path leads through {place.hook} there: it comes after what it should lead to")
+        end, grad = tap, found * _mask(lin, place, tap)
+    found = lin.graph.between_tensors(end, lin.graph.x, grad)
+    if found is None:
+        raise HookPointError(f"no path leads from {lin.input_hook} through {route[0].hook}")
+    return found[lin.prompt_row, : len(lin.tokens)]
+
+
+def _mask(lin: Linearization, place: Place, tap: Tensor) -> Tensor:
+    """One where the place is, zero elsewhere."""
+    mask = torch.ones_like(tap)
+    square = tap.ndim == 4 and place.hook.endswith(("hook_pattern", "hook_attn_scores"))  # (batch, head, to, from)
+    for what, chosen, axis, n in (
+        ("position", place.positions, 2 if square else 1, len(lin.tokens)),
+        ("head", place.heads, 1 if square else 2, tap.shape[1 if square else 2]),
+    ):
+        if chosen is None:
+            continue
+        if what == "head" and tap.ndim != 4:
+            raise ArgumentError(f"heads={chosen} of {place.hook}, whose activations have no heads: use attn.hook_z")
+        for i in chosen:
+            if not is_id(i) or not -n <= i < n:
+                raise ArgumentError(f"{what} {i!r} of {place.hook} is out of range, expected {-n} to {n - 1}")
+        kept = torch.zeros(tap.shape[axis], device=tap.device, dtype=torch.bool)
+        kept[[i % n for i in chosen]] = True
+        mask = mask * kept.view([-1 if axis == i else 1 for i in range(tap.ndim)])
+    return mask
+
+
+def _precise(product: Tensor) -> Tensor:
+    return product.to(torch.promote_types(product.dtype, torch.float32))
