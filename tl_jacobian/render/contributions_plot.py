@@ -26,7 +26,7 @@ def plot_contributions(c: Contributions, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    ax = ax or new_axes(7, min(1.6 + 0.15 * len(c), 14))
+    ax = ax or new_axes(7.0, min(1.6 + 0.15 * len(c), 14.0))
     places = range(len(c))
     for kind in [*of_parts.kinds(c), REST]:
         at = [i for i in places if of_parts.kind(c.names[i]) == kind]
