@@ -55,11 +55,28 @@ def test_axes_of_ones_own_with_the_first_token(make_grid, plt):  # noqa: F811
 
 def test_labels_are_thinned_to_what_can_be_read(make_grid, plt):  # noqa: F811
     ax = make_grid(torch.ones(300, 200)).plot()
-    assert len(ax.get_yticklabels()) <= 64
+    assert len(ax.get_yticklabels()) <= 72
     _, small = plt.subplots(figsize=(2, 2))
     make_grid(torch.ones(60, 3)).plot(small)
     assert [t.get_text() for t in small.get_yticklabels()][:2] == ["0", "5"]
     ax.figure.canvas.draw()
+
+
+def test_labels_of_bars_are_thinned_too(make_parts, plt):  # noqa: F811
+    parts = make_parts({f"{i}.{kind}": 1.0 for i in range(30) for kind in ("attn", "mlp")})
+    _, small = plt.subplots(figsize=(4, 3))
+    assert len(parts.plot().get_yticklabels()) == 60
+    assert len(parts.plot(small).get_yticklabels()) <= 25
+
+
+def test_a_long_title_leaves_room_for_the_colour_bar(make_grid):
+    ax = make_grid(
+        torch.ones(30, 12), title="influence of the residual stream on a " + "very " * 20 + "long name"
+    ).plot()
+    ax.figure.canvas.draw()
+    assert ax.get_title(loc="left").count("\n") >= 1
+    bar = ax.images[0].colorbar.ax.yaxis.label.get_window_extent()
+    assert bar.x1 <= ax.figure.bbox.x1, "the label of the colour bar isn't cut off"
 
 
 def test_all_layers_of_a_usual_model_are_labelled(make_grid):
