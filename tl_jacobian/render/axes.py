@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE, RGB
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_LABELS = 64  # more can't be read at the size of a page
-_LINE = 9.0  # points that a label takes
+_MOST_LABELS = 72  # more can't be read at the size of a page
+_LETTER = 5.5  # points that a letter of a title takes
 
 
 def new_axes(width: float, height: float) -> Axes:
@@ -41,17 +42,33 @@ def shades(*, signed: bool) -> Any:
 
 
 def label(ax: Axes, rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Name rows on the left and columns on top, every second or third where all can't be read."""
-    box = ax.get_window_extent()
-    for axis, names, length in ((ax.xaxis, columns, box.width), (ax.yaxis, rows, box.height)):
-        room = max(1, int(length / ax.figure.get_dpi() * 72 / _LINE))
-        step = -(-len(names) // min(room, _MOST_LABELS))
-        axis.set_ticks(range(0, len(names), step), labels=names[::step], fontsize=8)
-        for text in axis.get_ticklabels():
-            text.set_parse_math(False)  # a prompt's dollar signs are text
+    """Name rows on the left and columns on top."""
+    name_ticks(ax, "y", rows)
+    name_ticks(ax, "x", columns)
     ax.xaxis.tick_top()
     ax.tick_params(axis="x", rotation=90)
     ax.tick_params(length=0)
+
+
+def name_ticks(ax: Axes, which: Literal["x", "y"], names: Sequence[str], size: int = 8) -> None:
+    """Name the places 0, 1, … along an axis, every second or third where all can't be read."""
+    axis, length = (ax.xaxis, _points(ax)[0]) if which == "x" else (ax.yaxis, _points(ax)[1])
+    step = -(-len(names) // max(1, min(int(length / (size + 1)), _MOST_LABELS)))
+    axis.set_ticks(range(0, len(names), step), labels=names[::step], fontsize=size)
+    for text in axis.get_ticklabels():
+        text.set_parse_math(False)  # a prompt's dollar signs are text
+
+
+def head(ax: Axes, title: str) -> None:
+    """A title of as many lines as it needs: matplotlib's own wrapping would cut other things off."""
+    most = max(30, int(_points(ax)[0] / _LETTER))
+    ax.set_title(textwrap.fill(title, most), loc="left", fontsize=10, parse_math=False)
+
+
+def _points(ax: Axes) -> tuple[float, float]:
+    """Width and height of axes in points, as they are before the layout."""
+    box, inch = ax.get_window_extent(), ax.figure.get_dpi()
+    return box.width / inch * 72, box.height / inch * 72
 
 
 def unit(rgb: RGB) -> tuple[float, float, float]:

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 from tl_jacobian.contributions import Contributions
 from tl_jacobian.render import contributions_words as of_parts
-from tl_jacobian.render.axes import new_axes, unit
+from tl_jacobian.render.axes import head, name_ticks, new_axes, unit
 from tl_jacobian.render.contributions_words import REST
 from tl_jacobian.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_MOST_LABELS = 90
 
 
 def plot_contributions(c: Contributions, ax: Axes | None = None) -> Axes:
@@ -26,7 +24,7 @@ def plot_contributions(c: Contributions, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    ax = ax or new_axes(7, min(1.6 + 0.15 * len(c), 14))
+    ax = ax or new_axes(7.0, min(1.6 + 0.15 * len(c), 14.0))
     places = range(len(c))
     for kind in [*of_parts.kinds(c), REST]:
         at = [i for i in places if of_parts.kind(c.names[i]) == kind]
@@ -41,13 +39,10 @@ def plot_contributions(c: Contributions, ax: Axes | None = None) -> Axes:
 
 
 def _label(ax: Axes, c: Contributions) -> None:
-    step = -(-len(c) // _MOST_LABELS)
-    ax.set_yticks(range(0, len(c), step), labels=[visible(name) for name in c.names[::step]], fontsize=7)
-    for text in ax.get_yticklabels():
-        text.set_parse_math(False)
+    name_ticks(ax, "y", [visible(name) for name in c.names], 7)
     ax.set_ylim(len(c) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
     ax.set_xlabel(f"contribution to {visible(c.target)}", fontsize=8, parse_math=False)
-    ax.set_title(of_parts.title(c), loc="left", fontsize=10, parse_math=False)
+    head(ax, of_parts.title(c))
     for text in ax.legend(fontsize=8).get_texts():
         text.set_parse_math(False)

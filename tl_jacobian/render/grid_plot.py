@@ -8,7 +8,7 @@ import torch
 
 from tl_jacobian.grid import TOKEN, Grid
 from tl_jacobian.render import grid_words
-from tl_jacobian.render.axes import heatmap_axes, label, shades
+from tl_jacobian.render.axes import head, heatmap_axes, label, shades
 from tl_jacobian.tokens import visible
 
 if TYPE_CHECKING:
@@ -53,4 +53,4 @@ def _label(ax: Axes, g: Grid, note: str) -> None:
         ax.tick_params(axis="x", rotation=0)
     ax.set_ylabel(visible(g.row_axis), fontsize=8, parse_math=False)
     ax.set_xlabel(visible(g.column_axis) + (f"\n{note}" if note else ""), fontsize=8, parse_math=False)
-    ax.set_title(visible(g.title), loc="left", fontsize=10, parse_math=False, wrap=True)
+    head(ax, visible(g.title))

@@ -107,7 +107,7 @@ def plot_spectrum(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib isn't installed.
     """
-    ax = ax or new_axes(6, 3.5)
+    ax = ax or new_axes(6.0, 3.5)
     numbers = range(1, len(spectrum) + 1)
     values = spectrum.values.tolist()
     ax.errorbar(numbers, values, yerr=spectrum.bound.tolist(), marker="o", color=css_color(POSITIVE, 1.0))

@@ -10,6 +10,8 @@ import torch
 
 from tl_jacobian.attribution import Attribution, Prediction
 from tl_jacobian.attribution_map import AttributionMap
+from tl_jacobian.contributions import Contributions
+from tl_jacobian.grid import Grid
 from tl_jacobian.render import page
 from tl_jacobian.tokens import Word
 
@@ -110,3 +112,37 @@ def make_map() -> Callable[..., AttributionMap]:
 @pytest.fixture
 def nasty_map(make_map: Callable[..., AttributionMap]) -> AttributionMap:
     return make_map(NASTY)
+
+
+@pytest.fixture
+def make_grid() -> Callable[..., Grid]:
+    def build(values: Any, columns: Sequence[str] | None = None, **fields: Any) -> Grid:
+        values = torch.as_tensor(values)
+        defaults: dict[str, Any] = dict(
+            rows=tuple(map(str, range(values.shape[0]))),
+            title="influence on logit of ' Paris'",
+            quantity="logits",
+            row_axis="layer",
+            column_axis="token",
+            signed=True,
+        )
+        texts = tuple(f" t{i}" for i in range(values.shape[1])) if columns is None else tuple(columns)
+        return Grid(values=values, columns=texts, **{**defaults, **fields})
+
+    return build
+
+
+@pytest.fixture
+def nasty_grid(make_grid: Callable[..., Grid]) -> Grid:
+    names = dict.fromkeys(("title", "quantity", "row_axis"), INJECTION)
+    return make_grid(torch.ones(len(NASTY), len(NASTY)), NASTY, rows=NASTY, metadata={"model": INJECTION}, **names)
+
+
+@pytest.fixture
+def make_parts() -> Callable[..., Contributions]:
+    def build(parts: dict[str, float], **fields: Any) -> Contributions:
+        values = torch.tensor(list(parts.values()), dtype=torch.float64)
+        fields.setdefault("target", "logit of ' Paris'")
+        return Contributions(names=tuple(parts), values=values, total=values.sum().item(), **fields)
+
+    return build
