@@ -12,7 +12,7 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "sizes", "attribution"},
+    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "attribution"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions", "patch_comparison"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
