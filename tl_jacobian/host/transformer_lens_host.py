@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from tl_jacobian.host.checks import check_dropout, check_weights
 from tl_jacobian.host.footprint import Habits, Sizes, footprint
 from tl_jacobian.host.hook_points import hook_point
 from tl_jacobian.host.original_norm import read_original_norm
-from tl_jacobian.host.recompute import recomputed
+from tl_jacobian.host.recompute import forgetful, recomputed
 from tl_jacobian.host.recorder import Cut, Places, Recorder
 from tl_jacobian.host.texts import token_texts
 from tl_jacobian.host.untouched import Hook, frozen, hooked
@@ -107,7 +106,7 @@ class TransformerLensHost:
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
         blocks = [(block, recorder.block) for block in self.model.blocks]
-        again = recomputed(self.model.blocks) if recompute else nullcontext()
+        again = recomputed(self.model.blocks) if recompute else forgetful(self.model.blocks)
         with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
