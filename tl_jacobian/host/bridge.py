@@ -34,6 +34,9 @@ class TransformerBridgeHost(TransformerLensHost):
         generates = source.can_generate() if hasattr(source, "can_generate") else True
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
+    def _passes(self, name: str) -> bool:
+        return str(name).endswith(".hook_resid_mid")  # another name of ln2.hook_in
+
     def _run(self, tokens: Tensor) -> Tensor:
         # No cache of keys and values: nothing is generated, and it would copy them.
         return self.model(tokens, return_type="logits", use_cache=False)

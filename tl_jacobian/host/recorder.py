@@ -92,6 +92,14 @@ class Recorder:
             self.taps[name] = seen
         return raw(point, seen)
 
+    def passing(self, name: str, point: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        """The residual stream where a hook point sees it pass: itself, so that its gradient is that of all its readers.
+
+        On TransformerBridge hook_resid_mid is the input of a norm, and the stream goes on beside it.
+        """
+        if self.open:
+            self.taps[name] = self._positioned(name, args[0])
+
     def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         stream = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
         if self.open and (first := next(stream, None)) is not None:

@@ -11,7 +11,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from tl_jacobian.anatomy import Anatomy
-from tl_jacobian.errors import PromptError, UnsupportedModelError
+from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
 from tl_jacobian.final_norm import NormAffine
 from tl_jacobian.host.anatomy import TransformerLensAnatomy
 from tl_jacobian.host.available import available
@@ -114,7 +114,13 @@ class TransformerLensHost:
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
         watch, points = recorder.watch, self.model.hook_dict
-        taps = [(hook_point(points, name), partial(recorder.tap, name)) for name in watch.taps]
+        if self._passes(watch.source):
+            raise HookPointError(
+                f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
+                f"goes on without it; use {watch.source.replace('resid_mid', 'attn_out')}, whose Jacobian is the same"
+            )
+        tap = {True: recorder.passing, False: recorder.tap}
+        taps = [(hook_point(points, name), partial(tap[self._passes(name)], name)) for name in watch.taps]
         after = [(hook_point(points, watch.output), recorder.output)] if watch.output else []
         return [(hook_point(points, watch.source), recorder.source), *taps, *after]
 
@@ -145,6 +151,10 @@ class TransformerLensHost:
         return read_original_norm(str(getattr(self.cfg, "model_name", "")), str(self._architecture()))
 
     # -- where the two hosts differ ------------------------------------------------
+
+    def _passes(self, name: str) -> bool:
+        """Whether the residual stream is seen at that hook point and doesn't go through it."""
+        return False
 
     def _run(self, tokens: Tensor) -> Tensor:
         raise NotImplementedError
