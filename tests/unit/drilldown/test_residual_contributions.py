@@ -124,7 +124,7 @@ def test_parts_equal_a_decomposition_by_hand(architecture, state):
         assert abs(c["final norm bias"] - bias) < 1e-6
     theirs = hf_model(architecture).get_output_embeddings().bias
     if architecture != "gemma2":
-        assert abs(c["unembedding bias"] - (0.0 if theirs is None else theirs[TARGET].item())) < 1e-12
+        assert abs(c["unembedding bias"] - (0.0 if theirs is None else theirs[TARGET].item())) < 1e-7
 
 
 @pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] in ("gpt2", "llama")])
