@@ -116,7 +116,7 @@ def patched(model: Any, tokens: list[int], name: str, nudge: Tensor) -> Tensor:
 def reaching_the_stream(model: Any, name: str) -> str:
     """The hook point at which a nudge moves the whole stream.
 
-    TransformerBridge's hook_resid_mid is the input of a norm: what hooks put in there reaches the MLP alone. Attention's
-    output is added to the stream just before.
+    TransformerBridge's hook_resid_mid is the input of a norm: what hooks put in there reaches the MLP alone.
+    Attention's output is added to the stream just before.
     """
     return name.replace("hook_resid_mid", "hook_attn_out") if hasattr(model, "original_model") else name

@@ -41,8 +41,8 @@ def test_gradients_predict_what_patching_does(architecture, state, generator):
     model, lin = shared(architecture, state), recorded(architecture, state)
     names = differentiable(lin)
     grads = lin.vjp_at(contrast(lin), names)
-    # Finite differences. HookedTransformer computes in float64; the bridge's native norms in float32, so a step must be
-    # large enough to stand out of their noise. Errors measured over the suite: 1.3e-6 and 1.4e-3 of the gradient's norm.
+    # Finite differences. HookedTransformer computes in float64; the bridge's native norms in float32, so a step must
+    # stand out of their noise. Errors measured over the suite: 1.3e-6 and 1.4e-3 of the gradient's norm.
     step, allowed = (5e-5, 1e-5) if state.startswith("hooked") else (1e-3, 4e-3)
     layer = torch.randint(LAYERS, (len(names),), generator=generator).tolist()
     kinds = sorted({name.split(".", 2)[2] for name in names})
@@ -242,7 +242,7 @@ def test_between_ends_inside_the_model_groups_have_fewer_rows(architecture, stat
     with pytest.raises(tj.HookPointError, match=r"depend on blocks.0.hook_mlp_out: .* before blocks.0.hook_resid_post"):
         tj.layer_influence(lin, v32, at=["components", "blocks.0.hook_mlp_out"])
     apart = recorded(architecture, state, output_hook="blocks.0.hook_resid_pre", record="heads")
-    with pytest.raises(tj.HookPointError, match="nothing of at='heads' lies between hook_embed and blocks.0"):
+    with pytest.raises(tj.HookPointError, match=r"nothing of at='heads' lies between hook_embed and blocks.0"):
         tj.head_influence(apart, v32)
 
 
@@ -319,7 +319,7 @@ def test_what_cannot_be_taken_apart_is_refused():
             call([nothing])
     inner = tj.linearize(model, PROMPT, record=True, output_hook="blocks.1.hook_resid_post")
     for scope in ("semantic", "fisher", "temperature"):
-        with pytest.raises(tj.ArgumentError, match="explains blocks.1.hook_resid_post, which isn't unembedded"):
+        with pytest.raises(tj.ArgumentError, match=r"explains blocks.1.hook_resid_post, which isn't unembedded"):
             tj.layer_influence(inner, scope)
 
 

@@ -32,7 +32,7 @@ def rounding(state):
 
 
 def by_hand(architecture, model):
-    """Direct logit attribution of a raw model: what the final norm at its scale makes of a written vector, read along w.
+    """Direct logit attribution of a raw model: what the final norm, at its scale, makes of a vector, read along w.
 
     Returns that function, the cache, and the norm's bias read along w.
     """
