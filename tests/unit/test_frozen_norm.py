@@ -33,7 +33,9 @@ def test_parts_go_through_one_by_one(which):
     frozen = freeze(h, norm(h).detach(), affine_of(norm, D), "it")
     assert frozen.centred == (which == 0)
     centred = h - h.mean() if which == 0 else h
-    assert abs(frozen.scale - (centred.square().mean() + 1e-3).sqrt().item()) < 1e-12
+    assert (
+        abs(frozen.scale - (centred.square().mean() + 1e-3).sqrt().item()) < 1e-8
+    )  # the gain is measured: its eps shows
     whole = frozen(parts).sum(0) + frozen.bias
     torch.testing.assert_close(whole, norm(h).detach(), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(frozen(parts[1]), frozen(parts)[1])

@@ -43,7 +43,7 @@ def test_gradients_are_cut_alike_with_leading_dimensions():
 def test_what_was_not_recorded_names_the_nearest():
     with pytest.raises(
         tj.HookPointError,
-        match=r"'blocks.0.attn.hook_zz' wasn't recorded \(the nearest that was: 'blocks.0.attn.hook_z'\); ask .*record=\[",
+        match=r"hook_zz' wasn't recorded \(the nearest that was: 'blocks.0.attn.hook_z'\); ask for it: .*record=\[",
     ):
         taps()["blocks.0.attn.hook_zz"]
     with pytest.raises(tj.HookPointError, match=r"'hook_embed' wasn't recorded; ask for it: .*record=\['hook_embed'\]"):
