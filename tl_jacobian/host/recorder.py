@@ -77,9 +77,10 @@ class Recorder:
 
     def output(self, point: nn.Module, args: Any, output: Tensor) -> Tensor:
         """y, where it isn't the unembedding's input. What follows can't matter, so it isn't recorded."""
+        seen = self._positioned(str(self.watch.output), shown(point, output))
+        y = self.places.choose(seen).flatten(1)  # also when recomputed: the same graph must come out
         if self.open:
-            seen = self._positioned(str(self.watch.output), shown(point, output))
-            self.y = self.places.choose(seen).flatten(1)
+            self.y = y
         return output.detach()
 
     def tap(self, name: str, point: nn.Module, args: Any, output: Tensor) -> Tensor:

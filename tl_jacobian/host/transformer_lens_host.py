@@ -114,6 +114,7 @@ class TransformerLensHost:
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
         watch, points = recorder.watch, self.model.hook_dict
+        source = hook_point(points, watch.source)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
@@ -122,7 +123,7 @@ class TransformerLensHost:
         tap = {True: recorder.passing, False: recorder.tap}
         taps = [(hook_point(points, name), partial(tap[self._passes(name)], name)) for name in watch.taps]
         after = [(hook_point(points, watch.output), recorder.output)] if watch.output else []
-        return [(hook_point(points, watch.source), recorder.source), *taps, *after]
+        return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
         return tuple(self.model.hook_dict)
