@@ -79,3 +79,44 @@ def fisher_trace(run: Run, head: Any, position: int = -1) -> Tensor:
     metric = torch.diag(p) - torch.outer(p, p)
     j = jacobian(run, position)
     return torch.stack([torch.trace((to_logits @ j_t).T @ metric @ (to_logits @ j_t)) for j_t in j])
+
+
+class Inside(NamedTuple):
+    """A whole forward pass of one prompt, and activations on the way as later layers read them."""
+
+    at: dict[str, Tensor]  # (1, pos, ...), attached to the graph
+    y: Tensor  # (pos, d_model)
+    logits: Tensor  # (pos, d_vocab)
+
+
+def inside(model: Any, tokens: list[int], names: list[str]) -> Inside:
+    """Run a TransformerLens model under hooks that hand each activation on and keep it."""
+    at: dict[str, Tensor] = {}
+
+    def keep(name: str, value: Tensor) -> Tensor:
+        at[name] = value.view_as(value)
+        return at[name]
+
+    hooks = [(name, lambda value, hook, name=name: keep(name, value)) for name in names]
+    handle = model.ln_final.register_forward_hook(lambda module, args, out: at.update(y=out))
+    try:
+        logits = model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=hooks)
+    finally:
+        handle.remove()
+    return Inside(at, at.pop("y")[0], logits[0])
+
+
+def patched(model: Any, tokens: list[int], name: str, nudge: Tensor) -> Tensor:
+    """Logits at the last token when ``nudge`` is added to the activation at one hook point."""
+    with torch.no_grad():
+        logits = model.run_with_hooks(torch.tensor([tokens]), fwd_hooks=[(name, lambda value, hook: value + nudge)])
+    return logits[0, -1]
+
+
+def reaching_the_stream(model: Any, name: str) -> str:
+    """The hook point at which a nudge moves the whole stream.
+
+    TransformerBridge's hook_resid_mid is the input of a norm: what hooks put in there reaches the MLP alone.
+    Attention's output is added to the stream just before.
+    """
+    return name.replace("hook_resid_mid", "hook_attn_out") if hasattr(model, "original_model") else name

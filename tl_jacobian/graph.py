@@ -43,7 +43,7 @@ class Graph:
     y: Float[Tensor, "outputs d_out"]
     bytes_per_direction: int
     rows: tuple[int, ...] = ()
-    between: tuple[Float[Tensor, "batch pos d_in"], ...] = ()
+    between: tuple[Float[Tensor, "batch pos d_model"], ...] = ()
     room: int = DEFAULT_ROOM
     results: int | None = None
 

@@ -6,7 +6,7 @@ unembedding between them, and vector-Jacobian products back to the token embeddi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, overload
@@ -157,13 +157,16 @@ class Linearization:
         return {name: grad[0] for name, grad in grads.items()}
 
     def stream_at(
-        self, v: Float[Tensor, "k d_model"], names: Sequence[str]
+        self, v: Float[Tensor, "k d_model"], names: Sequence[str], optional: Collection[str] = ()
     ) -> Iterator[dict[str, Float[Tensor, "chunk *activation"]]]:
-        """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time."""
+        """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time.
+
+        Hook points that are ``optional`` are left out where y doesn't depend on them.
+        """
         places = [self.taps.tensor(name) for name in names]
         for grads in self.graph.stream_to(self.spread(v), places):
             for name, grad in zip(names, grads, strict=True):
-                if grad is None:
+                if grad is None and name not in optional:
                     raise HookPointError(
                         f"what is explained doesn't depend on {name}: it comes after {self.output_hook or 'y'}, before "
                         f"{self.input_hook}, or feeds nothing"

@@ -167,6 +167,8 @@ def _watch(
     """What the forward pass records, and what of it was asked for by name."""
     if output is not None and final_norm is not None:
         raise ArgumentError(f"final_norm is for y at the unembedding, not for output_hook={output!r}; leave it out")
+    if value is not None and not isinstance(value, Tensor):
+        raise ArgumentError(f"input_value is a {type(value).__name__}, expected a tensor (batch, pos, d_in)")
     if not record:
         return Watch(source, output, (), value), set()
     taps, by_name = wanted(record, host.hook_points())

@@ -27,7 +27,8 @@ def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
     >>> wanted("resid", ["hook_embed", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"])[0]
     ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
     """
-    asked = list(GROUPS) if record is True else [record] if isinstance(record, str) else list(record or ())
+    several = isinstance(record, Iterable) and not isinstance(record, str)
+    asked = list(GROUPS) if record is True else list(record) if several else [record] if record else []
     for name in asked:
         if not isinstance(name, str):
             groups = ", ".join(map(repr, GROUPS))

@@ -37,12 +37,13 @@ def residual_contributions(lin: Linearization, scope: Direction = "semantic", **
         Parts ``"embed"``, ``"pos_embed"``, ``"0.attn"``, ``"0.mlp"``, ..., ``"final norm bias"``, ``"unembedding
         bias"``, ``"soft-cap"`` (what the cap takes off beyond its slope) and ``"unattributed"``: rounding, and what
         hooks of yours wrote into the residual stream. ``heads`` splits each attention layer into its heads and
-        biases (rows sum to the layer's part), ``sources`` each head into the tokens it read from.
+        biases (rows sum to the layer's part), ``sources`` each head into the tokens it read from; layers where
+        they don't add up to what was written (a hook of yours on it, gated attention) are left out of them.
 
     Raises:
         HookPointError: components weren't recorded; or the linearization's ends aren't the residual stream.
         ArgumentError: the scope explains several directions.
-        UnsupportedModelError: a norm on the way isn't a LayerNorm or RMSNorm.
+        UnsupportedModelError: the final norm isn't a LayerNorm or RMSNorm.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record=True)

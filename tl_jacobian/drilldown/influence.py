@@ -43,7 +43,9 @@ def layer_influence(
         lin: made with ``linearize(..., record=True)``, or with the hook points that are asked for.
         scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` (its leading eigenvector, or the ``rank``
             leading ones), ``"output"`` with ``fn=``, or a direction v in y.
-        at: ``"resid"``, ``"components"``, ``"heads"`` (hook_z, a row for each head), or recorded hook points.
+        at: ``"resid"``, ``"components"``, ``"heads"`` (hook_z, a row for each head), ``"sources"`` (hook_v, a row
+            for each head), or recorded hook points. Of a group, what is explained need not depend on all (it
+            never does on positional embeddings through the input): the rest is left out.
         kind: what to measure.
         options: of the scope: ``target``, ``minus``, ``confidence``, ``rank``, ``fn``, ``name``.
 
@@ -62,8 +64,8 @@ def layer_influence(
     >>> bool((g.values[0] == tj.semantic_scope(lin, " Paris").scores).all())
     True
     """
-    explained, names = explain(lin, scope, options), _names(lin, at)
-    found = _measure(lin, explained, names, kind, combine_of(scope))
+    explained = explain(lin, scope, options)
+    found = _measure(lin, explained, at, kind, combine_of(scope))
     rows = [_rows(lin, name, values) for name, values in found.items()]
     return _grid(
         lin,
@@ -85,7 +87,7 @@ def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: K
     torch.Size([30, 9])
     """
     explained, combine = explain(lin, scope, options), combine_of(scope)
-    found = _measure(lin, explained, _names(lin, "heads"), kind, combine)
+    found = _measure(lin, explained, "heads", kind, combine)
     over_tokens = COMBINE[combine] if kind == "norm" else COMBINE["sum"]
     values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
     layers = [name.split(".")[1] for name in found]
@@ -93,34 +95,42 @@ def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: K
     return _grid(lin, explained, kind, values, layers, row_axis="layer", columns=columns, column_axis="head")
 
 
-def _names(lin: Linearization, at: Record) -> list[str]:
-    names, _ = wanted(at, lin.taps)
+def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
+    """Hook points, and which of them come with a group and may be left out."""
+    names, by_name = wanted(at, lin.taps)
+    names = [name for name in names if name in by_name or not name.endswith("hook_pattern")]  # no vectors
     if not names:
         groups = ", ".join(f"record={name!r}" for name in GROUPS)
         raise HookPointError(
             f"nothing of at={at!r} was recorded: call linearize(model, prompt, record=True), or name what is needed "
             f"({groups}, or hook points)"
         )
-    return names
+    return names, [name for name in names if name not in by_name]
 
 
 def _measure(
-    lin: Linearization, explained: Explained, names: Sequence[str], kind: Kind, combine: Combine
+    lin: Linearization, explained: Explained, at: Record, kind: Kind, combine: Combine
 ) -> Mapping[str, Float[Tensor, "pos *heads"]]:
     """One number for each token (and head) at each hook point; float64."""
     if kind not in get_args(Kind):
         raise ArgumentError(f"kind={kind!r}, expected one of {', '.join(map(repr, get_args(Kind)))}")
     if kind == "gradient_x_activation":
-        grads = lin.vjp_at(only_direction(explained, "signed measures"), names)
-        return {
-            name: (_precise(grad) * _precise(lin.taps[name])).sum(-1).double().cpu() for name, grad in grads.items()
-        }
+        only_direction(explained, "signed measures")
     sums: dict[str, Tensor] = {}
-    for grads in lin.stream_at(explained.v, names):
+    for grads in lin.stream_at(explained.v, *_names(lin, at)):
         for name, grad in grads.items():
-            part = squared_norms(grad).sum(0)
+            part = squared_norms(grad).sum(0) if kind == "norm" else _along(grad[0], lin.taps[name])
             sums[name] = sums[name] + part if name in sums else part
-    return {name: s.sqrt() if combine == "root_sum_squares" else s for name, s in sums.items()}
+    if not sums:
+        raise HookPointError(
+            f"nothing of at={at!r} lies between {lin.input_hook} and {lin.output_hook or 'y'}; choose another"
+        )
+    return {name: s.sqrt() if (kind, combine) == ("norm", "root_sum_squares") else s for name, s in sums.items()}
+
+
+def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*activation d"]) -> Tensor:
+    """The gradient's product with the activation."""
+    return (_precise(grad) * _precise(activation)).sum(-1).double().cpu()
 
 
 def _precise(activation: Tensor) -> Tensor:

@@ -62,13 +62,13 @@ def stream_of(lin: Linearization) -> Stream:
 
 def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
     """Where the stream is cut, as (layer, how many of its writers come before)."""
-    if hook in ("hook_embed", None):
+    if hook == ("hook_embed" if first else None):
         return (-1, 0) if first else (10**9, 0)
     if match := _STREAM.fullmatch(str(hook)):
         return int(match[1]), _CUTS[match[2]]
     raise HookPointError(
-        f"{hook} isn't the residual stream, so it isn't a sum of what components wrote: expected hook_embed or "
-        "blocks.L.hook_resid_pre, _mid or _post"
+        f"{hook} isn't the residual stream, so it isn't a sum of what components wrote: expected "
+        f"{'hook_embed or ' if first else ''}blocks.L.hook_resid_pre, _mid or _post"
     )
 
 

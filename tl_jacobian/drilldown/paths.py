@@ -37,8 +37,15 @@ class Place:
     """
 
     hook: str
-    positions: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
+    positions: Sequence[int] | None = None
+    heads: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("positions", "heads"):
+            chosen = getattr(self, name)
+            if chosen is not None and (isinstance(chosen, str) or not isinstance(chosen, Sequence)):
+                raise ArgumentError(f"{name}={chosen!r}, expected a list of integers, or None for all")
+            object.__setattr__(self, name, chosen if chosen is None else tuple(chosen))
 
     def __str__(self) -> str:
         heads = "" if self.heads is None else f" heads {', '.join(map(str, self.heads))}"
@@ -132,9 +139,8 @@ def _route(
     through: str | Place | Sequence[Place], positions: Sequence[int] | None, heads: Sequence[int] | None
 ) -> list[Place]:
     if isinstance(through, str):
-        chosen = [None if part is None else tuple(part) for part in (positions, heads)]
-        return [Place(through, *chosen)]
-    route = [through] if isinstance(through, Place) else list(through)
+        return [Place(through, positions, heads)]
+    route = list(through) if isinstance(through, Sequence) else [through]
     if (positions, heads) != (None, None):
         raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
     if not route or not all(isinstance(place, Place) for place in route):
@@ -153,7 +159,10 @@ def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Pla
         tap = lin.taps.tensor(place.hook)
         found = lin.graph.between_tensors(end, tap, grad)
         if found is None:
-            raise HookPointError(f"no path leads through {place.hook} there: it comes after what it should lead to")
+            raise HookPointError(
+                f"no path leads through {place.hook} there: it comes after what it should lead to, or before "
+                f"{lin.input_hook}"
+            )
         end, grad = tap, found * _mask(lin, place, tap)
     found = lin.graph.between_tensors(end, lin.graph.x, grad)
     if found is None:

@@ -85,7 +85,7 @@ class _Run:
         return out
 
     def _forward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with _forgetful(self.block):
+        with forgetful(self.block):
             return self.forward(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
 
 
@@ -116,19 +116,19 @@ def _in_state(block: nn.Module, state: list[tuple[nn.Module, dict[str, Any]]]) -
 
 
 @contextmanager
-def _forgetful(block: nn.Module) -> Iterator[None]:
+def forgetful(module: nn.Module) -> Iterator[None]:
     """Attributes in which a module would keep a part of the graph are put back.
 
     TransformerBridge's attention keeps its last pattern, and with it every activation before it.
     """
-    before = [(m, dict(m.__dict__)) for m in nn.Module.modules(block)]
+    before = [(m, dict(m.__dict__)) for m in nn.Module.modules(module)]
     try:
         yield
     finally:
-        for module, old in before:
-            for name, value in list(module.__dict__.items()):
+        for part, old in before:
+            for name, value in list(part.__dict__.items()):
                 if isinstance(value, Tensor) and value.grad_fn is not None and value is not old.get(name):
-                    module.__dict__[name] = old.get(name)
+                    part.__dict__[name] = old.get(name)
 
 
 def _weights(block: nn.Module) -> list[tuple[int, int]]:

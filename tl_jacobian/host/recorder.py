@@ -77,9 +77,10 @@ class Recorder:
 
     def output(self, point: nn.Module, args: Any, output: Tensor) -> Tensor:
         """y, where it isn't the unembedding's input. What follows can't matter, so it isn't recorded."""
+        seen = self._positioned(str(self.watch.output), shown(point, output))
+        y = self.places.choose(seen).flatten(1)  # also when recomputed: the same graph must come out
         if self.open:
-            seen = self._positioned(str(self.watch.output), shown(point, output))
-            self.y = self.places.choose(seen).flatten(1)
+            self.y = y
         return output.detach()
 
     def tap(self, name: str, point: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -91,6 +92,14 @@ class Recorder:
                 self._positioned(name, seen)
             self.taps[name] = seen
         return raw(point, seen)
+
+    def passing(self, name: str, point: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        """The residual stream where a hook point sees it pass: itself, so that its gradient is that of all its readers.
+
+        On TransformerBridge hook_resid_mid is the input of a norm, and the stream goes on beside it.
+        """
+        if self.open:
+            self.taps[name] = self._positioned(name, args[0])
 
     def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         stream = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tl_jacobian.anatomy import Anatomy
-from tl_jacobian.errors import PromptError, UnsupportedModelError
+from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
 from tl_jacobian.final_norm import NormAffine
 from tl_jacobian.host.anatomy import TransformerLensAnatomy
 from tl_jacobian.host.available import available
@@ -23,7 +22,7 @@ from tl_jacobian.host.footprint import Habits, Sizes, footprint
 from tl_jacobian.host.hook_points import hook_point
 from tl_jacobian.host.original_norm import read_original_norm
 from tl_jacobian.host.patching import measure
-from tl_jacobian.host.recompute import recomputed
+from tl_jacobian.host.recompute import forgetful, recomputed
 from tl_jacobian.host.recorder import Cut, Places, Recorder
 from tl_jacobian.host.texts import token_texts
 from tl_jacobian.host.untouched import Hook, frozen, hooked
@@ -109,7 +108,7 @@ class TransformerLensHost:
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
         blocks = [(block, recorder.block) for block in self.model.blocks]
-        again = recomputed(self.model.blocks) if recompute else nullcontext()
+        again = recomputed(self.model.blocks) if recompute else forgetful(self.model.blocks)
         with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
@@ -117,9 +116,16 @@ class TransformerLensHost:
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
         watch, points = recorder.watch, self.model.hook_dict
-        taps = [(hook_point(points, name), partial(recorder.tap, name)) for name in watch.taps]
+        source = hook_point(points, watch.source)
+        if self._passes(watch.source):
+            raise HookPointError(
+                f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
+                f"goes on without it; use {watch.source.replace('resid_mid', 'attn_out')}, whose Jacobian is the same"
+            )
+        tap = {True: recorder.passing, False: recorder.tap}
+        taps = [(hook_point(points, name), partial(tap[self._passes(name)], name)) for name in watch.taps]
         after = [(hook_point(points, watch.output), recorder.output)] if watch.output else []
-        return [(hook_point(points, watch.source), recorder.source), *taps, *after]
+        return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
         return tuple(self.model.hook_dict)
@@ -154,6 +160,10 @@ class TransformerLensHost:
         return read_original_norm(str(getattr(self.cfg, "model_name", "")), str(self._architecture()))
 
     # -- where the two hosts differ ------------------------------------------------
+
+    def _passes(self, name: str) -> bool:
+        """Whether the residual stream is seen at that hook point and doesn't go through it."""
+        return False
 
     def _run(self, tokens: Tensor) -> Tensor:
         raise NotImplementedError

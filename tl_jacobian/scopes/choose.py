@@ -31,7 +31,7 @@ def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) ->
         options: of the scope.
 
     Raises:
-        ArgumentError: no such scope, or an option that it doesn't take.
+        ArgumentError: no such scope, an option that it doesn't take, or none where it needs one.
     """
     if not isinstance(lin, Linearization):
         raise ArgumentError(f"got a {type(lin).__name__}, expected one linearization: linearize(...), or batch[i]")
@@ -44,6 +44,9 @@ def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) ->
     for name in options:
         if name not in known:
             raise ArgumentError(f"scope {scope!r} takes no {name}=; its options are {', '.join(map(repr, known))}")
+    for name in _REQUIRED.get(scope, ()):
+        if name not in options:
+            raise ArgumentError(f"scope {scope!r} needs {name}=")
     return _EXPLAINERS[scope](lin, **options)
 
 
@@ -100,3 +103,4 @@ _OPTIONS = {
     "output": ("fn", "name"),
     "direction": ("v",),
 }
+_REQUIRED = {"output": ("fn",), "direction": ("v",)}

@@ -136,8 +136,8 @@ def _exact(lin: Linearization) -> Explained:
 
 
 def explain_fisher(lin: Linearization, rank: int) -> Explained:
-    if not 1 <= rank <= lin.d_model:
-        raise ArgumentError(f"rank={rank}, expected 1 to d_model={lin.d_model}")
+    if not is_id(rank) or not 1 <= rank <= lin.d_model:
+        raise ArgumentError(f"rank={rank!r}, expected 1 to d_model={lin.d_model}")
     factor = FisherFactor(lin.unembedding, lin.logits)
     pairs = eigenpairs(factor, rank)
     explained = pairs.values.sum(dtype=torch.float64).item() / max(factor.trace, 1e-30)

@@ -69,13 +69,13 @@ def output_scope(
     >>> tj.output_scope(lin, lambda y, z: z.log_softmax(-1)[7042], name="log p(Paris)").target
     'log p(Paris)'
     """
-    if not callable(fn):
-        raise ArgumentError(f"fn={fn!r} can't be called, expected a function fn(y, logits) -> scalar tensor")
     label = name or getattr(fn, "__name__", type(fn).__name__)
     return apply(lin, "output", lambda one: explain_output(one, fn, label))
 
 
 def explain_output(lin: Linearization, fn: ScalarOutput, label: str) -> Explained:
+    if not callable(fn):
+        raise ArgumentError(f"fn={fn!r} can't be called, expected a function fn(y, logits) -> scalar tensor")
     with recording():
         y = lin.y.clone().requires_grad_()
         value = fn(y, lin.unembedding.logits(y))

@@ -39,13 +39,13 @@ def temperature_scope(
     >>> tj.temperature_scope(lin).target
     'confidence: effective inverse temperature ||y||'
     """
-    if confidence not in get_args(Confidence):
-        raise ArgumentError(f'confidence={confidence!r}, expected "hidden_norm" or "logit_norm"')
     return apply(lin, "temperature", lambda one: explain_confidence(one, confidence))
 
 
 def explain_confidence(lin: Linearization, confidence: Confidence) -> Explained:
     """The direction of either confidence."""
+    if confidence not in get_args(Confidence):
+        raise ArgumentError(f'confidence={confidence!r}, expected "hidden_norm" or "logit_norm"')
     if confidence == "logit_norm":
         return explain_output(lin, _logit_norm, "confidence: norm of the centred logits")
     lin.check_unembedded()  # the norm of another activation is no inverse temperature

@@ -1,0 +1,270 @@
+"""path_scope(): what flows through a place, against a model in which a hook blocks that place."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import HEADS, cases, shared
+
+import tl_jacobian as tj
+
+PROMPT = list(b"Paris is in")
+N, TARGET, OTHER = len(PROMPT), 101, 32
+PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
+# Folding changes weights, not hooks or graphs.
+every_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat"))
+one_a_host = pytest.mark.parametrize(
+    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
+)
+v32 = torch.linspace(-1, 2, 32, dtype=torch.float64)
+MLP, Z, V, PATTERN = (
+    "blocks.0.hook_mlp_out",
+    "blocks.1.attn.hook_z",
+    "blocks.1.attn.hook_v",
+    "blocks.1.attn.hook_pattern",
+)
+
+
+def recorded(architecture, state, **options):
+    return tj.linearize(shared(architecture, state), PROMPT, **{"record": True, **options})
+
+
+def block(place, n_pos=N):
+    """A user's hook: nothing flows back through the chosen heads and positions; values stay."""
+
+    def detach(value, hook):
+        square = place.hook.endswith("pattern")  # (batch, head, to, from), else (batch, pos, head, d_head)
+        mask = torch.ones(value.shape, dtype=torch.bool)
+        for chosen, axis in ((place.positions, 2 if square else 1), (place.heads, 1 if square else 2)):
+            if chosen is not None:
+                some = torch.zeros(value.shape, dtype=torch.bool)
+                n = n_pos if axis != (1 if square else 2) else value.shape[axis]
+                some.index_fill_(axis, torch.tensor([i % n for i in chosen], dtype=torch.int64), True)
+                mask &= some
+        return torch.where(mask, value.detach(), value)
+
+    return place.hook, detach
+
+
+def around(model, v, *places, prompt=PROMPT, **options):
+    """v^T J of the model in which these places are blocked."""
+    with model.hooks(fwd_hooks=[block(place, len(prompt)) for place in places]):
+        return tj.linearize(model, prompt, **options).vjp(v)
+
+
+def check(split, full, through):
+    """The four scores of vectors that add up."""
+    close = dict(rtol=1e-5, atol=1e-5 * full.norm(dim=-1).max().item())
+    torch.testing.assert_close(split.full.scores, full.norm(dim=-1).float(), **close)
+    torch.testing.assert_close(split.through.scores, through.norm(dim=-1).float(), **close)
+    torch.testing.assert_close(split.around.scores, (full - through).norm(dim=-1).float(), **close)
+    torch.testing.assert_close(split.share.scores, ((full * through).sum(-1) / full.norm(dim=-1)).float(), **close)
+
+
+# -- the identity -----------------------------------------------------------------------------------
+
+
+PLACES = [
+    tj.Place("blocks.1.hook_attn_out"),
+    tj.Place(Z, heads=(2,), positions=(4, 5, N - 1)),
+    tj.Place(PATTERN, heads=(1,), positions=(-1,)),
+    tj.Place(MLP, positions=(3, -1)),
+    tj.Place(Z, heads=(0, -1)),
+    tj.Place(V, positions=(0, 1)),
+    tj.Place("blocks.1.hook_resid_pre", positions=(4,)),
+    tj.Place("blocks.0.hook_resid_post"),
+]
+
+
+@every_case
+def test_through_and_around_add_up_to_the_whole(architecture, state):
+    """Around is measured: the Jacobian of the model under a hook that detaches the place."""
+    model, lin = shared(architecture, state), recorded(architecture, state)
+    full = lin.vjp(v32)
+    for place in PLACES if state != "bridge-compat" else PLACES[:3]:
+        rest = around(model, v32, place)
+        check(tj.path_scope(lin, place, v32), full, full - rest)
+        assert (full - rest).norm() > 1e-3 * full.norm(), f"{place} doesn't matter"
+
+
+@every_case
+def test_the_residual_stream_lets_nothing_around_it(architecture, state):
+    lin = recorded(architecture, state)
+    for where in ("pre", "post") if architecture in PARALLEL else ("pre", "mid", "post"):
+        split = tj.path_scope(lin, f"blocks.1.hook_resid_{where}", target=TARGET)
+        torch.testing.assert_close(split.through.scores, split.full.scores)
+        assert split.around.scores.max() < 1e-6 * split.full.scores.max()
+        assert torch.equal(split.full.scores, tj.semantic_scope(lin, TARGET).scores)
+
+
+@every_case
+def test_a_route_of_two_places(architecture, state):
+    """Paths through both: inclusion and exclusion over models in which one, the other, or both are blocked."""
+    model, lin = shared(architecture, state), recorded(architecture, state)
+    a, b = tj.Place(MLP), tj.Place("blocks.2.attn.hook_z", heads=[1, 3])
+    full = lin.vjp(v32)
+    both = full - around(model, v32, a) - around(model, v32, b) + around(model, v32, a, b)
+    check(tj.path_scope(lin, [a, b], v32), full, both)
+    assert both.norm() > 1e-4 * full.norm()
+
+
+@one_a_host
+def test_a_route_of_three_places(architecture, state):
+    model, lin = shared(architecture, state), recorded(architecture, state)
+    places = [
+        tj.Place("blocks.0.attn.hook_z", positions=[2]),
+        tj.Place(Z, heads=[0]),
+        tj.Place("blocks.2.hook_mlp_out"),
+    ]
+    full = total = lin.vjp(v32)
+    total = torch.zeros_like(full)
+    for chosen in range(8):
+        some = [place for i, place in enumerate(places) if chosen >> i & 1]
+        total += (-1) ** len(some) * around(model, v32, *some)
+    check(tj.path_scope(lin, tuple(places), v32), full, total)
+
+
+# -- shares of a partition add up ---------------------------------------------------------------------
+
+
+@every_case
+def test_shares_over_positions_and_heads_add_up(architecture, state):
+    lin = recorded(architecture, state)
+
+    def share(through, **options):
+        return tj.path_scope(lin, through, target=TARGET, minus=OTHER, **options).share.scores
+
+    full = tj.semantic_scope(lin, TARGET, minus=OTHER).scores
+    close = dict(rtol=1e-5, atol=1e-5 * full.max().item())
+    some = [share("blocks.2.hook_resid_pre", positions=p) for p in ([0], [1], (2, 3), range(4, N - 1), [-1])]
+    torch.testing.assert_close(sum(some), full, **close)
+    whole = share(Z)
+    torch.testing.assert_close(sum(share(Z, heads=[h]) for h in range(HEADS)), whole, **close)
+    torch.testing.assert_close(share(Z, heads=[]), torch.zeros(N))
+    if architecture not in POST_NORM:
+        torch.testing.assert_close(whole, share("blocks.1.hook_attn_out"), **close)
+    out = share("blocks.1.hook_attn_out")
+    if architecture not in PARALLEL:
+        stream = share("blocks.1.hook_resid_pre")
+        torch.testing.assert_close(stream, full, **close)
+        assert not torch.allclose(out, full, rtol=0.1)
+
+
+@one_a_host
+def test_what_attention_writes_flows_through_values_and_patterns(architecture, state):
+    """z = pattern . v is linear in either: through v, and through the pattern, are all the paths there are."""
+    lin = recorded(architecture, state)
+    shares = [tj.path_scope(lin, through, v32).share.scores for through in (V, PATTERN, Z)]
+    torch.testing.assert_close(shares[0] + shares[1], shares[2], rtol=1e-4, atol=1e-5 * shares[2].abs().max().item())
+
+
+# -- what else may be given ---------------------------------------------------------------------------
+
+
+@one_a_host
+def test_a_name_with_heads_is_a_place(architecture, state):
+    lin = recorded(architecture, state)
+    by_name = tj.path_scope(lin, Z, "temperature", heads=[1], positions=[3], confidence="logit_norm")
+    place = tj.Place(Z, positions=[3], heads=[1])
+    for other in (place, [place], (place,)):
+        split = tj.path_scope(lin, other, "temperature", confidence="logit_norm")
+        assert torch.equal(split.share.scores, by_name.share.scores)
+    again = tj.path_scope(lin, tj.Place(Z, (3 - N,), (1 - HEADS,)), "temperature", confidence="logit_norm")
+    assert torch.equal(again.share.scores, by_name.share.scores)
+    assert str(place) == "1.attn.z heads 1 at tokens 3"
+    assert (
+        by_name.through.target.endswith("||, through 1.attn.z heads 1 at tokens 3")
+        or "logits, thr" in by_name.through.target
+    )
+    assert (by_name.full.scope, by_name.share.combine, by_name.full.combine) == (
+        "temperature",
+        "sum",
+        "root_sum_squares",
+    )
+    assert by_name.share.metadata["route"] == str(place)
+    assert by_name.share.metadata["path"] == "share through"
+
+
+@one_a_host
+def test_one_prompt_of_a_batch(architecture, state):
+    """Positions count from the end of that prompt, not of the padding."""
+    model = shared(architecture, state)
+    batch = tj.linearize(model, [PROMPT, PROMPT[:6]], record=True)
+    for i, prompt in enumerate((PROMPT, PROMPT[:6])):
+        alone = tj.linearize(model, prompt, record=True)
+        place = tj.Place(Z, positions=(-1, -3))
+        ours, theirs = (tj.path_scope(lin, place, v32) for lin in (batch[i], alone))
+        for kind in ("full", "through", "around", "share"):
+            torch.testing.assert_close(getattr(ours, kind).scores, getattr(theirs, kind).scores)
+        full = alone.vjp(v32)
+        check(ours, full, full - around(model, v32, place, prompt=prompt))
+
+
+@one_a_host
+def test_ends_inside_the_model(architecture, state):
+    model = shared(architecture, state)
+    ends = dict(input_hook="blocks.0.hook_resid_post", output_hook="blocks.2.hook_resid_pre")
+    lin, place = tj.linearize(model, PROMPT, record=True, **ends), tj.Place(Z, heads=[1])
+    full = lin.vjp(v32)
+    check(tj.path_scope(lin, place, v32), full, full - around(model, v32, place, **ends))
+    with pytest.raises(tj.HookPointError, match=r"no path leads through blocks.2.hook_attn_out there: it comes after"):
+        tj.path_scope(lin, "blocks.2.hook_attn_out", v32)
+    with pytest.raises(tj.HookPointError, match=r"no path .* blocks.0.hook_mlp_out .* or before blocks.0.hook_resid_p"):
+        tj.path_scope(lin, "blocks.0.hook_mlp_out", v32)
+
+
+def test_a_split_is_drawn():
+    split = tj.path_scope(recorded("llama", "bridge"), Z, target=TARGET)
+    page = split._repr_html_()
+    assert "share through" in page
+    assert "1.attn.z" in page
+
+
+# -- bad input ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("through", "options", "error", "message"),
+    [
+        (Z, dict(heads=[4]), tj.ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3"),
+        (Z, dict(heads=[-5]), tj.ArgumentError, "head -5 of"),
+        (Z, dict(heads=[True]), tj.ArgumentError, "head True of"),
+        (Z, dict(heads=3), tj.ArgumentError, "heads=3, expected a list of integers"),
+        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected a list of integers"),
+        (Z, dict(positions=[N]), tj.ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
+        (Z, dict(positions=[0.5]), tj.ArgumentError, "position 0.5 of"),
+        (MLP, dict(heads=[0]), tj.ArgumentError, "whose activations have no heads: use attn.hook_z"),
+        (tj.Place(Z), dict(heads=[0]), tj.ArgumentError, "a Place has its own"),
+        ([], {}, tj.ArgumentError, r"through=\[\], expected a hook point, a Place or a list of places"),
+        ([Z], {}, tj.ArgumentError, "expected a hook point, a Place or a list of places"),
+        (3, {}, tj.ArgumentError, "through=3, expected a hook point, a Place or a list"),
+        ([tj.Place(Z), tj.Place(MLP)], {}, tj.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
+        ("blocks.1.hook_atn_out", {}, tj.HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
+        ([tj.Place(V), tj.Place(PATTERN)], {}, tj.HookPointError, f"no path leads through {V} there: it comes after"),
+        (
+            "hook_pos_embed",
+            {},
+            tj.HookPointError,
+            "no path leads through hook_pos_embed there: .* or before hook_embed",
+        ),
+        (Z, dict(scope="fisher", rank=2), tj.ArgumentError, "paths need one direction, .* has 2: take rank=1"),
+        (Z, dict(scope="logit"), tj.ArgumentError, "scope='logit'"),
+        (Z, dict(rank=1), tj.ArgumentError, "takes no rank="),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("unchecked")
+def test_bad_input_is_named(through, options, error, message):
+    with pytest.raises(error, match=message):
+        tj.path_scope(recorded("gpt2", "bridge"), through, **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_cannot_be_split_is_refused():
+    model = shared("gpt2", "bridge")
+    with pytest.raises(
+        tj.HookPointError, match=rf"{Z!r} wasn't recorded; ask for it: linearize\(model, prompt, record"
+    ):
+        tj.path_scope(tj.linearize(model, PROMPT), Z)
+    with pytest.raises(tj.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
+        tj.path_scope(tj.linearize(model, [PROMPT], record=True), Z)
