@@ -30,7 +30,8 @@ from tl_jacobian.errors import (
 )
 from tl_jacobian.grid import Cell, Grid
 from tl_jacobian.host.demo_model import load_demo_model
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.linearize import linearize
 from tl_jacobian.maps import attribute_generation, attribution_map
 from tl_jacobian.patch_comparison import PatchComparison

@@ -15,7 +15,8 @@ from tl_jacobian.grid import Grid
 from tl_jacobian.host.base import Watch
 from tl_jacobian.host.patching import HOOKS
 from tl_jacobian.host.resolve import resolve
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.linearize import linearize
 from tl_jacobian.modes import forgetting
 from tl_jacobian.plain import is_id
