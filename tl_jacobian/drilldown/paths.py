@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -53,8 +54,10 @@ class Place:
 
 def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | None:
     """Positions or heads as a tuple; None: all."""
-    if part is None or is_id(part):
-        return None if part is None else (int(part),)
+    if part is None:
+        return None
+    if isinstance(part, SupportsIndex):
+        return (index(part),)
     if isinstance(part, str) or not isinstance(part, Sequence):
         raise ArgumentError(f"{name}={part!r}, expected an integer, a list of them, or None for all")
     return tuple(part)
