@@ -12,16 +12,17 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "sizes", "attribution"},
+    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "attribution"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
+    {"patch_comparison", "path_split"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
-    {"anatomy", "taps"},
-    {"host", "linearization"},
-    {"record", "prompts", "contract", "linearize", "targets", "products", "generate"},
+    {"anatomy", "taps", "directions"},
+    {"host", "linearization", "linearization_batch"},
+    {"record", "prompts", "contract", "build", "linearize", "targets", "products", "generate"},
     {"scopes"},
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown"},
-    {"patching"},
+    {"patch_pair", "patching"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it
@@ -31,6 +32,7 @@ SIDE_MAY_IMPORT = {
     "spectrum_values",
     "grid",
     "contributions",
+    "patch_comparison",
     "tokens",
     "errors",
     "files",
@@ -43,6 +45,8 @@ DOORS = {
     ("attribution_map", "attribution_map_file"),
     ("spectrum_values", "render"),
     ("grid", "render"),
+    ("patch_comparison", "render"),
+    ("path_split", "render"),
     ("grid", "grid_file"),
     ("contributions", "render"),
     ("contributions", "contributions_file"),

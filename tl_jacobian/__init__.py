@@ -30,9 +30,12 @@ from tl_jacobian.errors import (
 )
 from tl_jacobian.grid import Cell, Grid
 from tl_jacobian.host.demo_model import load_demo_model
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.linearize import linearize
 from tl_jacobian.maps import attribute_generation, attribution_map
+from tl_jacobian.patch_comparison import PatchComparison
+from tl_jacobian.patching import compare_patching, predict_patching
 from tl_jacobian.render import compare
 from tl_jacobian.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.spectra import fisher_spectrum, jacobian_spectrum
@@ -61,6 +64,10 @@ __all__ = [
     "path_scope",
     "PathSplit",
     "Place",
+    # beside activation patching
+    "predict_patching",
+    "compare_patching",
+    "PatchComparison",
     # spectra of J and of Fisher
     "jacobian_spectrum",
     "fisher_spectrum",

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -19,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.plain import plain
+from tl_jacobian.frozen import Frozen
 from tl_jacobian.tokens import Word
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Ranked(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Attribution:
+class Attribution(Frozen):
     """How strongly each input token influences one prediction.
 
     Attributes:
@@ -94,18 +93,8 @@ class Attribution:
             self._set("stderr", self.stderr.detach().to("cpu", torch.float32, copy=True))
         if not self.sizes:
             self._set("sizes", (1,) * len(self.tokens))
-        self._set("metadata", MappingProxyType(plain(self.metadata)))
+        self._protect_metadata()
         self._check_lengths()
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which a read-only view of a dict can't go to."""
-        return {**self.__dict__, "metadata": dict(self.metadata)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, metadata=MappingProxyType(state["metadata"]))
 
     def _check_lengths(self) -> None:
         units = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "sizes": len(self.sizes)}

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +20,9 @@ from torch import Tensor
 
 from tl_jacobian.attribution import Attribution, Combine
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.frozen import Frozen
 from tl_jacobian.map_rows import check_rows, cut_words, matrix, merged, split
-from tl_jacobian.plain import is_id, plain
+from tl_jacobian.plain import is_id
 from tl_jacobian.tokens import Word
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AttributionMap:
+class AttributionMap(Frozen):
     """How strongly each token of a text influences each prediction made along it.
 
     A row is a target: the next-token prediction at one position. A column is a source: a token
@@ -61,7 +61,7 @@ class AttributionMap:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metadata", MappingProxyType(plain(self.metadata)))
+        self._protect_metadata()
         check_rows(self.attributions)
         if len(self.next_texts) != len(self):
             raise ArgumentError(f"{len(self.next_texts)} next_texts for {len(self)} targets, expected one each")
@@ -69,13 +69,6 @@ class AttributionMap:
             raise ArgumentError(
                 f"target_words of {[w.size for w in self.target_words]} targets don't add up to {len(self)} targets"
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which a read-only view of a dict can't go to."""
-        return {**self.__dict__, "metadata": dict(self.metadata)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, metadata=MappingProxyType(state["metadata"]))
 
     def __len__(self) -> int:
         return len(self.attributions)

@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.frozen import Frozen
 from tl_jacobian.grid import Grid
 from tl_jacobian.grid_checks import nearest
-from tl_jacobian.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +36,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Contributions:
+class Contributions(Frozen):
     """The parts that add up to one number.
 
     Attributes:
@@ -77,19 +76,9 @@ class Contributions:
     def __post_init__(self, rtol: float) -> None:
         # A frozen value owns what it holds: a copy, on the CPU, in one precision.
         self._set("values", self.values.detach().to("cpu", torch.float64, copy=True))
-        self._set("metadata", MappingProxyType(plain(self.metadata)))
+        self._protect_metadata()
         self._check_names()
         self._check_sum(rtol)
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which a read-only view of a dict can't go to."""
-        return {**self.__dict__, "metadata": dict(self.metadata)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, metadata=MappingProxyType(state["metadata"]))
 
     def _check_names(self) -> None:
         if tuple(self.values.shape) != (len(self.names),) or not self.names:

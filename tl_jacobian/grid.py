@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.frozen import Frozen
 from tl_jacobian.grid_checks import check_numbers, check_shape, rows_of
-from tl_jacobian.plain import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +38,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Grid:
+class Grid(Frozen):
     """One number for each row and each column.
 
     Attributes:
@@ -82,18 +81,8 @@ class Grid:
         # for a file doesn't tell them apart.
         values = self.values.detach().to("cpu", torch.float32, copy=True)
         self._set("values", values.masked_fill_(values.isnan(), torch.nan))
-        self._set("metadata", MappingProxyType(plain(self.metadata)))
+        self._protect_metadata()
         self._check()
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copies and other processes, which a read-only view of a dict can't go to."""
-        return {**self.__dict__, "metadata": dict(self.metadata)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, metadata=MappingProxyType(state["metadata"]))
 
     def _check(self) -> None:
         axes = ((self.row_axis, self.rows), (self.column_axis, self.columns))

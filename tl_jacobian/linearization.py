@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, overload
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tl_jacobian.anatomy import Anatomy
 from tl_jacobian.attribution import Prediction
-from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
+from tl_jacobian.directions import check_change, check_direction
+from tl_jacobian.errors import ArgumentError, ContractError, HookPointError, PromptError
 from tl_jacobian.graph import Graph
 from tl_jacobian.plain import is_id
 from tl_jacobian.progress import progress
@@ -186,14 +187,7 @@ class Linearization:
             DirectionError: dx has another shape, or isn't finite.
         """
         x = self.graph.x
-        wanted = (len(self.tokens), x.shape[-1])
-        if not isinstance(dx, Tensor) or dx.ndim not in (2, 3) or tuple(dx.shape[-2:]) != wanted or not len(dx):
-            got = tuple(dx.shape) if isinstance(dx, Tensor) else f"a {type(dx).__name__}"
-            raise DirectionError(f"dx is {got}, expected a tensor of shape {wanted} or (k, {wanted[0]}, {wanted[1]})")
-        if not dx.is_floating_point() or not dx.isfinite().all():
-            raise DirectionError(
-                f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN in it"
-            )
+        check_change(dx, (len(self.tokens), x.shape[-1]))
         many = dx if dx.ndim == 3 else dx[None]
         spread = many.new_zeros(len(many), *x.shape)
         spread[:, self.prompt_row, : len(self.tokens)] = many
@@ -237,17 +231,7 @@ class Linearization:
 
     def check_direction(self, v: Tensor, ndims: tuple[int, ...] = (1,)) -> None:
         """Raise DirectionError unless v is a usable direction (or a stack of them)."""
-        wanted = " or ".join({1: f"({self.d_model},)", 2: f"(k, {self.d_model})"}[n] for n in ndims)
-        if not isinstance(v, Tensor):
-            raise DirectionError(f"v is a {type(v).__name__}, expected a tensor of shape {wanted}")
-        if v.ndim not in ndims or v.shape[-1] != self.d_model or not len(v):
-            raise DirectionError(f"v has shape {tuple(v.shape)}, expected {wanted}")
-        if not v.is_floating_point():
-            raise DirectionError(f"v has dtype {v.dtype}, expected a floating-point one; use v.float()")
-        if v.device != self.y.device:
-            raise DirectionError(f"v is on {v.device}, expected {self.y.device}; use v.to(lin.y.device)")
-        if not v.isfinite().all():
-            raise DirectionError(f"v has {int((~v.isfinite()).sum())} non-finite entries, expected none")
+        check_direction(v, self.y, ndims)
 
     def spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k outputs d_model"]:
         """v in this output's row of the graph, zero in its neighbours'."""
@@ -264,26 +248,3 @@ class Linearization:
             if not -n <= p < n:
                 raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")
         return [p % n for p in positions]
-
-
-@dataclass(frozen=True, eq=False)
-class LinearizationBatch(Sequence[Linearization]):
-    """Several prompts linearised in one forward pass; a sequence of :class:`Linearization`.
-
-    Scopes take a batch as they take a single linearization and share one backward pass
-    among its prompts. Each prompt's scores are those it gets alone.
-    """
-
-    members: tuple[Linearization, ...]
-
-    @overload
-    def __getitem__(self, index: int) -> Linearization: ...
-    @overload
-    def __getitem__(self, index: slice) -> LinearizationBatch: ...
-    def __getitem__(self, index: int | slice) -> Linearization | LinearizationBatch:
-        if isinstance(index, slice):
-            return LinearizationBatch(self.members[index])
-        return self.members[index]
-
-    def __len__(self) -> int:
-        return len(self.members)

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_jacobian.contract import check_contract
-from tl_jacobian.errors import ArgumentError, UnsupportedModelError
-from tl_jacobian.final_norm import FinalNorm, NormAffine, affine_of, is_bare
-from tl_jacobian.graph import Graph
-from tl_jacobian.host.base import Host, Trace, Watch
+from tl_jacobian.build import build
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.final_norm import FinalNorm, NormAffine, affine_of
+from tl_jacobian.host.base import Host, Watch
 from tl_jacobian.host.resolve import resolve
-from tl_jacobian.linearization import Linearization, LinearizationBatch
-from tl_jacobian.memory import plan
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.modes import recording
-from tl_jacobian.prompts import Read, as_list, is_batch, read_prompt
+from tl_jacobian.prompts import as_list, is_batch, read_prompt
 from tl_jacobian.record import Record, check_reached, wanted
 from tl_jacobian.sizes import n_bytes
-from tl_jacobian.taps import Taps
-from tl_jacobian.tokens import group_words
-from tl_jacobian.unembedding import Unembedding
-from tl_jacobian.versions import versions
 
 
 @overload
@@ -143,7 +137,7 @@ def linearize(
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
     watch, by_name = _watch(host, record, input_hook, output_hook, input_value, final_norm)
     with recording():
-        members = _linearize(host, read, watch, _affine(host, final_norm), budget)
+        members = build(host, read, watch, _affine(host, final_norm), budget)
     check_reached(by_name, members[0].taps)
     return LinearizationBatch(members) if several or isinstance(position, Sequence) else members[0]
 
@@ -175,67 +169,6 @@ def _watch(
     return Watch(source, output, tuple(taps), value), by_name
 
 
-def _linearize(
-    host: Host, prompts: Sequence[Read], watch: Watch, affine: NormAffine | None, budget: int | None
-) -> tuple[Linearization, ...]:
-    """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p.tokens) for p in prompts], batch_first=True)
-    places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
-    head = host.unembedding()
-    footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
-    n_pos = padded.shape[1]
-    use = plan(footprint, len(prompts), n_pos, budget, host.available_memory())
-    trace = host.forward(padded, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
-    check_contract(trace, watch, head)
-    if watch.output is None:  # a model over several devices may keep its unembedding elsewhere than its last block
-        bare = trace.resid is not None and is_bare(trace.resid, trace.y)
-        y, head, bare = _unfold(trace.y.to(head.weight.device), head, affine, bare)
-    else:
-        y, bare = trace.y, False
-    direction = footprint(n_pos).direction
-    graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
-    make = partial(
-        Linearization,
-        head=head,
-        graph=graph,
-        bare_norm=bare,
-        input_hook=watch.source,
-        output_hook=watch.output,
-        anatomy=host.anatomy(affine),
-        encode=host.encode,
-        decode=lambda token: host.token_texts([token])[0],
-        facts=_facts(host, bare, affine is not None, use.recompute),
-        weights_version=head.version,
-    )
-    texts = [host.token_texts(p.tokens) for p in prompts]
-    return tuple(
-        _member(host, make, prompts[row].tokens[: at + 1], texts[row][: at + 1], i, graph, trace)
-        for i, (row, at) in enumerate(places)
-    )
-
-
-def _member(
-    host: Host,
-    make: Callable[..., Linearization],
-    prompt: list[int],
-    texts: tuple[str, ...],
-    row: int,
-    graph: Graph,
-    trace: Trace,
-) -> Linearization:
-    """What belongs to one explained position of the forward pass."""
-    return make(
-        y=_precise(graph.y[row].detach()),
-        logits=_precise(trace.logits[row]),
-        tokens=torch.tensor(prompt),
-        str_tokens=texts,
-        words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
-        row=row,
-        resid=None if trace.resid is None else trace.resid[row],
-        taps=Taps(trace.taps, graph.rows[row], len(prompt)),
-    )
-
-
 def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None:
     if final_norm is None:
         return None
@@ -246,29 +179,3 @@ def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None
     if not isinstance(final_norm, (torch.nn.Module, Tensor, tuple)):
         raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
     return affine_of(final_norm, host.unembedding().d_model)
-
-
-def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool) -> tuple[Tensor, Unembedding, bool]:
-    """y, its unembedding and whether ||y|| is constant, before the norm's gain and bias were folded away."""
-    if affine is None:
-        return y, head, bare
-    if not bare:
-        raise UnsupportedModelError(
-            "final_norm is given, but this model still applies a final norm with a gain of its own: "
-            "leave final_norm out, y is the paper's already"
-        )
-    gain, shift = affine.gain.to(y), affine.bias.to(y)
-    head = Unembedding(head.weight, head.bias, head.soft_cap, gain.detach(), shift.detach())
-    y = y * gain + shift
-    still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
-    return y, head, still_bare
-
-
-def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, Any]:
-    norm = "given by the caller" if given else "none, or folded into the unembedding" if bare else "the model's own"
-    activations = "computed again in each backward pass" if recompute else "kept from the forward pass"
-    return {**host.facts(), "final_norm": norm, "activations": activations, "versions": versions()}
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.progress import progress
 from tl_jacobian.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.scopes.apply import apply

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -27,8 +28,11 @@ def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
     >>> wanted("resid", ["hook_embed", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"])[0]
     ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
     """
-    several = isinstance(record, Iterable) and not isinstance(record, str)
-    asked = list(GROUPS) if record is True else list(record) if several else [record] if record else []
+    if record is True:
+        asked: list[Any] = list(GROUPS)
+    else:
+        alone = isinstance(record, str) or not isinstance(record, Iterable)
+        asked = [record] * bool(record) if alone else [*record]
     for name in asked:
         if not isinstance(name, str):
             groups = ", ".join(map(repr, GROUPS))

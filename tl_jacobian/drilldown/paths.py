@@ -20,6 +20,7 @@ from tl_jacobian.attribution import Attribution
 from tl_jacobian.drilldown.influence import label_of
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.path_split import PathSplit
 from tl_jacobian.plain import is_id
 from tl_jacobian.record import place as place_of
 from tl_jacobian.scopes.apply import attribution
@@ -51,37 +52,6 @@ class Place:
         heads = "" if self.heads is None else f" heads {', '.join(map(str, self.heads))}"
         positions = "" if self.positions is None else f" at tokens {', '.join(map(str, self.positions))}"
         return label_of(self.hook) + heads + positions
-
-
-@dataclass(frozen=True, eq=False)
-class PathSplit:
-    """A token's influence, split along a route.
-
-    Attributes:
-        full: the scope's own scores, ||v^T J_t||.
-        through: norm of the part of v^T J_t that flows through the route.
-        around: norm of the rest. Norms don't add up; the vectors do, and so does ``share``.
-        share: the part of ``full`` that flows through the route: the through-vector's component
-            along v^T J_t. Negative where the route works against the rest; shares of routes that
-            partition all paths add up to ``full``.
-    """
-
-    full: Attribution
-    through: Attribution
-    around: Attribution
-    share: Attribution
-
-    def show(self, *, skip_first: bool = True) -> None:
-        """Draw the four side by side."""
-        self._comparison().show(skip_first=skip_first)
-
-    def _comparison(self) -> Any:
-        from tl_jacobian.render import compare
-
-        return compare([self.full, self.through, self.around, self.share])
-
-    def _repr_html_(self) -> str:
-        return self._comparison()._repr_html_()
 
 
 def path_scope(

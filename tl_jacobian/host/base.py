@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -123,6 +123,12 @@ class Host(Protocol):
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         """The model's weights and norms; ``affine`` of the final norm, where the caller knows better."""
+        ...
+
+    def patched(
+        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "layers places"]:
+        """A metric of the last position's logits, after patching each place of the corrupted run in turn."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

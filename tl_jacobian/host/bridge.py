@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from tl_jacobian.errors import UnsupportedModelError
+from tl_jacobian.errors import HookPointError, UnsupportedModelError
 from tl_jacobian.host.footprint import Habits
 from tl_jacobian.host.transformer_lens_host import TransformerLensHost
 
@@ -36,6 +38,16 @@ class TransformerBridgeHost(TransformerLensHost):
 
     def _passes(self, name: str) -> bool:
         return str(name).endswith(".hook_resid_mid")  # another name of ln2.hook_in
+
+    def patched(
+        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "layers places"]:
+        if kind == "resid_mid":
+            raise HookPointError(
+                "on TransformerBridge hook_resid_mid is the input of the MLP's norm, so patching it there leaves the "
+                'residual stream as it was: compare at="resid_pre" or "attn_out", or use a HookedTransformer'
+            )
+        return super().patched(clean, corrupted, kind, metric)
 
     def _run(self, tokens: Tensor) -> Tensor:
         # No cache of keys and values: nothing is generated, and it would copy them.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Int
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tl_jacobian.anatomy import Anatomy
@@ -20,6 +21,7 @@ from tl_jacobian.host.checks import check_dropout, check_weights
 from tl_jacobian.host.footprint import Habits, Sizes, footprint
 from tl_jacobian.host.hook_points import hook_point
 from tl_jacobian.host.original_norm import read_original_norm
+from tl_jacobian.host.patching import measure
 from tl_jacobian.host.recompute import forgetful, recomputed
 from tl_jacobian.host.recorder import Cut, Places, Recorder
 from tl_jacobian.host.texts import token_texts
@@ -139,6 +141,12 @@ class TransformerLensHost:
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
+
+    def patched(
+        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "layers places"]:
+        good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
+        return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
 
     def facts(self) -> Mapping[str, Any]:
         return {

@@ -14,6 +14,7 @@ from tl_jacobian.render.grid_plot import plot_grid
 from tl_jacobian.render.grid_terminal import render_grid_terminal
 from tl_jacobian.render.map_terminal import render_map_terminal
 from tl_jacobian.render.page import embed_scripts_again, notebook_html, notebook_map, write_html, write_map
+from tl_jacobian.render.patching import notebook_patching, plot_patching, show_patching, write_patching
 from tl_jacobian.render.plot import plot_map
 from tl_jacobian.render.terminal import render_terminal
 
@@ -25,9 +26,11 @@ __all__ = [
     "notebook_grid",
     "notebook_html",
     "notebook_map",
+    "notebook_patching",
     "plot_contributions",
     "plot_grid",
     "plot_map",
+    "plot_patching",
     "render_contributions_terminal",
     "render_grid_terminal",
     "render_map_terminal",
@@ -36,8 +39,10 @@ __all__ = [
     "show_contributions",
     "show_grid",
     "show_map",
+    "show_patching",
     "write_contributions",
     "write_grid",
     "write_html",
     "write_map",
+    "write_patching",
 ]

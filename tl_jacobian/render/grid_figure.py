@@ -24,18 +24,19 @@ _MANY_ROWS = 48  # more go into a box that scrolls
 _PLAIN = (1e-2, 1e6)  # limits whose numbers can be read as they are: CircuitsVis writes six decimals
 
 
-def grid_figure(g: Grid, figure_id: str, *, skip_first: bool | None = None) -> Figure:
+def grid_figure(g: Grid, figure_id: str, *, skip_first: bool | None = None, limit: float | None = None) -> Figure:
     """Draw a grid.
 
     Args:
         g: what to draw.
         figure_id: an HTML id that nothing else on the page has.
         skip_first: leave the first token out of the colour range; default: wherever columns are tokens.
+        limit: what is drawn at full strength, for grids that share a scale.
 
     Raises:
         ArgumentError: ``skip_first`` where columns aren't tokens.
     """
-    scale = grid_words.scale_of_grid(g, skip_first=skip_first)
+    scale = grid_words.scale_of_grid(g, skip_first=skip_first, limit=limit)
     script = call_script("mountGrid", _props(g, scale, figure_id)) if _live(g) else ""
     return Figure(_html(g, scale, figure_id), script)
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None) -> Axes:
+def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None, limit: float | None = None) -> Axes:
     """Draw a grid into ``ax``, or into a figure of its own; returns the axes.
 
     Args:
@@ -23,12 +23,13 @@ def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None
         ax: matplotlib axes; default a new figure's.
         skip_first: draw the first token grey and leave it out of the colours; default: wherever
             columns are tokens.
+        limit: what is drawn at full strength, for grids that share a scale.
 
     Raises:
         ImportError: matplotlib isn't installed.
         ArgumentError: ``skip_first`` where columns aren't tokens.
     """
-    scale = grid_words.scale_of_grid(g, skip_first=skip_first)
+    scale = grid_words.scale_of_grid(g, skip_first=skip_first, limit=limit)
     ax = ax or heatmap_axes(*g.values.shape)
     values = g.values.clone()
     values[:, : scale.skipped] = torch.nan

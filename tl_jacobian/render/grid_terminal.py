@@ -33,7 +33,12 @@ class Layout(NamedTuple):
 
 
 def render_grid_terminal(
-    g: Grid, *, skip_first: bool | None = None, console: Console | None = None, max_rows: int = MAX_ROWS
+    g: Grid,
+    *,
+    skip_first: bool | None = None,
+    limit: float | None = None,
+    console: Console | None = None,
+    max_rows: int = MAX_ROWS,
 ) -> None:
     """Print a grid as a table of coloured numbers, or of colours alone where numbers don't fit.
 
@@ -42,6 +47,7 @@ def render_grid_terminal(
     Args:
         g: what to print.
         skip_first: leave the first token out of the colour range; default: wherever columns are tokens.
+        limit: what is drawn at full strength, for grids that share a scale.
         console: where to print; default standard output.
         max_rows: how many rows at most.
 
@@ -49,7 +55,7 @@ def render_grid_terminal(
         ArgumentError: ``skip_first`` where columns aren't tokens.
     """
     console = console or Console(highlight=False)
-    scale = grid_words.scale_of_grid(g, skip_first=skip_first)
+    scale = grid_words.scale_of_grid(g, skip_first=skip_first, limit=limit)
     cells, unit = _numbers(g, scale)
     layout = _layout(g, scale, cells, console, max_rows)
     head = Text(fit(f"{visible(g.title)}\n", console), style="bold")

@@ -10,12 +10,13 @@ from tl_jacobian.render.colors import Scale
 from tl_jacobian.tokens import visible
 
 
-def scale_of_grid(g: Grid, *, skip_first: bool | None = None) -> Scale:
+def scale_of_grid(g: Grid, *, skip_first: bool | None = None, limit: float | None = None) -> Scale:
     """One colour range for the whole grid: as wide as its number furthest from zero.
 
     Args:
         g: the grid.
         skip_first: leave the first token out; default: wherever columns are tokens (and there is another).
+        limit: what is drawn at full strength, for grids that share a scale; default the grid's own largest.
 
     Raises:
         ArgumentError: ``skip_first`` where columns aren't tokens.
@@ -23,7 +24,7 @@ def scale_of_grid(g: Grid, *, skip_first: bool | None = None) -> Scale:
     skipped = skips(g, skip_first)
     kept = numbers(g.values[:, int(skipped) :])
     return Scale(
-        limit=max(map(abs, kept), default=0.0),
+        limit=max(map(abs, kept), default=0.0) if limit is None else limit,
         low=min(kept, default=0.0),
         high=max(kept, default=0.0),
         skipped=int(skipped),

@@ -10,7 +10,8 @@ from tl_jacobian.attribution import Attribution
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.linalg.fisher import FisherFactor
 from tl_jacobian.linalg.spectrum import eigenpairs
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.plain import is_id
 from tl_jacobian.scopes.apply import Explained, apply, attribution, members_of
 from tl_jacobian.scopes.estimate import Budget, Estimate, estimate

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.errors import ArgumentError, DirectionError
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.modes import recording
 from tl_jacobian.scopes.apply import Explained, apply
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, overload
 
 from tl_jacobian.attribution import Attribution
-from tl_jacobian.linearization import Linearization, LinearizationBatch
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.scopes.apply import Explained, apply
 from tl_jacobian.targets import Target, name_of, resolve_target
 

@@ -1,0 +1,197 @@
+"""A clean and a corrupted prompt, both runs' activations, and gradients between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.grid import Grid
+from tl_jacobian.host.base import Watch
+from tl_jacobian.host.patching import HOOKS
+from tl_jacobian.host.resolve import resolve
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
+from tl_jacobian.linearize import linearize
+from tl_jacobian.modes import forgetting
+from tl_jacobian.plain import is_id
+from tl_jacobian.prompts import read_prompt
+from tl_jacobian.record import check_reached
+from tl_jacobian.scopes.output import explain_output
+from tl_jacobian.targets import Target, name_of, resolve_target
+
+At = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "heads"]
+Method = Literal["gradient", "two_point", "integrated"]
+Metric = Callable[[Float[Tensor, " d_vocab"]], Tensor]
+
+
+class Aim(NamedTuple):
+    """The metric: a function of the last token's logits, and its name."""
+
+    fn: Metric
+    name: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """A :class:`~tl_jacobian.targets.Vocabulary`."""
+
+    logits: Float[Tensor, " d_vocab"]
+    encode: Callable[[str], list[int]] | None
+    decode: Callable[[int], str]
+
+
+def n_passes(method: Method, steps: int) -> int:
+    """Cost in forward passes: both prompts' activations, then a forward and a backward pass (two) for each gradient."""
+    return 2 + 3 * {"gradient": 1, "two_point": 2, "integrated": steps}[method]
+
+
+def checked_kinds(at: At | Sequence[At], method: Method, steps: int) -> list[At]:
+    """The kinds of activation, as a list.
+
+    Raises:
+        ArgumentError: no such kind or method, or no steps.
+    """
+    kinds: list[Any] = [at] if isinstance(at, str) else list(at)
+    for kind in kinds:
+        if kind not in get_args(At):
+            raise ArgumentError(f"at={kind!r}, expected one of {', '.join(map(repr, get_args(At)))}, or a list of them")
+    if method not in get_args(Method):
+        raise ArgumentError(f"method={method!r}, expected one of {', '.join(map(repr, get_args(Method)))}")
+    if not is_id(steps) or steps < 1:
+        raise ArgumentError(f"steps={steps!r}, expected a positive number of runs between the prompts")
+    return kinds
+
+
+class PromptPair:
+    """Two prompts of one length, run once each.
+
+    Attributes:
+        host: the model.
+        ids: token ids of the clean and of the corrupted prompt.
+        logits: at the last token, of both.
+        texts: the corrupted prompt's tokens; where the clean one differs, both.
+
+    Args:
+        kinds: which activations to keep.
+
+    Raises:
+        PromptError: the prompts' lengths differ.
+        HookPointError: the model has no such activations.
+    """
+
+    def __init__(self, model: Any, clean: Any, corrupted: Any, kinds: Sequence[At], prepend_bos: bool | None) -> None:
+        self.model, self.kinds = model, kinds
+        self.host = resolve(model)
+        self.ids = [read_prompt(self.host, prompt, [-1], prepend_bos).tokens for prompt in (clean, corrupted)]
+        self._check_lengths()
+        self.texts = self._labels()
+        n_layers = self.host.anatomy(None).n_layers
+        self.hooks = {kind: [f"blocks.{i}.{HOOKS[kind]}" for i in range(n_layers)] for kind in kinds}
+        last = torch.full((2,), len(self.ids[0]) - 1)
+        with forgetting():
+            both = self.host.forward(torch.tensor(self.ids), torch.arange(2), last, Watch(taps=self._names()))
+        check_reached(self._names(), both.taps)
+        self.logits, self._x, self._taps = both.logits, both.x.detach(), both.taps
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for names in self.hooks.values() for name in names)
+
+    def _check_lengths(self) -> None:
+        clean, corrupted = self.ids
+        if len(clean) != len(corrupted):
+            pieces = [" | ".join(self.host.token_texts(ids)) for ids in self.ids]
+            raise PromptError(
+                f"the clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}, but activations can "
+                f"only be exchanged token by token; choose words of as many tokens: {pieces[0]} / {pieces[1]}"
+            )
+
+    def _labels(self) -> tuple[str, ...]:
+        """Each token; where the prompts differ, both: " France/ Italy"."""
+        clean, corrupted = (self.host.token_texts(ids) for ids in self.ids)
+        return tuple(a if a == b else f"{a}→{b}" for a, b in zip(clean, corrupted, strict=True))
+
+    # -- predictions -----------------------------------------------------------------
+
+    def predict(self, aim: Aim, method: Method, steps: int) -> dict[str, Grid]:
+        """First-order effects of patching every place."""
+        grads = self._gradients(self._runs(method, steps), aim)
+        found = {}
+        for kind, names in self.hooks.items():
+            rows = [_summed((self._taps[n][0] - self._taps[n][1]), grads[n], by_head=kind == "heads") for n in names]
+            found[kind] = self.grid(kind, torch.stack(rows), aim, "predicted")
+        return found
+
+    def _runs(self, method: Method, steps: int) -> LinearizationBatch:
+        """The runs whose gradients are averaged, as one batch."""
+        clean, corrupted = self.ids
+        if method == "integrated":
+            a, b = self._x
+            along = [b + (i + 0.5) / steps * (a - b) for i in range(steps)]
+            return linearize(self.model, [corrupted] * steps, record=self._names(), input_value=torch.stack(along))
+        return linearize(self.model, [corrupted] if method == "gradient" else [clean, corrupted], record=self._names())
+
+    def _gradients(self, runs: LinearizationBatch, aim: Aim) -> dict[str, Tensor]:
+        """The metric's mean gradient at each activation: one backward pass for all runs."""
+        v = torch.stack([_direction(run, aim) for run in runs])
+        names = self._names()
+        graph = runs[0].graph
+        (found,) = graph.stream_to(v[None], [runs[0].taps.tensor(name) for name in names])
+        still = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # what the metric doesn't depend on
+        return still | {name: grad[0].mean(0) for name, grad in zip(names, found, strict=True) if grad is not None}
+
+    def grid(self, kind: str, values: Float[Tensor, "layers places"], aim: Aim, what: str) -> Grid:
+        """Effects of every place under names."""
+        heads = kind == "heads"
+        return Grid(
+            values=values.float(),
+            rows=tuple(map(str, range(len(values)))),
+            columns=tuple(f"H{i}" for i in range(values.shape[1])) if heads else self.texts,
+            title=f"{what} effect of patching {HOOKS[kind]} on {aim.name}",
+            quantity=f"change of {aim.name}, {what}",
+            row_axis="layer",
+            column_axis="head" if heads else "token",
+            signed=True,
+            tokens=() if heads else tuple(self.ids[1]),
+            metadata={"at": kind, "clean": self.ids[0], "corrupted": self.ids[1], **self.host.facts()},
+        )
+
+
+def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
+    return explain_output(run, lambda _, logits: aim.fn(logits), aim.name).v[0]
+
+
+def _summed(difference: Tensor, grad: Tensor, by_head: bool) -> Float[Tensor, " places"]:
+    """Gradient times difference, summed over everything but the places."""
+    precise = torch.promote_types(grad.dtype, torch.float32)
+    product = (difference.to(precise) * grad.to(precise)).double().cpu()
+    return product.sum(dim=(0, 2)) if by_head else product.flatten(1).sum(dim=1)
+
+
+def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric: Metric | None) -> Aim:
+    """The metric that is meant.
+
+    Raises:
+        ArgumentError: a metric and a target; or both prompts predict the same token and no target is given.
+        TargetError: a target isn't one token.
+    """
+    if metric is not None:
+        if (target, minus) != (None, None):
+            raise ArgumentError(f"metric= and target={target!r}, minus={minus!r}: give one or the other")
+        return Aim(metric, getattr(metric, "__name__", "metric"))
+    vocabulary = Words(pair.logits[0], pair.host.encode, lambda token: pair.host.token_texts([token])[0])
+    clean, corrupted = (int(logits.argmax()) for logits in pair.logits)
+    token = clean if target is None else resolve_target(vocabulary, target)
+    other = corrupted if minus is None else resolve_target(vocabulary, minus)
+    if token == other:
+        raise ArgumentError(
+            f"target and minus are the same token, {name_of(vocabulary, token)}: the prompts predict the same, so say "
+            "what to compare, target=... and minus=..., or give a metric"
+        )
+    name = f"logit of {name_of(vocabulary, token)} minus logit of {name_of(vocabulary, other)}"
+    return Aim(lambda logits: logits[token] - logits[other], name)
