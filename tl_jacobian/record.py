@@ -28,11 +28,13 @@ def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
     >>> wanted("resid", ["hook_embed", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"])[0]
     ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
     """
+    asked: list[Any]
     if record is True:
-        asked: list[Any] = list(GROUPS)
+        asked = list(GROUPS)
+    elif isinstance(record, Iterable) and not isinstance(record, str):
+        asked = [*record]
     else:
-        alone = isinstance(record, str) or not isinstance(record, Iterable)
-        asked = [record] * bool(record) if alone else [*record]
+        asked = [record] if record else []
     for name in asked:
         if not isinstance(name, str):
             groups = ", ".join(map(repr, GROUPS))
