@@ -10,6 +10,7 @@ the same model (timed in the same run). Pairs whose prompts predict the same tok
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 from typing import Any, NamedTuple
 
@@ -60,10 +61,7 @@ def agreement(model: Any, pair: tuple[str, str], at: Any) -> dict[str, Agreement
     base = tj.compare_patching(model, *pair, at)
     found = {}
     for name, options in METHODS.items():
-        predicted = tj.predict_patching(model, *pair, at, **options)[at]
-        c = tj.PatchComparison(
-            predicted=predicted, measured=base.measured, clean=base.clean, corrupted=base.corrupted, n_passes=0
-        )
+        c = dataclasses.replace(base, predicted=tj.predict_patching(model, *pair, at, **options)[at])
         found[name] = Agreement(c.spearman, c.sign_agreement, c.relative_error)
     return found
 

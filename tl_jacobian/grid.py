@@ -144,8 +144,8 @@ class Grid(Frozen):
         """The rows with these names, or that have one of them as a part, in this grid's order.
 
         Args:
-            names: ``"5"`` is row ``"5"`` alone if there is one, else every row with a 5 in its name:
-                ``pick("attn")`` of ``"0.attn", "0.mlp", "1.attn", "1.mlp"`` is the first and third.
+            names: ``"5"`` is row ``"5"`` alone if there is one, else the rows ``"5.attn"``, ``"5.mlp"``, ...,
+                else every row with a 5 in its name; ``pick("attn")`` is ``"0.attn"``, ``"1.attn"``, ....
 
         Raises:
             ArgumentError: no row goes by one of these names.

@@ -44,13 +44,13 @@ def _place(where: Tensor, axes: Axes) -> str:
 
 
 def rows_of(name: str, rows: Sequence[str], axis: str) -> list[int]:
-    """The rows called ``name``; where there are none, those that have it as a part.
+    """The rows called ``name``; where there are none, those with it between dots; else those that contain it.
 
     Raises:
         ArgumentError: there are none of these either.
     """
-    exact = [i for i, row in enumerate(rows) if row == name]
-    found = exact or [i for i, row in enumerate(rows) if name in row]
+    rules = (lambda row: row == name, lambda row: name in row.split("."), lambda row: name in row)
+    found = next((at for rule in rules if (at := [i for i, row in enumerate(rows) if rule(row)])), [])
     if not found:
         raise ArgumentError(
             f"no row is called {name!r} or has that as a part; the nearest is {nearest(name, rows)!r} "

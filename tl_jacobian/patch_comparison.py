@@ -38,13 +38,14 @@ class PatchComparison:
         predicted: first-order effects: gradient times (clean minus corrupted activation).
         measured: the metric of the patched run minus that of the corrupted run; same places.
         clean, corrupted: the metric of either prompt; patching everything leads from the second to the first.
-        n_passes: what the prediction cost, in forward passes (a backward pass counts two).
+        first: first column that can have an effect: before it the two prompts are the same. Agreement is
+            judged from there on, for zeros agree always and their rounding errors never.
 
     >>> import torch
     >>> def grid(values): return Grid(values=torch.tensor(values), rows=("0", "1"), columns=("a", "b"), title="t",
     ...                               quantity="logits", row_axis="layer", column_axis="token", signed=True)
     >>> c = PatchComparison(predicted=grid([[1.0, 2.0], [3.0, -1.0]]), measured=grid([[1.0, 2.5], [4.0, 0.5]]),
-    ...                     clean=5.0, corrupted=1.0, n_passes=4)
+    ...                     clean=5.0, corrupted=1.0)
     >>> round(c.spearman, 2), c.sign_agreement, c.worst(1)[0].row_name
     (1.0, 0.75, '1')
     """
@@ -53,7 +54,7 @@ class PatchComparison:
     measured: Grid
     clean: float
     corrupted: float
-    n_passes: int
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.predicted.values.shape != self.measured.values.shape:
@@ -65,11 +66,16 @@ class PatchComparison:
     def __repr__(self) -> str:
         return f"PatchComparison({self.summary()})"
 
+    @property
+    def n_passes(self) -> int | None:
+        """What the prediction cost, in forward passes (a backward pass counts two)."""
+        return self.predicted.metadata.get("n_passes")
+
     # -- agreement -----------------------------------------------------------------
 
     @property
     def spearman(self) -> float:
-        """Rank correlation of predicted and measured effects over all places."""
+        """Rank correlation of predicted and measured effects."""
         return self._correlation("spearman")
 
     @property
@@ -86,7 +92,7 @@ class PatchComparison:
 
     @property
     def relative_error(self) -> float:
-        """||predicted - measured|| / ||measured|| over all places."""
+        """||predicted - measured|| / ||measured||."""
         predicted, measured = self._pairs()
         return ((predicted - measured).norm() / measured.norm()).item()
 
@@ -97,7 +103,8 @@ class PatchComparison:
         return predicted.corr(measured, method=method)
 
     def _pairs(self) -> tuple[Float[Tensor, " places"], Float[Tensor, " places"]]:
-        return self.predicted.values.double().flatten(), self.measured.values.double().flatten()
+        predicted, measured = (g.values[:, self.first :].double().flatten() for g in (self.predicted, self.measured))
+        return predicted, measured
 
     def _seen(self, measured: Tensor) -> Bool[Tensor, " places"]:
         return measured.abs() >= _SEEN * measured.abs().max()
@@ -112,11 +119,12 @@ class PatchComparison:
 
     def summary(self) -> str:
         """The agreement in one line."""
+        cost = "" if self.n_passes is None else f"; predicted for {self.n_passes} forward passes"
         return (
             f"{len(self.predicted.rows)} {self.predicted.row_axis}s x {len(self.predicted.columns)} "
             f"{self.predicted.column_axis}s; clean {self.clean:.3g}, corrupted {self.corrupted:.3g}; Spearman "
             f"{self.spearman:.2f}, Pearson {self.pearson:.2f}, signs agree {self.sign_agreement:.0%}, relative error "
-            f"{self.relative_error:.2f}; predicted for {self.n_passes} forward passes"
+            f"{self.relative_error:.2f}{cost}"
         )
 
     # -- out of Python -------------------------------------------------------------
@@ -152,7 +160,7 @@ class PatchComparison:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PatchComparison):
             return NotImplemented
-        mine, theirs = ((c.predicted, c.measured, c.clean, c.corrupted, c.n_passes) for c in (self, other))
+        mine, theirs = ((c.predicted, c.measured, c.clean, c.corrupted, c.first) for c in (self, other))
         return mine == theirs
 
     __hash__ = None  # type: ignore[assignment]  # holds grids

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -25,6 +26,7 @@ from tl_jacobian.record import check_reached
 from tl_jacobian.scopes.output import explain_output
 from tl_jacobian.targets import Target, name_of, resolve_target
 
+_NONE: Mapping[str, Any] = MappingProxyType({})
 At = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "heads"]
 Method = Literal["gradient", "two_point", "integrated"]
 Metric = Callable[[Float[Tensor, " d_vocab"]], Tensor]
@@ -112,19 +114,22 @@ class PromptPair:
             )
 
     def _labels(self) -> tuple[str, ...]:
-        """Each token; where the prompts differ, both: " France/ Italy"."""
+        """Each token; where the prompts differ, what patching makes of it: " Italy→ France"."""
         clean, corrupted = (self.host.token_texts(ids) for ids in self.ids)
-        return tuple(a if a == b else f"{a}→{b}" for a, b in zip(clean, corrupted, strict=True))
+        return tuple(a if a == b else f"{b}→{a}" for a, b in zip(clean, corrupted, strict=True))
 
     # -- predictions -----------------------------------------------------------------
 
     def predict(self, aim: Aim, method: Method, steps: int) -> dict[str, Grid]:
         """First-order effects of patching every place."""
-        grads = self._gradients(self._runs(method, steps), aim)
+        grads, from_embeddings = self._gradients(self._runs(method, steps), aim)
+        clean, corrupted = (float(aim.fn(logits)) for logits in self.logits)
+        facts = {"method": method, "n_passes": n_passes(method, steps)}
+        facts |= {"from_embeddings": from_embeddings, "whole": clean - corrupted}
         found = {}
         for kind, names in self.hooks.items():
             rows = [_summed((self._taps[n][0] - self._taps[n][1]), grads[n], by_head=kind == "heads") for n in names]
-            found[kind] = self.grid(kind, torch.stack(rows), aim, "predicted")
+            found[kind] = self.grid(kind, torch.stack(rows), aim, "predicted", facts)
         return found
 
     def _runs(self, method: Method, steps: int) -> LinearizationBatch:
@@ -136,16 +141,29 @@ class PromptPair:
             return linearize(self.model, [corrupted] * steps, record=self._names(), input_value=torch.stack(along))
         return linearize(self.model, [corrupted] if method == "gradient" else [clean, corrupted], record=self._names())
 
-    def _gradients(self, runs: LinearizationBatch, aim: Aim) -> dict[str, Tensor]:
-        """The metric's mean gradient at each activation: one backward pass for all runs."""
-        v = torch.stack([_direction(run, aim) for run in runs])
-        names = self._names()
-        graph = runs[0].graph
-        (found,) = graph.stream_to(v[None], [runs[0].taps.tensor(name) for name in names])
-        still = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # what the metric doesn't depend on
-        return still | {name: grad[0].mean(0) for name, grad in zip(names, found, strict=True) if grad is not None}
+    def _gradients(self, runs: LinearizationBatch, aim: Aim) -> tuple[dict[str, Tensor], float]:
+        """The metric's mean gradient at each activation, and what it says of the embeddings' exchange.
 
-    def grid(self, kind: str, values: Float[Tensor, "layers places"], aim: Aim, what: str) -> Grid:
+        One backward pass for all runs.
+        """
+        v = torch.stack([_direction(run, aim) for run in runs])
+        names, graph = self._names(), runs[0].graph
+        (found,) = graph.stream_to(v[None], [graph.x, *(runs[0].taps.tensor(name) for name in names)])
+        of_x, *others = found
+        assert of_x is not None
+        still = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # what the metric doesn't depend on
+        grads = {name: grad[0].mean(0) for name, grad in zip(names, others, strict=True) if grad is not None}
+        return still | grads, _summed(self._x[0] - self._x[1], of_x[0].mean(0), by_head=False).sum().item()
+
+    @property
+    def first(self) -> int:
+        """The first token that differs: before it both runs are the same."""
+        clean, corrupted = self.ids
+        return next((i for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if a != b), 0)
+
+    def grid(
+        self, kind: str, values: Float[Tensor, "layers places"], aim: Aim, what: str, facts: Mapping[str, Any] = _NONE
+    ) -> Grid:
         """Effects of every place under names."""
         heads = kind == "heads"
         return Grid(
@@ -158,7 +176,7 @@ class PromptPair:
             column_axis="head" if heads else "token",
             signed=True,
             tokens=() if heads else tuple(self.ids[1]),
-            metadata={"at": kind, "clean": self.ids[0], "corrupted": self.ids[1], **self.host.facts()},
+            metadata={"at": kind, "clean": self.ids[0], "corrupted": self.ids[1], **facts, **self.host.facts()},
         )
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.grid import Grid
 from tl_jacobian.patch_comparison import PatchComparison, effects
-from tl_jacobian.patch_pair import At, Method, Metric, PromptPair, aim_of, checked_kinds, n_passes
+from tl_jacobian.patch_pair import At, Method, Metric, PromptPair, aim_of, checked_kinds
 from tl_jacobian.targets import Target
 
 
@@ -26,7 +27,7 @@ def predict_patching(
     minus: Target | None = None,
     metric: Metric | None = None,
     method: Method = "gradient",
-    steps: int = 4,
+    steps: int = 8,
     prepend_bos: bool | None = None,
 ) -> dict[str, Grid]:
     """First-order effects of patching clean activations into the corrupted run, for all places at once.
@@ -40,7 +41,10 @@ def predict_patching(
             default what the clean and what the corrupted prompt predict.
         metric: or any function of the last token's logits.
         method: whose gradient: ``"gradient"`` the corrupted run's; ``"two_point"`` the mean of both runs';
-            ``"integrated"`` the mean over ``steps`` runs whose embeddings lie between the two prompts'.
+            ``"integrated"`` the mean over ``steps`` runs whose embeddings lie between the two prompts'. That
+            finds large effects that a single gradient misses, and ranks small ones worse: they are linear
+            at the corrupted run already (benchmarks/results/patching.md). ``metadata["from_embeddings"]`` says
+            what it predicts for the embeddings altogether, ``metadata["whole"]`` what it should.
         steps: of ``"integrated"``.
         prepend_bos: as for :func:`linearize`.
 
@@ -72,7 +76,7 @@ def compare_patching(
     minus: Target | None = None,
     metric: Metric | None = None,
     method: Method = "gradient",
-    steps: int = 4,
+    steps: int = 8,
     prepend_bos: bool | None = None,
 ) -> PatchComparison:
     """:func:`predict_patching` beside what ``transformer_lens.patching`` measures, place by place.
@@ -84,6 +88,8 @@ def compare_patching(
     >>> c.spearman > 0.5
     True
     """
+    if not isinstance(at, str):
+        raise ArgumentError(f"at={at!r}, expected one kind of activation: each is measured by runs of its own")
     (kind,) = checked_kinds(at, method, steps)
     pair = PromptPair(model, clean, corrupted, [kind], prepend_bos)
     aim = aim_of(pair, target, minus, metric)
@@ -94,5 +100,5 @@ def compare_patching(
         measured=pair.grid(kind, effects(before, patched), aim, "measured"),
         clean=after,
         corrupted=before,
-        n_passes=n_passes(method, steps),
+        first=pair.first if kind != "heads" else 0,
     )

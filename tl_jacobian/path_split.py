@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tl_jacobian.attribution import Attribution
+
+if TYPE_CHECKING:
+    from tl_jacobian.render import Comparison
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +32,16 @@ class PathSplit:
 
     def show(self, *, skip_first: bool = True) -> None:
         """Draw the four side by side."""
-        self._comparison().show(skip_first=skip_first)
+        self._comparison(skip_first).show()
 
-    def _comparison(self) -> Any:
+    def to_html(self, path: str | Path, *, skip_first: bool = True) -> Path:
+        """Write one self-contained HTML page that works offline; returns its path."""
+        return self._comparison(skip_first).to_html(path)
+
+    def _comparison(self, skip_first: bool) -> Comparison:
         from tl_jacobian.render import compare
 
-        return compare([self.full, self.through, self.around, self.share])
+        return compare([self.full, self.through, self.around, self.share], skip_first=skip_first)
 
     def _repr_html_(self) -> str:
-        return self._comparison()._repr_html_()
+        return self._comparison(skip_first=True)._repr_html_()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,32 +17,45 @@ GROUPS = {
     "heads": r"blocks\.\d+\.attn\.hook_z",
     "sources": r"blocks\.\d+\.attn\.hook_(v|pattern)",
 }
+# Parts of a group.
+_PARTS = {
+    name: rf"blocks\.\d+\.hook_{name}" for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+}
 Record = bool | str | Sequence[str] | None
 # The order in which the residual stream meets them.
 _ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
 
 
-def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
+def wanted(record: Record, points: Collection[str]) -> tuple[list[str], set[str]]:
     """Names of the hook points to record, in the model's order, and which of them were asked for by name.
+
+    A group may also be ``"resid_pre"`` and the like, a name ``"5.resid_pre"``, as grids label their rows.
 
     >>> wanted("resid", ["hook_embed", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"])[0]
     ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
     """
-    asked: list[Any]
-    if record is True:
-        asked = list(GROUPS)
-    elif isinstance(record, Iterable) and not isinstance(record, str):
-        asked = [*record]
-    else:
-        asked = [record] if record else []
+    asked = _asked(record)
     for name in asked:
         if not isinstance(name, str):
             groups = ", ".join(map(repr, GROUPS))
             raise ArgumentError(f"record={record!r}, expected True, or a list of {groups} or names of hook points")
-    patterns = [GROUPS[name] for name in asked if name in GROUPS]
-    by_name = {name for name in asked if name not in GROUPS}
+    known, full = GROUPS | _PARTS, {label_of(point): point for point in points}
+    patterns = [known[name] for name in asked if name in known]
+    by_name = {str(full.get(name, name)) for name in asked if name not in known}
     found = {point for point in points if any(re.fullmatch(pattern, point) for pattern in patterns)}
     return sorted(found | by_name, key=place), by_name
+
+
+def _asked(record: Any) -> list[Any]:
+    """Groups and names as a list."""
+    if record is None or isinstance(record, bool):
+        return list(GROUPS) if record else []
+    return [*record] if isinstance(record, Iterable) and not isinstance(record, str) else [record]
+
+
+def label_of(name: str) -> str:
+    """``"blocks.3.hook_resid_pre"`` as ``"3.resid_pre"``."""
+    return name.removeprefix("blocks.").replace("hook_", "")
 
 
 def place(name: str) -> tuple[int, int, str]:

@@ -48,7 +48,7 @@ def test_rounding_passes(dtype, cap):
 def test_a_wrong_head_is_refused(dtype, wrong):
     y, logits, head = model(dtype, cap=30.0, bias=1.5)
     with pytest.raises(ContractError, match=r"differs from the model's own logits by .* at token id \d+"):
-        check_contract(trace(y, logits), wrong(head))
+        check_contract(trace(y, logits), Watch(), wrong(head))
 
 
 @precisions
@@ -63,7 +63,7 @@ def test_one_changed_logit_is_refused(dtype):
 def test_what_is_not_finite_is_refused(bad):
     y, logits, head = model(torch.float32)
     with pytest.raises(ContractError, match="1 of 2000 values of the logits are not finite"):
-        check_contract(trace(y, logits.index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(bad))), head)
+        check_contract(trace(y, logits.index_put((torch.tensor(0), torch.tensor(3)), torch.tensor(bad))), Watch(), head)
     y = y.detach().index_put((torch.tensor(0), torch.tensor(0)), torch.tensor(bad))
     with pytest.raises(ContractError, match="1 of 128 values of the final hidden state are not finite"):
         check_contract(trace(y, logits), Watch(), head)

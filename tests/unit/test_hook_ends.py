@@ -131,10 +131,10 @@ def test_results_say_what_they_explain():
     a = tj.direction_scope(lin, v32)
     assert lin.per == "activation norm at blocks.0.hook_resid_post"
     assert a.metadata["features"] == ("activations at blocks.0.hook_resid_post, positions 0 to the explained one")
-    assert a.metadata["explained_at"] == "blocks.2.hook_resid_pre"
+    assert a.metadata["output_hook"] == "blocks.2.hook_resid_pre"
     plain = tj.direction_scope(tj.linearize(shared("llama", "bridge"), PROMPT), v32)
     assert plain.metadata["features"].startswith("token embeddings at hook_embed")
-    assert plain.metadata["explained_at"] == "the unembedding's input"
+    assert plain.metadata["output_hook"] is None
     semantic = tj.semantic_scope(tj.linearize(shared("llama", "bridge"), PROMPT, input_hook="blocks.1.hook_resid_pre"))
     assert semantic.metadata["score"] == "logits per unit of activation norm at blocks.1.hook_resid_pre"
 

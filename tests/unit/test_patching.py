@@ -162,7 +162,7 @@ def test_agreement_is_what_it_says():
         )
 
     predicted, measured = grid([[1.0, 2.0, 3.0], [-4.0, 5.0, -6.0]]), grid([[1.0, 2.0, 3.5], [-4.0, 50.0, 0.001]])
-    c = tj.PatchComparison(predicted=predicted, measured=measured, clean=1.0, corrupted=0.0, n_passes=5)
+    c = tj.PatchComparison(predicted=predicted, measured=measured, clean=1.0, corrupted=0.0)
     assert c.sign_agreement == 1.0  # 0.001 of 50 is noise, and of the others every sign agrees
     assert c.spearman == pytest.approx(1 - 6 * (0 + 1 + 1 + 1 + 0 + 1) / (6 * 35), abs=0.2)
     assert c.worst(1) == [("1", "b", 5.0, 50.0)]

@@ -82,7 +82,7 @@ def _constants(lin: Linearization, explained: Explained, v: Float[Tensor, " d_mo
     uncapped = dataclasses.replace(lin.head, soft_cap=None).logits(torch.zeros_like(lin.y))
     slope = lin.head.slope(lin.logits)
     bias = (slope[token] * uncapped[token]).item() - (0.0 if other is None else (slope[other] * uncapped[other]).item())
-    found = {} if lin.head.bias is None and lin.head.shift is None else {"unembedding bias": bias}
+    found = {"unembedding bias": bias} if bias else {}
     if lin.head.soft_cap is not None:
         found["soft-cap"] = explained.details["value"] - (v @ lin.y.to(v)).item() - bias
     return found

@@ -14,11 +14,11 @@ from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.grid import Grid
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.products import squared_norms
-from tl_jacobian.record import GROUPS, Record, wanted
+from tl_jacobian.record import GROUPS, Record, label_of, wanted
 from tl_jacobian.scopes.apply import Explained
 from tl_jacobian.scopes.choose import Direction, combine_of, explain, only_direction
 
-Kind = Literal["norm", "gradient_x_activation"]
+Kind = Literal["norm", "relative", "gradient_x_activation"]
 # One row a hook point, or one row a head: those whose activations are (pos, head, d_head).
 _HEADS = ("hook_z", "hook_q", "hook_k", "hook_v", "hook_result")
 
@@ -34,8 +34,10 @@ def layer_influence(
     """Which layer's residual stream, at which token, drives what a scope explains.
 
     For the activation a at a hook point and token t, ``"norm"`` is ||v^T dy/da_t||, which at the token
-    embeddings is the scope's score; ``"gradient_x_activation"`` is v^T dy/da_t . a_t, signed: the
-    first-order change when a_t is scaled (up to its sign, when it is removed).
+    embeddings is the scope's score. Activations grow from layer to layer and their gradients shrink, so
+    to compare layers take ``"relative"``, ||v^T dy/da_t|| ||a_t||: the most that a change of a_t by its own
+    size would do. ``"gradient_x_activation"`` is v^T dy/da_t . a_t, signed: the first-order
+    change when a_t is scaled (up to its sign, when it is removed).
 
     All hook points share one backward pass (one for each of k directions, batched).
 
@@ -88,7 +90,7 @@ def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: K
     """
     explained, combine = explain(lin, scope, options), combine_of(scope)
     found = _measure(lin, explained, "heads", kind, combine)
-    over_tokens = COMBINE[combine] if kind == "norm" else COMBINE["sum"]
+    over_tokens = COMBINE["sum" if kind == "gradient_x_activation" else combine]
     values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
     layers = [name.split(".")[1] for name in found]
     columns = tuple(f"H{head}" for head in range(values.shape[1]))
@@ -119,13 +121,16 @@ def _measure(
     sums: dict[str, Tensor] = {}
     for grads in lin.stream_at(explained.v, *_names(lin, at)):
         for name, grad in grads.items():
-            part = squared_norms(grad).sum(0) if kind == "norm" else _along(grad[0], lin.taps[name])
+            part = _along(grad[0], lin.taps[name]) if kind == "gradient_x_activation" else squared_norms(grad).sum(0)
             sums[name] = sums[name] + part if name in sums else part
     if not sums:
         raise HookPointError(
             f"nothing of at={at!r} lies between {lin.input_hook} and {lin.output_hook or 'y'}; choose another"
         )
-    return {name: s.sqrt() if (kind, combine) == ("norm", "root_sum_squares") else s for name, s in sums.items()}
+    if kind == "relative":
+        sums = {name: s * squared_norms(lin.taps[name]) for name, s in sums.items()}
+    roots = kind != "gradient_x_activation" and combine == "root_sum_squares"
+    return {name: s.sqrt() if roots else s for name, s in sums.items()}
 
 
 def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*activation d"]) -> Tensor:
@@ -151,13 +156,9 @@ def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) ->
     return [f"L{layer}H{head}{kind}" for head in range(values.shape[1])], values.T
 
 
-def label_of(name: str) -> str:
-    """``"blocks.3.hook_resid_pre"`` as ``"3.resid_pre"``."""
-    return name.removeprefix("blocks.").replace("hook_", "")
-
-
 _QUANTITIES: dict[str, str] = {
     "norm": "change of {what} per unit of activation norm",
+    "relative": "change of {what} per change of the activation by its own norm",
     "gradient_x_activation": "gradient x activation: first-order change of {what}",
 }
 
@@ -180,7 +181,7 @@ def _grid(
         quantity=_QUANTITIES[kind].format(what=explained.target),
         row_axis=row_axis,
         column_axis=column_axis,
-        signed=kind != "norm",
+        signed=kind == "gradient_x_activation",
         tokens=tuple(lin.tokens.tolist()),
         metadata={"kind": kind, "position": lin.position, **explained.details, **lin.facts},
     )

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.attribution import Attribution
-from tl_jacobian.drilldown.influence import label_of
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.path_split import PathSplit
 from tl_jacobian.plain import is_id
+from tl_jacobian.record import label_of
 from tl_jacobian.record import place as place_of
 from tl_jacobian.scopes.apply import attribution
 from tl_jacobian.scopes.choose import Direction, explain, only_direction
@@ -38,20 +38,26 @@ class Place:
     """
 
     hook: str
-    positions: Sequence[int] | None = None
-    heads: Sequence[int] | None = None
+    positions: int | Sequence[int] | None = None
+    heads: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("positions", "heads"):
-            chosen = getattr(self, name)
-            if chosen is not None and (isinstance(chosen, str) or not isinstance(chosen, Sequence)):
-                raise ArgumentError(f"{name}={chosen!r}, expected a list of integers, or None for all")
-            object.__setattr__(self, name, chosen if chosen is None else tuple(chosen))
+        chosen("positions", self.positions)
+        chosen("heads", self.heads)
 
     def __str__(self) -> str:
-        heads = "" if self.heads is None else f" heads {', '.join(map(str, self.heads))}"
-        positions = "" if self.positions is None else f" at tokens {', '.join(map(str, self.positions))}"
-        return label_of(self.hook) + heads + positions
+        parts = (("heads", self.heads), ("at tokens", self.positions))
+        named = [f" {name} {', '.join(map(str, at))}" for name, part in parts if (at := chosen(name, part)) is not None]
+        return label_of(self.hook) + "".join(named)
+
+
+def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | None:
+    """Positions or heads as a tuple; None: all."""
+    if part is None or is_id(part):
+        return None if part is None else (int(part),)
+    if isinstance(part, str) or not isinstance(part, Sequence):
+        raise ArgumentError(f"{name}={part!r}, expected an integer, a list of them, or None for all")
+    return tuple(part)
 
 
 def path_scope(
@@ -59,8 +65,8 @@ def path_scope(
     through: str | Place | Sequence[Place],
     scope: Direction = "semantic",
     *,
-    positions: Sequence[int] | None = None,
-    heads: Sequence[int] | None = None,
+    positions: int | Sequence[int] | None = None,
+    heads: int | Sequence[int] | None = None,
     **options: Any,
 ) -> PathSplit:
     """How much of each token's influence flows through a layer, component, head or position.
@@ -93,8 +99,10 @@ def path_scope(
     def made(scores: Tensor, what: str) -> Attribution:
         kind = scope if isinstance(scope, str) else "direction"
         details = {**explained.details, "route": name, "path": what}
-        target = explained.target if what == "full" else f"{explained.target}, {what} {name}"
-        return attribution(lin, kind, target, scores, "root_sum_squares", details)
+        if what == "full":
+            return attribution(lin, kind, explained.target, scores, "root_sum_squares", details)
+        details = {**details, "explained": explained.target, "value": None}  # the value is that of the whole
+        return attribution(lin, kind, f"{what} {name}", scores, "root_sum_squares", details)
 
     share = made(shares, "share through")
     return PathSplit(
@@ -106,7 +114,9 @@ def path_scope(
 
 
 def _route(
-    through: str | Place | Sequence[Place], positions: Sequence[int] | None, heads: Sequence[int] | None
+    through: str | Place | Sequence[Place],
+    positions: int | Sequence[int] | None,
+    heads: int | Sequence[int] | None,
 ) -> list[Place]:
     if isinstance(through, str):
         return [Place(through, positions, heads)]
@@ -142,23 +152,27 @@ def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Pla
 
 def _mask(lin: Linearization, place: Place, tap: Tensor) -> Tensor:
     """One where the place is, zero elsewhere."""
-    mask = torch.ones_like(tap)
     square = tap.ndim == 4 and place.hook.endswith(("hook_pattern", "hook_attn_scores"))  # (batch, head, to, from)
-    for what, chosen, axis, n in (
-        ("position", place.positions, 2 if square else 1, len(lin.tokens)),
-        ("head", place.heads, 1 if square else 2, tap.shape[1 if square else 2]),
-    ):
-        if chosen is None:
-            continue
-        if what == "head" and tap.ndim != 4:
-            raise ArgumentError(f"heads={chosen} of {place.hook}, whose activations have no heads: use attn.hook_z")
-        for i in chosen:
-            if not is_id(i) or not -n <= i < n:
-                raise ArgumentError(f"{what} {i!r} of {place.hook} is out of range, expected {-n} to {n - 1}")
-        kept = torch.zeros(tap.shape[axis], device=tap.device, dtype=torch.bool)
-        kept[[i % n for i in chosen]] = True
-        mask = mask * kept.view([-1 if axis == i else 1 for i in range(tap.ndim)])
-    return mask
+    positions, heads = chosen("positions", place.positions), chosen("heads", place.heads)
+    mask = torch.ones_like(tap)
+    if positions is not None:
+        mask = mask * _kept(place, "position", positions, tap, 2 if square else 1, len(lin.tokens))
+    if heads is None:
+        return mask
+    if tap.ndim != 4:
+        raise ArgumentError(f"heads={heads} of {place.hook}, whose activations have no heads: use attn.hook_z")
+    axis = 1 if square else 2
+    return mask * _kept(place, "head", heads, tap, axis, tap.shape[axis])
+
+
+def _kept(place: Place, what: str, at: tuple[int, ...], tap: Tensor, axis: int, n: int) -> Tensor:
+    """One at these indices of an axis, zero at the others; n of them exist."""
+    for i in at:
+        if not is_id(i) or not -n <= i < n:
+            raise ArgumentError(f"{what} {i!r} of {place.hook} is out of range, expected {-n} to {n - 1}")
+    kept = torch.zeros(tap.shape[axis], device=tap.device, dtype=torch.bool)
+    kept[[i % n for i in at]] = True
+    return kept.view([-1 if axis == i else 1 for i in range(tap.ndim)])
 
 
 def _precise(product: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def plot_contributions(c: Contributions, ax: Axes | None = None) -> Axes:
         color = unit(of_parts.color(c, kind))
         if at:
             ax.barh(at, bars, height=0.8, color=color, label=visible(kind) or "other")
-    ax.step(c.values.cumsum(0).tolist(), places, where="post", color="0.25", linewidth=1, label="running total")
+    ax.step(c.values.cumsum(0).tolist(), places, where="pre", color="0.25", linewidth=1, label="running total")
     ax.axvline(0, color="0.5", linewidth=0.6)
     _label(ax, c)
     return ax

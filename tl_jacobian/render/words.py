@@ -28,9 +28,11 @@ def explained(attribution: Attribution) -> str:
 
 
 def explained_position(attribution: Attribution) -> str:
-    """``"prediction after token 12 ' is'"``."""
+    """``"prediction after token 12 ' is'"``; for another output ``"blocks.5.hook_resid_post at token 12 ' is'"``."""
     last = f" {quoted(attribution.str_tokens[-1])}" if attribution.str_tokens else ""
-    return f"prediction after token {attribution.position}{last}"
+    hook = attribution.metadata.get("output_hook")
+    where = "prediction after" if hook is None else visible(f"{hook} at")
+    return f"{where} token {attribution.position}{last}"
 
 
 def model_facts(value: Described) -> list[str]:

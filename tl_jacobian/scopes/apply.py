@@ -81,10 +81,10 @@ def attribution(
         target=target,
         combine=combine,
         word_groups=lin.words,
-        predictions=lin.predictions,
+        predictions=lin.predictions if lin.output_hook is None else (),
         metadata={
             "features": f"{inputs} at {lin.input_hook}, positions 0 to the explained one",
-            "explained_at": lin.output_hook or "the unembedding's input",
+            "output_hook": lin.output_hook,
             "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
             "seed": None,
             **details,

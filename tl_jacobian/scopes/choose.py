@@ -39,7 +39,9 @@ def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) ->
     if isinstance(scope, Tensor):
         scope, options = "direction", {"v": scope, **options}
     if not isinstance(scope, str) or scope not in _EXPLAINERS:
-        raise ArgumentError(f"scope={scope!r}, expected one of {', '.join(map(repr, _EXPLAINERS))}, or a direction v")
+        hint = f"; for a target token: target={scope!r}" if isinstance(scope, str) and "target" not in options else ""
+        names = ", ".join(map(repr, _EXPLAINERS))
+        raise ArgumentError(f"scope={scope!r}, expected one of {names}, or a direction v{hint}")
     known = _OPTIONS[scope]
     for name in options:
         if name not in known:
