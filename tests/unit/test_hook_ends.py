@@ -174,6 +174,9 @@ def test_the_given_value_stays_the_callers(architecture, state):
     lin.vjp(v32)
     assert torch.equal(value.detach(), before)
     assert value.grad is None
+    with torch.no_grad():
+        value.zero_()
+    assert torch.equal(lin.graph.x.detach(), before), "what the caller does with it later doesn't matter"
     single = tj.linearize(model, PROMPT, input_value=before.float())
     assert single.graph.x.dtype == torch.float64
     torch.testing.assert_close(single.vjp(v32), lin.vjp(v32), rtol=1e-4, atol=1e-4)

@@ -84,6 +84,20 @@ def test_both_hosts_give_the_same_rows(architecture, state):
         torch.testing.assert_close(ours.values, theirs.values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("bridge") if c[0] not in PARALLEL])
+def test_a_norms_input_is_what_the_norm_reads(architecture, state):
+    """The bridge's ln2.hook_in, asked for by that name: the MLP's part of the stream, not what goes on beside it."""
+    model, name = shared(architecture, state), "blocks.1.ln2.hook_in"
+    lin, run = (
+        tj.linearize(model, PROMPT, record=[name, "blocks.1.hook_resid_mid"]),
+        naive.inside(model, PROMPT, [name]),
+    )
+    (expected,) = torch.autograd.grad(v32 @ run.y[-1], run.at[name])
+    grads = lin.vjp_at(v32, list(lin.taps))
+    torch.testing.assert_close(grads[name], expected[0], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(grads[name], grads["blocks.1.hook_resid_mid"], rtol=0.1)
+
+
 @pytest.mark.parametrize(("architecture", "state"), cases("hooked"))
 def test_norms_equal_the_grad_that_activations_retain(architecture, state):
     """The way that TransformerLens's own demos take gradients."""

@@ -150,6 +150,22 @@ def test_heads_and_sources_equal_a_decomposition_by_hand(architecture, state):
                 assert abs(c.sources.pick(f"L{i}H{h}").values[0, s].item() - expected) < 1e-5
 
 
+@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked") if c[0] == "gemma2"])
+def test_a_bias_goes_through_the_slope_of_the_soft_cap(architecture, state, generator):
+    model = make(architecture, state)
+    b = torch.randn(300, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        model.unembed.b_U.copy_(b)
+    lin = tj.linearize(model, PROMPT, record=True)
+    c, z = tj.residual_contributions(lin, target=TARGET, minus=OTHER), lin.logits
+    slope = 1 - (z / 3.0) ** 2
+    assert abs(c["unembedding bias"] - (slope[TARGET] * b[TARGET] - slope[OTHER] * b[OTHER]).item()) < 1e-9
+    raw = [slope[t] * (lin.y @ model.W_U[:, t] + b[t]) for t in (TARGET, OTHER)]
+    assert abs(c["soft-cap"] - (z[TARGET] - z[OTHER] - raw[0] + raw[1]).item()) < 1e-9
+    assert abs(c["unattributed"]) < 1e-12
+    assert abs(c.total - (z[TARGET] - z[OTHER]).item()) < 1e-9
+
+
 @pytest.mark.parametrize(("architecture", "state"), cases("hooked-folded", "hooked-centered", "bridge-compat"))
 def test_folded_models_have_the_raw_models_parts(architecture, state):
     """With and without the original norm: a difference of logits splits into the same parts."""
