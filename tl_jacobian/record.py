@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -26,7 +26,7 @@ Record = bool | str | Sequence[str] | None
 _ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
 
 
-def wanted(record: Record, points: Collection[str]) -> tuple[list[str], set[str]]:
+def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
     """Names of the hook points to record, in the model's order, and which of them were asked for by name.
 
     A group may also be ``"resid_pre"`` and the like, a name ``"5.resid_pre"``, as grids label their rows.
@@ -39,6 +39,7 @@ def wanted(record: Record, points: Collection[str]) -> tuple[list[str], set[str]
         if not isinstance(name, str):
             groups = ", ".join(map(repr, GROUPS))
             raise ArgumentError(f"record={record!r}, expected True, or a list of {groups} or names of hook points")
+    points = list(points)
     known, full = GROUPS | _PARTS, {label_of(point): point for point in points}
     patterns = [known[name] for name in asked if name in known]
     by_name = {str(full.get(name, name)) for name in asked if name not in known}

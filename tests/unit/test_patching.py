@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import LAYERS, cases, shared
 
 import tl_jacobian as tj
-from tests.cases import LAYERS, cases, shared
 from tl_jacobian.host.patching import HOOKS
 
 CLEAN, CORRUPTED = "Rome is it", "Nome as it"

@@ -298,7 +298,7 @@ def test_a_grid_says_what_it_shows():
             "semantic",
             {"kind": "size"},
             tj.ArgumentError,
-            "kind='size', expected one of 'norm', 'gradient_x_activation'",
+            "kind='size', expected one of 'norm', 'relative', 'gradient_x",
         ),
         (
             "fisher",
@@ -340,3 +340,22 @@ def test_what_cannot_be_taken_apart_is_refused():
 def test_folded_norms_have_no_temperature_here_either():
     with pytest.raises(tj.DegenerateScopeError, match=r'final_norm="original"'):
         tj.layer_influence(recorded("llama", "bridge-compat"), "temperature")
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
+def test_relative_influence_is_the_norm_times_the_activations(architecture, state):
+    lin = tj.linearize(shared(architecture, state), "Rome is it", record=["resid_post", "heads"])
+    for at, name in (("resid_post", "blocks.1.hook_resid_post"), ("heads", "blocks.1.attn.hook_z")):
+        norms, relative = (tj.layer_influence(lin, at=at, kind=kind).values for kind in ("norm", "relative"))
+        sizes = lin.taps[name].norm(dim=-1)
+        rows = slice(1, 2) if at == "resid_post" else slice(sizes.shape[1], 2 * sizes.shape[1])
+        torch.testing.assert_close(relative[rows], norms[rows] * sizes.float().reshape(len(sizes), -1).T)
+    heads = tj.head_influence(lin, kind="relative").values
+    assert (heads >= tj.head_influence(lin, kind="gradient_x_activation").values.abs() / len(lin.tokens) - 1e-6).all()
+
+
+def test_grids_rows_are_names_too():
+    lin = tj.linearize(shared("llama", "bridge"), "Rome is it", record="resid")
+    assert tj.layer_influence(lin, at="2.resid_mid").rows == ("2.resid_mid",)
+    assert tj.layer_influence(lin, at=["resid_mid", "0.resid_pre"]).rows[:2] == ("0.resid_pre", "0.resid_mid")
+    assert tj.layer_influence(lin).pick("2").rows == ("2.resid_pre", "2.resid_mid", "2.resid_post")

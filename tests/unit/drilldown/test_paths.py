@@ -172,10 +172,8 @@ def test_a_name_with_heads_is_a_place(architecture, state):
     again = tj.path_scope(lin, tj.Place(Z, (3 - N,), (1 - HEADS,)), "temperature", confidence="logit_norm")
     assert torch.equal(again.share.scores, by_name.share.scores)
     assert str(place) == "1.attn.z heads 1 at tokens 3"
-    assert (
-        by_name.through.target.endswith("||, through 1.attn.z heads 1 at tokens 3")
-        or "logits, thr" in by_name.through.target
-    )
+    assert by_name.through.target == "through 1.attn.z heads 1 at tokens 3"
+    assert by_name.through.metadata["explained"] == by_name.full.target
     assert (by_name.full.scope, by_name.share.combine, by_name.full.combine) == (
         "temperature",
         "sum",
@@ -229,8 +227,8 @@ def test_a_split_is_drawn():
         (Z, dict(heads=[4]), tj.ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3"),
         (Z, dict(heads=[-5]), tj.ArgumentError, "head -5 of"),
         (Z, dict(heads=[True]), tj.ArgumentError, "head True of"),
-        (Z, dict(heads=3), tj.ArgumentError, "heads=3, expected a list of integers"),
-        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected a list of integers"),
+        (Z, dict(heads=4), tj.ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range"),
+        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected an integer, a list of them"),
         (Z, dict(positions=[N]), tj.ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
         (Z, dict(positions=[0.5]), tj.ArgumentError, "position 0.5 of"),
         (MLP, dict(heads=[0]), tj.ArgumentError, "whose activations have no heads: use attn.hook_z"),
@@ -268,3 +266,13 @@ def test_what_cannot_be_split_is_refused():
         tj.path_scope(tj.linearize(model, PROMPT), Z)
     with pytest.raises(tj.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
         tj.path_scope(tj.linearize(model, [PROMPT], record=True), Z)
+
+
+def test_a_split_shows_and_writes(tmp_path, capsys):
+    lin = tj.linearize(shared("llama", "bridge"), "Rome is it", record=True)
+    split = tj.path_scope(lin, Z, heads=1)
+    split.show()
+    assert "through 1.attn.z heads 1" in capsys.readouterr().out
+    page = split.to_html(tmp_path / "split.html").read_text(encoding="utf-8")
+    assert "share through 1.attn.z heads 1" in page
+    assert "through 1.attn.z" in split._repr_html_()
