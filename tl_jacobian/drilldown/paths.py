@@ -53,11 +53,13 @@ class Place:
 
 def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | None:
     """Positions or heads as a tuple; None: all."""
-    if part is None or is_id(part):
-        return None if part is None else (int(part),)
-    if isinstance(part, str) or not isinstance(part, Sequence):
+    if part is None:
+        return None
+    if isinstance(part, Sequence) and not isinstance(part, str):
+        return tuple(part)
+    if not is_id(part):
         raise ArgumentError(f"{name}={part!r}, expected an integer, a list of them, or None for all")
-    return tuple(part)
+    return (int(part),)
 
 
 def path_scope(
