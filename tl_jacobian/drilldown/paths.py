@@ -10,7 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -55,11 +56,11 @@ def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | Non
     """Positions or heads as a tuple; None: all."""
     if part is None:
         return None
-    if isinstance(part, Sequence) and not isinstance(part, str):
-        return tuple(part)
-    if not is_id(part):
+    if isinstance(part, SupportsIndex):
+        return (index(part),)
+    if isinstance(part, str) or not isinstance(part, Sequence):
         raise ArgumentError(f"{name}={part!r}, expected an integer, a list of them, or None for all")
-    return (int(part),)
+    return tuple(part)
 
 
 def path_scope(

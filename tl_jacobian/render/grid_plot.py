@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None, limit: float | None = None) -> Axes:
+def plot_grid(
+    g: Grid,
+    ax: Axes | None = None,
+    *,
+    skip_first: bool | None = None,
+    limit: float | None = None,
+    title: str | None = None,
+    bar: bool = True,
+) -> Axes:
     """Draw a grid into ``ax``, or into a figure of its own; returns the axes.
 
     Args:
@@ -24,6 +32,8 @@ def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None
         skip_first: draw the first token grey and leave it out of the colours; default: wherever
             columns are tokens.
         limit: what is drawn at full strength, for grids that share a scale.
+        title: default the grid's own.
+        bar: whether to draw the colour bar.
 
     Raises:
         ImportError: matplotlib isn't installed.
@@ -40,11 +50,17 @@ def plot_grid(g: Grid, ax: Axes | None = None, *, skip_first: bool | None = None
     if scale.skipped:
         ax.axvspan(-0.5, scale.skipped - 0.5, color="#dddddd", linewidth=0)
     _label(ax, g, grid_words.skipped(g, scale))
+    head(ax, visible(title or g.title))
+    if bar:
+        _bar(ax, image, visible(g.quantity))
+    return ax
+
+
+def _bar(ax: Axes, image: Any, quantity: str) -> None:
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8)
     bar.ax.tick_params(labelsize=8)
-    bar.set_label(visible(g.quantity), fontsize=8)
+    bar.set_label(quantity, fontsize=8)
     bar.ax.yaxis.label.set_parse_math(False)
-    return ax
 
 
 def _label(ax: Axes, g: Grid, note: str) -> None:
@@ -54,4 +70,3 @@ def _label(ax: Axes, g: Grid, note: str) -> None:
         ax.tick_params(axis="x", rotation=0)
     ax.set_ylabel(visible(g.row_axis), fontsize=8, parse_math=False)
     ax.set_xlabel(visible(g.column_axis) + (f"\n{note}" if note else ""), fontsize=8, parse_math=False)
-    head(ax, visible(g.title))

@@ -72,16 +72,20 @@ def plot_patching(c: PatchComparison) -> Plot:
     except ImportError as error:
         raise ImportError("a plot needs matplotlib: pip install 'tl-jacobian[plot]'") from error
     rows, columns = c.predicted.values.shape
-    size = (min(9.0 + 0.35 * columns, 18.0), min(2.5 + 0.2 * rows, 12.0))
-    figure, axes = plt.subplots(1, 3, figsize=size, layout="constrained")
-    for ax, grid in zip(axes, (c.predicted, c.measured), strict=False):
-        plot_grid(grid, ax, skip_first=False, limit=_limit(c))
+    size = (8.0 + min(0.5 * columns, 8.0), min(2.5 + 0.2 * rows, 10.0))
+    figure, axes = plt.subplots(
+        1, 3, figsize=size, layout="constrained", width_ratios=[1, 1, 1.2], gridspec_kw={"wspace": 0.05}
+    )
+    for ax, grid, name in zip(axes, (c.predicted, c.measured), ("predicted", "measured"), strict=False):
+        plot_grid(grid, ax, skip_first=False, limit=_limit(c), title=name, bar=grid is c.measured)
+    axes[1].set_ylabel("")
+    figure.suptitle(visible(c.measured.title.removeprefix("measured ")), fontsize=11, parse_math=False)
     _scatter(c, axes[2])
     return figure
 
 
 def _scatter(c: PatchComparison, ax: Axes) -> None:
-    predicted, measured = c.predicted.values.flatten(), c.measured.values.flatten()
+    predicted, measured = (g.values[:, c.first :].flatten() for g in (c.predicted, c.measured))
     limit = 1.05 * (_limit(c) or 1.0)
     ax.axline((0.0, 0.0), slope=1.0, color="0.7", linewidth=1)
     agree = predicted.sign() == measured.sign()
@@ -89,8 +93,8 @@ def _scatter(c: PatchComparison, ax: Axes) -> None:
         kept = kept & torch.isfinite(measured)
         ax.scatter(measured[kept].numpy(), predicted[kept].numpy(), s=12, color=[unit(color)], alpha=0.6, label=name)
     ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-    ax.set_xlabel(visible(c.measured.quantity), fontsize=8, parse_math=False)
-    ax.set_ylabel(visible(c.predicted.quantity), fontsize=8, parse_math=False)
+    ax.set_xlabel("measured", fontsize=8)
+    ax.set_ylabel("predicted", fontsize=8)
     ax.set_title(f"Spearman {c.spearman:.2f}, signs agree {c.sign_agreement:.0%}", loc="left", fontsize=10)
     ax.tick_params(labelsize=8)
     ax.legend(fontsize=8)
