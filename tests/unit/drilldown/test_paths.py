@@ -228,6 +228,12 @@ def test_a_split_is_drawn():
         (Z, dict(heads=[-5]), tj.ArgumentError, "head -5 of"),
         (Z, dict(heads=[True]), tj.ArgumentError, "head True of"),
         (Z, dict(heads=4), tj.ArgumentError, "head 4 of"),
+        (
+            Z,
+            dict(heads=torch.tensor([0, 1])),
+            tj.ArgumentError,
+            r"heads=tensor\(\[0, 1\]\), expected an integer, a list",
+        ),
         (Z, dict(heads=True), tj.ArgumentError, "heads=True, expected an integer, a list of them, or None"),
         (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected an integer, a list"),
         (Z, dict(positions=[N]), tj.ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
