@@ -73,7 +73,7 @@ def test_groups(group, shorts):
     if group == "components":
         expected.insert(0, "hook_pos_embed")
     assert wanted(group, POINTS) == (expected, set())
-    assert wanted((group,), iter(POINTS))[0] == expected
+    assert wanted((group,), tuple(POINTS))[0] == expected
 
 
 def test_names_and_groups_together():

@@ -56,7 +56,7 @@ def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | Non
     """Positions or heads as a tuple; None: all."""
     if part is None:
         return None
-    if isinstance(part, SupportsIndex):
+    if isinstance(part, SupportsIndex) and is_id(part):
         return (index(part),)
     if isinstance(part, str) or not isinstance(part, Sequence):
         raise ArgumentError(f"{name}={part!r}, expected an integer, a list of them, or None for all")

@@ -10,7 +10,7 @@ from cases import LAYERS, cases, make, shared, tokenizer
 import tl_jacobian as tj
 
 PROMPT = list(b"Paris is in")
-TARGET, OTHER = 101, 32
+TARGET, OTHER, N = 101, 32, len(PROMPT)
 PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
 every_case = pytest.mark.parametrize(("architecture", "state"), cases())
 every_raw_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
@@ -199,11 +199,25 @@ def test_gradient_x_activation_adds_up(architecture, state):
 
 
 @one_a_host
+def test_relative_influence_is_the_gradient_times_the_size_of_the_activation(architecture, state):
+    lin = recorded(architecture, state)
+    for at in ("resid", "heads"):
+        for options in (dict(target=TARGET), dict(scope="fisher", rank=3)):
+            relative, norm = (tj.layer_influence(lin, at=at, kind=kind, **options) for kind in ("relative", "norm"))
+            names = [name for name in lin.taps if name.endswith("hook_z" if at == "heads" else ("pre", "mid", "post"))]
+            sizes = torch.cat([lin.taps[name].norm(dim=-1).view(N, -1).T for name in names])
+            sizes = sizes if "target" in options else sizes**2  # Fisher's are squares
+            torch.testing.assert_close(relative.values, (norm.values * sizes).float(), rtol=1e-5, atol=1e-7)
+            assert not relative.signed
+
+
+@one_a_host
 def test_head_influence_sums_over_tokens(architecture, state):
     lin = recorded(architecture, state)
     cases_ = [
         (dict(target=TARGET), lambda x: x.square().sum(-1).sqrt()),
         (dict(scope="fisher", rank=3), lambda x: x.sum(-1)),
+        (dict(target=TARGET, kind="relative"), lambda x: x.square().sum(-1).sqrt()),
         (dict(target=TARGET, kind="gradient_x_activation"), lambda x: x.sum(-1)),
     ]
     for options, over_tokens in cases_:

@@ -169,8 +169,9 @@ def test_a_name_with_heads_is_a_place(architecture, state):
     for other in (place, [place], (place,)):
         split = tj.path_scope(lin, other, "temperature", confidence="logit_norm")
         assert torch.equal(split.share.scores, by_name.share.scores)
-    again = tj.path_scope(lin, tj.Place(Z, (3 - N,), (1 - HEADS,)), "temperature", confidence="logit_norm")
-    assert torch.equal(again.share.scores, by_name.share.scores)
+    for other in (tj.Place(Z, (3 - N,), (1 - HEADS,)), tj.Place(Z, 3, 1), tj.Place(Z, [3, 3], -3)):
+        again = tj.path_scope(lin, other, "temperature", confidence="logit_norm")
+        assert torch.equal(again.share.scores, by_name.share.scores)
     assert str(place) == "1.attn.z heads 1 at tokens 3"
     assert by_name.through.target == "through 1.attn.z heads 1 at tokens 3"
     assert by_name.through.metadata["explained"] == by_name.full.target
@@ -227,8 +228,15 @@ def test_a_split_is_drawn():
         (Z, dict(heads=[4]), tj.ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3"),
         (Z, dict(heads=[-5]), tj.ArgumentError, "head -5 of"),
         (Z, dict(heads=[True]), tj.ArgumentError, "head True of"),
-        (Z, dict(heads=4), tj.ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range"),
-        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected an integer, a list of them"),
+        (Z, dict(heads=4), tj.ArgumentError, "head 4 of"),
+        (
+            Z,
+            dict(heads=torch.tensor([0, 1])),
+            tj.ArgumentError,
+            r"heads=tensor\(\[0, 1\]\), expected an integer, a list",
+        ),
+        (Z, dict(heads=True), tj.ArgumentError, "heads=True, expected an integer, a list of them, or None"),
+        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected an integer, a list"),
         (Z, dict(positions=[N]), tj.ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
         (Z, dict(positions=[0.5]), tj.ArgumentError, "position 0.5 of"),
         (MLP, dict(heads=[0]), tj.ArgumentError, "whose activations have no heads: use attn.hook_z"),
