@@ -1,6 +1,6 @@
 """The notebooks run from a fresh kernel, and what is committed is what they give.
 
-``python tests/test_notebooks.py`` executes them and stores the new outputs.
+``python tests/test_notebooks.py [02 ...]`` executes them, or those named, and stores the new outputs.
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ def test_a_fresh_run_gives_the_committed_outputs(path, tmp_path):
 
 
 if __name__ == "__main__":
-    for each in NOTEBOOKS:
+    wanted = [path for path in NOTEBOOKS if not sys.argv[1:] or any(part in path.stem for part in sys.argv[1:])]
+    for each in wanted:
         with tempfile.TemporaryDirectory() as scratch:
             nbformat.write(tidy(execute(each, scratch)), each)
