@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -37,6 +38,10 @@ class Taps(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self.recorded)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The activation, or ``default`` where it wasn't recorded."""
+        return self[name] if name in self else default
 
     def tensor(self, name: str) -> Tensor:
         """The whole batch's activation, attached to the graph.

@@ -110,3 +110,9 @@ def test_bad_directions_and_names():
         lin.vjp_at(v, ["blocks.9.hook_resid_pre"])
     with pytest.raises(tj.HookPointError, match="doesn't depend on hook_pos_embed"):
         lin.vjp_at(v, ["hook_pos_embed"])
+
+
+def test_get_has_a_default():
+    lin = tj.linearize(shared("llama", "bridge"), "abc", record="resid")
+    assert lin.taps.get("blocks.0.attn.hook_z") is None
+    assert lin.taps.get("blocks.0.hook_resid_pre").shape == (len(lin.tokens), 32)
