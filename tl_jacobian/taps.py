@@ -41,7 +41,10 @@ class Taps(Mapping[str, Tensor]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """The activation, or ``default`` where it wasn't recorded."""
-        return self[name] if name in self else default
+        try:
+            return self[name]
+        except HookPointError:
+            return default
 
     def tensor(self, name: str) -> Tensor:
         """The whole batch's activation, attached to the graph.
