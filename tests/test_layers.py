@@ -17,11 +17,11 @@ LAYERS = [
     {"patch_comparison", "path_split"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
-    {"anatomy", "taps", "directions"},
+    {"anatomy", "taps", "directions", "rerun"},
     {"host", "linearization", "linearization_batch"},
     {"record", "prompts", "contract", "build", "linearize", "targets", "products", "generate"},
     {"scopes"},
-    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown"},
+    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
     {"patch_pair", "patching"},
     {"cli", "__main__", "__init__"},
 ]

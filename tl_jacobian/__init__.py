@@ -5,6 +5,15 @@ Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.1
 
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.attribution_map import AttributionMap
+from tl_jacobian.baselines import (
+    attention_rollout,
+    input_x_gradient,
+    leave_one_out,
+    path_integrand,
+    path_integrated_scope,
+    random_attribution,
+    smoothgrad,
+)
 from tl_jacobian.contributions import Contributions, Part
 from tl_jacobian.drilldown import (
     PathSplit,
@@ -54,6 +63,14 @@ __all__ = [
     "fisher_scope",
     "direction_scope",
     "output_scope",
+    # what scopes are compared with
+    "input_x_gradient",
+    "path_integrated_scope",
+    "path_integrand",
+    "smoothgrad",
+    "leave_one_out",
+    "attention_rollout",
+    "random_attribution",
     # maps of a whole text
     "attribution_map",
     "attribute_generation",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.contract import check_contract
@@ -15,12 +17,38 @@ from tl_jacobian.final_norm import NormAffine, is_bare
 from tl_jacobian.graph import Graph
 from tl_jacobian.host.base import Host, Trace, Watch
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.memory import plan
+from tl_jacobian.modes import forgetting, recording
 from tl_jacobian.prompts import Read
 from tl_jacobian.taps import Taps
 from tl_jacobian.tokens import group_words
 from tl_jacobian.unembedding import Unembedding
 from tl_jacobian.versions import versions
+
+
+@dataclass(frozen=True, eq=False)
+class HostRerun:
+    """A :class:`~tl_jacobian.rerun.Rerun` of one prompt, as it was linearised."""
+
+    host: Host
+    tokens: list[int]
+    watch: Watch
+    affine: NormAffine | None
+    budget: int | None
+
+    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch:
+        watch = replace(self.watch, value=values, taps=())
+        reads = [Read(self.tokens, [len(self.tokens) - 1])] * len(values)
+        with recording():
+            return LinearizationBatch(build(self.host, reads, watch, self.affine, self.budget))
+
+    def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
+        n, last = len(values), len(self.tokens) - 1
+        with forgetting():
+            tokens, rows = torch.tensor([self.tokens] * n), torch.arange(n)
+            watch = Watch(self.watch.source, value=values)
+            return _precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
 
 
 def build(
@@ -57,7 +85,15 @@ def build(
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
     return tuple(
-        _member(host, make, prompts[row].tokens[: at + 1], texts[row][: at + 1], i, graph, trace)
+        _member(
+            host,
+            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], watch, affine, budget)),
+            prompts[row].tokens[: at + 1],
+            texts[row][: at + 1],
+            i,
+            graph,
+            trace,
+        )
         for i, (row, at) in enumerate(places)
     )
 

@@ -22,6 +22,7 @@ from tl_jacobian.errors import ArgumentError, ContractError, HookPointError, Pro
 from tl_jacobian.graph import Graph
 from tl_jacobian.plain import is_id
 from tl_jacobian.progress import progress
+from tl_jacobian.rerun import Rerun
 from tl_jacobian.taps import Taps
 from tl_jacobian.tokens import Word
 from tl_jacobian.unembedding import Unembedding
@@ -46,6 +47,7 @@ class Linearization:
         resid: the final norm's input at ``position``, None without such a norm.
         taps: other activations on the way, by hook point: ``linearize(..., record=)``.
         anatomy: weights and norms between those activations; None on a toy.
+        rerun: the same model on other values of x; None on a toy.
         encode: text -> token ids, for targets given as strings.
         decode: token ids -> text.
         facts: host, model, processing state and versions, for an attribution's metadata.
@@ -66,6 +68,7 @@ class Linearization:
     resid: Float[Tensor, " d_model"] | None = field(default=None, repr=False)
     taps: Taps = field(default_factory=lambda: Taps({}), repr=False)
     anatomy: Anatomy | None = field(default=None, repr=False)
+    rerun: Rerun | None = field(default=None, repr=False)
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)

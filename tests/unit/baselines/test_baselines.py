@@ -1,0 +1,121 @@
+"""The other baselines, each against what its definition says, computed by hand."""
+
+from __future__ import annotations
+
+import captum.attr
+import pytest
+import torch
+from cases import LAYERS, cases, hf_model, make, shared
+
+import tl_jacobian as tj
+
+TEXT, TARGET, OTHER = "Rome is it", 101, 7
+hosts = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "neox"])
+def test_input_x_gradient_is_captums(architecture):
+    lin = tj.linearize(shared(architecture, "bridge"), TEXT, prepend_bos=False)
+    ixg = captum.attr.InputXGradient(lambda x: hf_model(architecture)(inputs_embeds=x, use_cache=False).logits[:, -1])
+    theirs = ixg.attribute(lin.graph.x.detach().clone().requires_grad_(), target=TARGET)[0].norm(dim=-1)
+    torch.testing.assert_close(tj.input_x_gradient(lin, TARGET).scores, theirs.detach().float(), rtol=1e-5, atol=1e-6)
+
+
+@hosts
+def test_leaving_out_is_an_intervention(architecture, state):
+    model = shared(architecture, state)
+    lin = tj.linearize(model, TEXT)
+    mean = lin.graph.x.detach()[0].mean(0)
+    for replacement, vector in (("zero", torch.zeros_like(mean)), ("mean", mean), (2 * mean, 2 * mean)):
+        drops = tj.leave_one_out(lin, TARGET, replacement=replacement, batch_size=3).scores
+        far = tj.leave_one_out(lin, measure="kl", replacement=replacement).scores
+        for t in (0, 2, len(lin.tokens) - 1):
+            logits = run_without(model, lin.tokens, t, vector)
+            new, old = logits.log_softmax(-1), lin.logits.log_softmax(-1)
+            assert drops[t].item() == pytest.approx((old - new)[TARGET].item(), abs=1e-5)
+            assert far[t].item() == pytest.approx((old.exp() * (old - new)).sum().item(), abs=1e-5)
+
+
+def run_without(model, tokens, t, vector):
+    def change(value, hook):
+        value = value.clone()
+        value[:, t] = vector
+        return value
+
+    with torch.no_grad():
+        return model.run_with_hooks(tokens[None], fwd_hooks=[("hook_embed", change)])[0, -1].double()
+
+
+@hosts
+def test_smoothgrad_is_the_mean_over_noise(architecture, state):
+    model = shared(architecture, state)
+    lin = tj.linearize(model, TEXT)
+    a = tj.smoothgrad(lin, TARGET, minus=OTHER, noise=0.2, samples=3, batch_size=2)
+    x, generator = lin.graph.x.detach()[0], torch.Generator().manual_seed(0)
+    size = 0.2 * x.square().mean().sqrt()
+    noise = [torch.randn(n, *x.shape, generator=generator, dtype=torch.float64) for n in (2, 1)]
+    total = torch.zeros_like(x)
+    for one in torch.cat(noise):
+        run = tj.linearize(model, TEXT, input_value=(x + size * one)[None])
+        v = run.unembedding.direction(TARGET, run.logits) - run.unembedding.direction(OTHER, run.logits)
+        total += run.vjp(v) / 3
+    torch.testing.assert_close(a.scores, total.norm(dim=-1).float(), rtol=1e-4, atol=1e-6)
+
+
+@hosts
+def test_rollout_multiplies_patterns(architecture, state):
+    lin = tj.linearize(shared(architecture, state), TEXT, record="sources")
+    product = torch.eye(len(lin.tokens), dtype=torch.float64)
+    for layer in range(LAYERS):
+        mean = lin.taps[f"blocks.{layer}.attn.hook_pattern"].mean(0)
+        product = (mean + torch.eye(len(mean))) / 2 @ product
+    a = tj.attention_rollout(lin)
+    torch.testing.assert_close(a.scores, product[-1].float())
+    assert a.scores.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_rollout_needs_patterns():
+    with pytest.raises(tj.HookPointError, match=r'found 0: linearize\(model, prompt, record="sources"\)'):
+        tj.attention_rollout(tj.linearize(shared("gpt2", "bridge"), TEXT))
+
+
+def test_random_scores_follow_their_generator():
+    lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
+    a, b, c = (tj.random_attribution(lin, generator=torch.Generator().manual_seed(seed)).scores for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert (a >= 0).all()
+
+
+def test_runs_leave_the_model_and_its_hooks_alone():
+    model = make("llama", "bridge")
+    calls = []
+    model.hook_dict["blocks.1.hook_resid_pre"].add_hook(lambda value, hook: calls.append(len(value)))
+    lin = tj.linearize(model, TEXT)
+    tj.path_integrated_scope(lin, TARGET, steps=4, max_steps=4, tol=0.99)
+    tj.leave_one_out(lin, TARGET)
+    assert calls[0] == 1
+    assert 4 in calls  # the caller's hook acts in the runs too
+    assert all(p.requires_grad and p.grad is None for p in model.original_model.parameters())
+    assert len(model.hook_dict["blocks.1.hook_resid_pre"].fwd_hooks) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lin: tj.leave_one_out(lin, measure="drop"), "measure='drop', expected"),
+        (lambda lin: tj.leave_one_out(lin, TARGET, measure="kl"), "target=101 is for measure"),
+        (lambda lin: tj.leave_one_out(lin, replacement="pad"), "replacement='pad', expected"),
+        (
+            lambda lin: tj.leave_one_out(lin, replacement=torch.zeros(3)),
+            r"replacement has shape \(3,\), expected \(32,\)",
+        ),
+        (lambda lin: tj.smoothgrad(lin, noise=0), "noise=0, expected a positive share"),
+        (lambda lin: tj.smoothgrad(lin, samples=0), "samples=0, expected an integer, at least 1"),
+        (lambda lin: tj.random_attribution(lin, generator=0), "generator=0, expected a torch.Generator"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_bad_options_are_named(call, message):
+    with pytest.raises(tj.ArgumentError, match=message):
+        call(tj.linearize(shared("gpt2", "bridge"), TEXT))

@@ -1,0 +1,61 @@
+"""Baselines that take at most the one backward pass of a scope."""
+
+from __future__ import annotations
+
+import torch
+
+from tl_jacobian.attribution import Attribution
+from tl_jacobian.baselines.runs import inputs_of
+from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.scopes.apply import attribution
+from tl_jacobian.scopes.semantic import explain_logit
+from tl_jacobian.targets import Target
+
+
+def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
+    """Input x gradient of one logit: ||x_t * grad_t z||_2, one backward pass.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> len(tj.input_x_gradient(lin, " Paris"))
+    5
+    """
+    explained = explain_logit(lin, target, minus)
+    product = inputs_of(lin).double() * lin.vjp(explained.v[0]).double()
+    details = {**explained.details, "score": "logits"}
+    return attribution(
+        lin, "input_x_gradient", explained.target, product.norm(dim=-1).cpu(), "root_sum_squares", details
+    )
+
+
+def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
+    """Uniform random scores: what any attribution must beat."""
+    if not isinstance(generator, torch.Generator):
+        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+    scores = torch.rand(len(lin.tokens), generator=generator, device=generator.device).cpu()
+    return attribution(lin, "random", "nothing: random scores", scores, "sum", {"score": "uniform random numbers"})
+
+
+def attention_rollout(lin: Linearization) -> Attribution:
+    """Attention rollout (Abnar and Zuidema, 2020): (A + 1)/2 multiplied over the layers, A the mean over heads.
+
+    Args:
+        lin: made with ``linearize(..., record="sources")`` or ``record=True``.
+
+    Raises:
+        HookPointError: the attention patterns weren't recorded.
+    """
+    names = [name for name in lin.taps if name.endswith("hook_pattern")]
+    if lin.anatomy is None or len(names) != lin.anatomy.n_layers:
+        raise HookPointError(
+            f"attention rollout needs every layer's pattern and found {len(names)}: linearize(model, prompt, "
+            'record="sources")'
+        )
+    row = torch.zeros(len(lin.tokens), dtype=torch.float64)
+    row[-1] = 1.0
+    for name in reversed(names):
+        mean = lin.taps[name].double().cpu().mean(0)
+        row = (row @ mean + row) / 2
+    details = {"score": "share of attention, all layers multiplied"}
+    return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)
