@@ -82,7 +82,7 @@ class Linearization:
         if self.output_hook is not None:
             raise ArgumentError(
                 f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
-                "speak of: use direction_scope(lin, v), or linearize without output_hook="
+                "speak of: use direction_scope(lin, v) or output_scope(lin, fn), or linearize without output_hook="
             )
 
     @property
