@@ -130,14 +130,14 @@ class Attribution(Frozen):
     # -- ranking and grouping ------------------------------------------------------
 
     def top(self, k: int = 5, *, skip_first: bool = False) -> list[Ranked]:
-        """The ``k`` units with the highest scores, highest first.
+        """The ``k`` units with the highest scores, highest first; where some are negative, those furthest from zero.
 
         Args:
             k: how many at most.
             skip_first: leave out the first unit, which an attention sink often dominates.
         """
         first = 1 if skip_first else 0
-        order = torch.argsort(self.scores[first:], descending=True, stable=True)[: max(k, 0)] + first
+        order = torch.argsort(self.scores[first:].abs(), descending=True, stable=True)[: max(k, 0)] + first
         return [Ranked(i, self.str_tokens[i], self.scores[i].item()) for i in order.tolist()]
 
     def words(self) -> Attribution:

@@ -1,13 +1,15 @@
-"""What a direction must be before it is pulled back."""
+"""What products with a Jacobian are asked for, checked: directions, changes of x, positions."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.errors import DirectionError
+from tl_jacobian.errors import DirectionError, PromptError
+from tl_jacobian.plain import is_id
 
 
 def check_direction(v: Any, y: Float[Tensor, " d_model"], ndims: tuple[int, ...] = (1,)) -> None:
@@ -35,3 +37,19 @@ def check_change(dx: Any, wanted: tuple[int, int]) -> None:
         raise DirectionError(
             f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN in it"
         )
+
+
+def check_positions(positions: Any, n: int) -> list[int]:
+    """Positions counted from the start.
+
+    Raises:
+        PromptError: not a list of integers, or one is outside the prompt's n tokens.
+    """
+    is_list = isinstance(positions, Sequence) and not isinstance(positions, str)
+    if not is_list or not len(positions) or not all(is_id(p) for p in positions):
+        raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
+    counted = [int(p) for p in positions]
+    for p in counted:
+        if not -n <= p < n:
+            raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")
+    return [p % n for p in counted]

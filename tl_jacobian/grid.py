@@ -140,7 +140,7 @@ class Grid(Frozen):
                 "expected skip_first=False"
             )
 
-    def pick(self, *names: str) -> Grid:
+    def pick(self, *names: str | int) -> Grid:
         """The rows with these names, or that have one of them as a part, in this grid's order.
 
         Args:
@@ -150,9 +150,15 @@ class Grid(Frozen):
         Raises:
             ArgumentError: no row goes by one of these names.
         """
-        chosen = sorted({i for name in names for i in rows_of(name, self.rows, self.row_axis)})
+        chosen = sorted({i for name in names for i in rows_of(str(name), self.rows, self.row_axis)})
         if not chosen:
             raise ArgumentError(f"pick() got no name of a row, expected some of {', '.join(map(repr, self.rows[:4]))}…")
+        return dataclasses.replace(self, values=self.values[chosen], rows=tuple(self.rows[i] for i in chosen))
+
+    def strongest(self, k: int = 16) -> Grid:
+        """The ``k`` rows whose largest numbers are furthest from zero, in this grid's order."""
+        largest = self.values.abs().nan_to_num(nan=-1.0).max(dim=1).values
+        chosen = sorted(largest.argsort(descending=True, stable=True)[: max(k, 1)].tolist())
         return dataclasses.replace(self, values=self.values[chosen], rows=tuple(self.rows[i] for i in chosen))
 
     # -- out of Python -------------------------------------------------------------

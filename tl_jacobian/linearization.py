@@ -17,10 +17,9 @@ from torch import Tensor
 
 from tl_jacobian.anatomy import Anatomy
 from tl_jacobian.attribution import Prediction
-from tl_jacobian.directions import check_change, check_direction
-from tl_jacobian.errors import ArgumentError, ContractError, HookPointError, PromptError
+from tl_jacobian.directions import check_change, check_direction, check_positions
+from tl_jacobian.errors import ArgumentError, ContractError, HookPointError
 from tl_jacobian.graph import Graph
-from tl_jacobian.plain import is_id
 from tl_jacobian.progress import progress
 from tl_jacobian.rerun import Rerun
 from tl_jacobian.taps import Taps
@@ -85,7 +84,7 @@ class Linearization:
         if self.output_hook is not None:
             raise ArgumentError(
                 f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
-                "speak of: use direction_scope(lin, v), or linearize without output_hook="
+                "speak of: use direction_scope(lin, v) or output_scope(lin, fn), or linearize without output_hook="
             )
 
     @property
@@ -210,7 +209,7 @@ class Linearization:
             PromptError: a position is outside the prompt.
             MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
-        keep = self._check_positions(range(len(self.tokens)) if positions is None else positions)
+        keep = check_positions(range(len(self.tokens)) if positions is None else positions, len(self.tokens))
         x = self.graph.x
         size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
         self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")
@@ -241,13 +240,3 @@ class Linearization:
         out = v.new_zeros(len(v), len(self.graph.y), self.d_model)
         out[:, self.row] = v
         return out
-
-    def _check_positions(self, positions: Sequence[int]) -> list[int]:
-        n = len(self.tokens)
-        is_list = isinstance(positions, Sequence) and not isinstance(positions, str)
-        if not is_list or not len(positions) or not all(is_id(p) for p in positions):
-            raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
-        for p in positions:
-            if not -n <= p < n:
-                raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")
-        return [p % n for p in positions]

@@ -100,7 +100,7 @@ class PatchComparison:
         import pandas as pd
 
         predicted, measured = (pd.Series(values.numpy()) for values in self._pairs())
-        return predicted.corr(measured, method=method)
+        return float(predicted.corr(measured, method=method))
 
     def _pairs(self) -> tuple[Float[Tensor, " places"], Float[Tensor, " places"]]:
         predicted, measured = (g.values[:, self.first :].double().flatten() for g in (self.predicted, self.measured))

@@ -171,7 +171,7 @@ class PromptPair:
             rows=tuple(map(str, range(len(values)))),
             columns=tuple(f"H{i}" for i in range(values.shape[1])) if heads else self.texts,
             title=f"{what} effect of patching {HOOKS[kind]} on {aim.name}",
-            quantity=f"change of {aim.name}, {what}",
+            quantity=f"change of {aim.name}",
             row_axis="layer",
             column_axis="head" if heads else "token",
             signed=True,
@@ -181,7 +181,7 @@ class PromptPair:
 
 
 def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
-    return explain_output(run, lambda _, logits: aim.fn(logits), aim.name).v[0]
+    return explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v[0]
 
 
 def _summed(difference: Tensor, grad: Tensor, by_head: bool) -> Float[Tensor, " places"]:
@@ -201,6 +201,8 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
     if metric is not None:
         if (target, minus) != (None, None):
             raise ArgumentError(f"metric= and target={target!r}, minus={minus!r}: give one or the other")
+        if not callable(metric):
+            raise ArgumentError(f"metric={metric!r}, expected a function of the last token's logits")
         return Aim(metric, getattr(metric, "__name__", "metric"))
     vocabulary = Words(pair.logits[0], pair.host.encode, lambda token: pair.host.token_texts([token])[0])
     clean, corrupted = (int(logits.argmax()) for logits in pair.logits)

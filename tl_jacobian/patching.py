@@ -59,7 +59,7 @@ def predict_patching(
     >>> import tl_jacobian as tj
     >>> g = tj.predict_patching(tj.load_demo_model(), "The capital of France is", "The capital of Italy is")
     >>> g["resid_pre"].values.shape, g["resid_pre"].top(1)[0].column_name
-    (torch.Size([30, 5]), ' Italy')
+    (torch.Size([30, 5]), ' Italy→ France')
     """
     kinds = checked_kinds(at, method, steps)
     pair = PromptPair(model, clean, corrupted, kinds, prepend_bos)
@@ -84,9 +84,10 @@ def compare_patching(
     Measuring runs the model once for each place: layers x tokens (or layers x heads) forward passes.
 
     >>> import tl_jacobian as tj
-    >>> c = tj.compare_patching(tj.load_demo_model(), "France is", "Italy is", "attn_out")
-    >>> c.spearman > 0.5
-    True
+    >>> pair = "In France", "In Italy"
+    >>> c = tj.compare_patching(tj.load_demo_model(), *pair, "attn_out", target=" Paris", minus=" Rome")
+    >>> c.measured.values.shape, c.spearman > 0.5
+    (torch.Size([30, 2]), True)
     """
     if not isinstance(at, str):
         raise ArgumentError(f"at={at!r}, expected one kind of activation: each is measured by runs of its own")

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from tl_jacobian.attribution import Attribution
+from tl_jacobian.grid import Grid
 
 if TYPE_CHECKING:
-    from tl_jacobian.render import Comparison
+    from matplotlib.axes import Axes
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PathSplit:
     """A token's influence, split along a route.
 
@@ -30,18 +33,38 @@ class PathSplit:
     around: Attribution
     share: Attribution
 
+    @property
+    def grid(self) -> Grid:
+        """The four as rows of one grid, on one scale."""
+        rows = {"full": self.full, "through": self.through, "around": self.around, "share": self.share}
+        return Grid(
+            values=torch.stack([a.scores for a in rows.values()]),
+            rows=tuple(rows),
+            columns=self.full.str_tokens,
+            title=f"{self.full.target}, {self.through.target}",
+            quantity=str(self.full.metadata.get("score", "score")),
+            row_axis="part",
+            column_axis="token",
+            signed=True,
+            tokens=self.full.tokens,
+            metadata=self.through.metadata,
+        )
+
+    def __repr__(self) -> str:
+        best = self.share.top(1, skip_first=len(self.share) > 1)[0]
+        return f"PathSplit({self.full.target}, {self.through.target}; largest share: {best.text!r} {best.score:.3g})"
+
     def show(self, *, skip_first: bool = True) -> None:
-        """Draw the four side by side."""
-        self._comparison(skip_first).show()
+        """Draw the four parts on one scale."""
+        self.grid.show(skip_first=skip_first)
+
+    def plot(self, ax: Axes | None = None, *, skip_first: bool = True) -> Axes:
+        """The same with matplotlib (extra ``plot``)."""
+        return self.grid.plot(ax, skip_first=skip_first)
 
     def to_html(self, path: str | Path, *, skip_first: bool = True) -> Path:
         """Write one self-contained HTML page that works offline; returns its path."""
-        return self._comparison(skip_first).to_html(path)
-
-    def _comparison(self, skip_first: bool) -> Comparison:
-        from tl_jacobian.render import compare
-
-        return compare([self.full, self.through, self.around, self.share], skip_first=skip_first)
+        return self.grid.to_html(path, skip_first=skip_first)
 
     def _repr_html_(self) -> str:
-        return self._comparison(skip_first=True)._repr_html_()
+        return self.grid._repr_html_()

@@ -26,7 +26,7 @@ Record = bool | str | Sequence[str] | None
 _ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
 
 
-def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
+def wanted(record: Record, points: Iterable[str], option: str = "record") -> tuple[list[str], set[str]]:
     """Names of the hook points to record, in the model's order, and which of them were asked for by name.
 
     A group may also be ``"resid_pre"`` and the like, a name ``"5.resid_pre"``, as grids label their rows.
@@ -38,11 +38,17 @@ def wanted(record: Record, points: Iterable[str]) -> tuple[list[str], set[str]]:
     for name in asked:
         if not isinstance(name, str):
             groups = ", ".join(map(repr, GROUPS))
-            raise ArgumentError(f"record={record!r}, expected True, or a list of {groups} or names of hook points")
+            raise ArgumentError(f"{option}={record!r}, expected True, or a list of {groups} or names of hook points")
     points = list(points)
     known, full = GROUPS | _PARTS, {label_of(point): point for point in points}
     patterns = [known[name] for name in asked if name in known]
     by_name = {str(full.get(name, name)) for name in asked if name not in known}
+    for name in by_name:
+        if "." not in name and name not in points:  # no hook point looks like that: a group was meant
+            groups = ", ".join(map(repr, known))
+            raise HookPointError(
+                f"{option}={record!r}: {name!r} is neither a group ({groups}) nor the name of a hook point"
+            )
     found = {point for point in points if any(re.fullmatch(pattern, point) for pattern in patterns)}
     return sorted(found | by_name, key=place), by_name
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import HookPointError
+from tl_jacobian.record import label_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,9 @@ class Taps(Mapping[str, Tensor]):
         """
         if name in self.recorded:
             return self.recorded[name]
+        for recorded, tensor in self.recorded.items():
+            if label_of(recorded) == name:  # as grids call it
+                return tensor
         near = difflib.get_close_matches(str(name), list(self.recorded), n=1, cutoff=0.0)
         hint = f" (the nearest that was: {near[0]!r})" if near else ""
         raise HookPointError(

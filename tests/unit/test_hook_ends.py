@@ -325,7 +325,7 @@ def test_contributions_leave_hooks_on_norms_alone(architecture, state):
         ),
         (dict(output_hook="blocks.-1.hook_resid_pre"), tj.HookPointError, "its layers are 0 to 2"),
         (dict(record=["blocks.3.attn.hook_z"]), tj.HookPointError, "its layers are 0 to 2"),
-        (dict(record="zzz"), tj.HookPointError, "no hook point 'zzz'; model.hook_dict lists them all"),
+        (dict(record="zzz"), tj.HookPointError, "record='zzz': 'zzz' is neither a group"),
         (dict(input_hook=3), tj.HookPointError, "no hook point 3"),
         (dict(record=3), tj.ArgumentError, "record=3, expected True, or a list of 'resid'"),
         (dict(record=["resid", 3]), tj.ArgumentError, "or names of hook points"),
@@ -375,15 +375,19 @@ def test_bad_ends_are_named(state, options, error, message):
         tj.semantic_scope,
         tj.temperature_scope,
         tj.fisher_scope,
-        lambda lin: tj.output_scope(lin, lambda y, z: z.max()),
         lambda lin: tj.temperature_scope(lin, confidence="logit_norm"),
     ],
 )
 def test_only_directions_are_explained_inside(scope):
     lin = tj.linearize(shared("gpt2", "bridge"), PROMPT, output_hook="blocks.1.hook_resid_post")
-    with pytest.raises(tj.ArgumentError, match=r"blocks.1.hook_resid_post, .*: use direction_scope\(lin, v\), or"):
+    with pytest.raises(tj.ArgumentError, match=r"blocks.1.hook_resid_post, .*: use direction_scope\(lin, v\) or"):
         scope(lin)
     assert tj.direction_scope(lin, v32).scores.isfinite().all()
+    feature = tj.output_scope(lin, lambda y, logits: (v32 @ y).relu() + v32 @ y, name="feature")
+    share = 2.0 if feature.metadata["value"] > 0 else 1.0
+    torch.testing.assert_close(feature.scores, share * tj.direction_scope(lin, v32).scores)
+    with pytest.raises(tj.ArgumentError, match=r"fn\(y, logits\) failed with logits=None .* make it of y alone"):
+        tj.output_scope(lin, lambda y, z: z.max())
 
 
 def test_a_hook_that_detaches_the_stream_is_pointed_out():

@@ -77,10 +77,10 @@ def test_groups(group, shorts):
 
 
 def test_names_and_groups_together():
-    names, by_name = wanted(["blocks.2.attn.hook_q", "heads", "blocks.0.attn.hook_z", "no such"], POINTS)
+    names, by_name = wanted(["blocks.2.attn.hook_q", "heads", "blocks.0.attn.hook_z", "no.such"], POINTS)
     z = [f"blocks.{i}.attn.hook_z" for i in (0, 2, 10)]
-    assert names == ["no such", z[0], z[1], "blocks.2.attn.hook_q", z[2]]
-    assert by_name == {"blocks.2.attn.hook_q", "blocks.0.attn.hook_z", "no such"}
+    assert names == ["no.such", z[0], z[1], "blocks.2.attn.hook_q", z[2]]
+    assert by_name == {"blocks.2.attn.hook_q", "blocks.0.attn.hook_z", "no.such"}
 
 
 @pytest.mark.parametrize("bad", [3, [3], ["resid", None], 1.5])

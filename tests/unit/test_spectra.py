@@ -48,7 +48,7 @@ def linear(j: Tensor, dtype: torch.dtype = torch.float64, weight: Tensor | None 
         tokens=torch.tensor([3, 4]),
         str_tokens=("a", "b"),
         words=(),
-        unembedding=unembedding,
+        head=unembedding,
         graph=Graph(x, y, 1),
     )
 

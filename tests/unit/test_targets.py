@@ -36,7 +36,7 @@ def toy(**fields: Any) -> Linearization:
         tokens=torch.tensor([0]),
         str_tokens=("a",),
         words=(),
-        unembedding=Unembedding(torch.ones(2, 7)),
+        head=Unembedding(torch.ones(2, 7)),
         graph=Graph(x, x.sum(1), 1),
         encode=encode,
         decode=VOCAB.__getitem__,

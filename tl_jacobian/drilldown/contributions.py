@@ -62,16 +62,24 @@ def residual_contributions(lin: Linearization, scope: Direction = "semantic", **
     total += sum((constants := _constants(lin, explained, v)).values())
     parts |= constants
     parts["unattributed"] = total - sum(parts.values())
-    heads, sources = head_parts(lin, stream, u, explained.target)
+    target = _named(explained, total)
+    heads, sources = head_parts(lin, stream, u, target)
     return Contributions(
         names=tuple(parts),
         values=torch.tensor(list(parts.values()), dtype=torch.float64),
         total=total,
-        target=explained.target,
+        target=target,
         heads=heads,
         sources=sources,
         metadata={"position": lin.position, "norm_scale": stream.norm.scale, **explained.details, **lin.facts},
     )
+
+
+def _named(explained: Explained, total: float) -> str:
+    """What was split. A quantity that isn't linear in y has a gradient v, and v.y is another number."""
+    value = explained.details.get("value")
+    linear = value is not None and abs(value - total) <= 1e-3 * max(abs(value), abs(total), 1e-6)
+    return explained.target if linear else f"v.y along the gradient of {explained.target}"
 
 
 def _constants(lin: Linearization, explained: Explained, v: Float[Tensor, " d_model"]) -> dict[str, float]:

@@ -99,7 +99,7 @@ def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: K
 
 def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
     """Hook points, and which of them come with a group and may be left out."""
-    names, by_name = wanted(at, lin.taps)
+    names, by_name = wanted(at, lin.taps, "at")
     names = [name for name in names if name in by_name or not name.endswith("hook_pattern")]  # no vectors
     if not names:
         groups = ", ".join(f"record={name!r}" for name in GROUPS)
@@ -156,6 +156,11 @@ def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) ->
     return [f"L{layer}H{head}{kind}" for head in range(values.shape[1])], values.T
 
 
+_TITLES: dict[str, str] = {
+    "norm": "influence on",
+    "relative": "relative influence on",
+    "gradient_x_activation": "gradient x activation:",
+}
 _QUANTITIES: dict[str, str] = {
     "norm": "change of {what} per unit of activation norm",
     "relative": "change of {what} per change of the activation by its own norm",
@@ -173,15 +178,16 @@ def _grid(
     columns: tuple[str, ...] | None = None,
     column_axis: str = "token",
 ) -> Grid:
+    quantity = _QUANTITIES[kind].format(what=explained.target)
     return Grid(
         values=values.float(),
         rows=tuple(rows),
         columns=columns or lin.str_tokens,
-        title=f"influence on {explained.target}",
-        quantity=_QUANTITIES[kind].format(what=explained.target),
+        title=f"{_TITLES[kind]} {explained.target}",
+        quantity=quantity,
         row_axis=row_axis,
         column_axis=column_axis,
         signed=kind == "gradient_x_activation",
         tokens=tuple(lin.tokens.tolist()),
-        metadata={"kind": kind, "position": lin.position, **explained.details, **lin.facts},
+        metadata={"kind": kind, "position": lin.position, **explained.details, "score": quantity, **lin.facts},
     )

@@ -43,6 +43,8 @@ class Place:
     heads: int | Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.hook, str):
+            raise ArgumentError(f"hook={self.hook!r}, expected the name of a hook point")
         chosen("positions", self.positions)
         chosen("heads", self.heads)
 
@@ -60,12 +62,14 @@ def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | Non
         return (index(part),)
     if isinstance(part, str) or not isinstance(part, Sequence):
         raise ArgumentError(f"{name}={part!r}, expected an integer, a list of them, or None for all")
+    if not len(part):
+        raise ArgumentError(f"{name}={part!r} is no place at all; expected at least one, or None for all")
     return tuple(part)
 
 
 def path_scope(
     lin: Linearization,
-    through: str | Place | Sequence[Place],
+    through: str | Place | Sequence[str | Place],
     scope: Direction = "semantic",
     *,
     positions: int | Sequence[int] | None = None,
@@ -117,13 +121,14 @@ def path_scope(
 
 
 def _route(
-    through: str | Place | Sequence[Place],
+    through: str | Place | Sequence[str | Place],
     positions: int | Sequence[int] | None,
     heads: int | Sequence[int] | None,
 ) -> list[Place]:
     if isinstance(through, str):
         return [Place(through, positions, heads)]
     route = list(through) if isinstance(through, Sequence) else [through]
+    route = [Place(place) if isinstance(place, str) else place for place in route]
     if (positions, heads) != (None, None):
         raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
     if not route or not all(isinstance(place, Place) for place in route):

@@ -16,6 +16,7 @@ from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.grid_figure import grid_figure
 from tl_jacobian.tokens import visible
 
+_SOURCES = 24  # heads whose source tokens are shown, the strongest
 _MANY_LINES = 48  # more go into a box that scrolls
 _WIDTH = 130  # pixels of the longest bar, where kinds stand side by side
 _BARE = "padding:0;border:none;"
@@ -28,7 +29,7 @@ def contributions_figures(c: Contributions, first_id: str) -> list[Figure]:
         c: what to draw.
         first_id: an HTML id; the figures' ids start with it.
     """
-    grids = [g for g in (c.heads, c.sources) if g is not None]
+    grids = [g for g in (c.heads, c.sources and c.sources.strongest(_SOURCES)) if g is not None]
     return [Figure(_html(c), ""), *(grid_figure(g, f"{first_id}-{i}") for i, g in enumerate(grids))]
 
 

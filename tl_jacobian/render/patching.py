@@ -52,7 +52,7 @@ def notebook_patching(c: PatchComparison) -> str:
 def _figures(c: PatchComparison, ids: Callable[[int], str]) -> list[Figure]:
     grids = (c.predicted, c.measured)
     drawn = [grid_figure(g, ids(i), skip_first=False, limit=_limit(c)) for i, g in enumerate(grids)]
-    line = f'<div class="tlj-caption" style="font-size:12px;margin:4px 0"><bdi>{escape(c.summary())}</bdi></div>'
+    line = f'<div class="tlj-caption" style="font:12px sans-serif;margin:4px 0"><bdi>{escape(c.summary())}</bdi></div>'
     return [Figure(line + drawn[0].html, drawn[0].script), drawn[1]]
 
 

@@ -40,14 +40,20 @@ def apply(
     members = members_of(lin)
     explained = [explain(one) for one in members]
     for e in explained:
-        if combine == "root_sum_squares" and not e.v.any():
-            raise DirectionError(f"{e.target} has no gradient in y (v is zero): every score would be zero")
+        if combine == "root_sum_squares":
+            check_gradient(e)
     sums = [s.sum(0) for s in squares(members, torch.stack([e.v for e in explained], dim=1))]
     made = [
         attribution(one, scope, e.target, s.sqrt() if combine == "root_sum_squares" else s, combine, e.details)
         for one, e, s in zip(members, explained, sums, strict=True)
     ]
     return made[0] if isinstance(lin, Linearization) else made
+
+
+def check_gradient(explained: Explained) -> None:
+    """Raise DirectionError if there is nothing to explain."""
+    if not explained.v.any():
+        raise DirectionError(f"{explained.target} has no gradient in y (v is zero): every score would be zero")
 
 
 def members_of(lin: Linearization | LinearizationBatch) -> list[Linearization]:

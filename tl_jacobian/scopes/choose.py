@@ -10,7 +10,7 @@ from torch import Tensor
 from tl_jacobian.attribution import Combine
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.linearization import Linearization
-from tl_jacobian.scopes.apply import Explained, members_of
+from tl_jacobian.scopes.apply import Explained, check_gradient, members_of
 from tl_jacobian.scopes.fisher import explain_fisher
 from tl_jacobian.scopes.output import ScalarOutput, explain_direction, explain_output
 from tl_jacobian.scopes.semantic import explain_logit
@@ -34,12 +34,17 @@ def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) ->
         ArgumentError: no such scope, an option that it doesn't take, or none where it needs one.
     """
     if not isinstance(lin, Linearization):
-        raise ArgumentError(f"got a {type(lin).__name__}, expected one linearization: linearize(...), or batch[i]")
+        raise ArgumentError(
+            f"got a {type(lin).__name__}, expected one linearization: batch[0], or linearize(model, tokens[0]) for "
+            "tokens of shape (1, pos)"
+        )
     members_of(lin)  # a fresh one
     if isinstance(scope, Tensor):
         scope, options = "direction", {"v": scope, **options}
     if not isinstance(scope, str) or scope not in _EXPLAINERS:
         hint = f"; for a target token: target={scope!r}" if isinstance(scope, str) and "target" not in options else ""
+        if hasattr(scope, "__array__"):
+            raise ArgumentError(f"scope is a {type(scope).__name__}; a direction is a tensor: torch.as_tensor(v)")
         names = ", ".join(map(repr, _EXPLAINERS))
         raise ArgumentError(f"scope={scope!r}, expected one of {names}, or a direction v{hint}")
     known = _OPTIONS[scope]
@@ -49,7 +54,9 @@ def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) ->
     for name in _REQUIRED.get(scope, ()):
         if name not in options:
             raise ArgumentError(f"scope {scope!r} needs {name}=")
-    return _EXPLAINERS[scope](lin, **options)
+    explained = _EXPLAINERS[scope](lin, **options)
+    check_gradient(explained)
+    return explained
 
 
 def combine_of(scope: Direction) -> Combine:
@@ -87,8 +94,9 @@ def _output(lin: Linearization, fn: ScalarOutput, name: str | None = None) -> Ex
     return explain_output(lin, fn, name or getattr(fn, "__name__", type(fn).__name__))
 
 
-def _direction(lin: Linearization, v: Tensor) -> Explained:
-    return explain_direction(lin, v)
+def _direction(lin: Linearization, v: Tensor, name: str | None = None) -> Explained:
+    explained = explain_direction(lin, v)
+    return explained if name is None else explained._replace(target=name)
 
 
 _EXPLAINERS: dict[str, Callable[..., Explained]] = {
@@ -103,6 +111,6 @@ _OPTIONS = {
     "temperature": ("confidence",),
     "fisher": ("rank",),
     "output": ("fn", "name"),
-    "direction": ("v",),
+    "direction": ("v", "name"),
 }
 _REQUIRED = {"output": ("fn",), "direction": ("v",)}

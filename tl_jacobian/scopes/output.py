@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import overload
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.modes import recording
 from tl_jacobian.scopes.apply import Explained, apply
 
-ScalarOutput = Callable[[Float[Tensor, " d_model"], Float[Tensor, " d_vocab"]], Tensor]
+ScalarOutput = Callable[[Float[Tensor, " d_model"], Any], Tensor]
 
 
 @overload
@@ -59,7 +59,8 @@ def output_scope(
     Args:
         lin: a linearization, or a batch of them.
         fn: ``fn(y, logits) -> scalar tensor``, differentiable: a log-probability, the entropy,
-            the activation of a sparse-autoencoder feature.
+            the activation of a sparse-autoencoder feature. Where y is the activation at another
+            ``output_hook``, logits is None.
         name: what to call it; default: the function's name.
 
     Raises:
@@ -74,19 +75,33 @@ def output_scope(
     return apply(lin, "output", lambda one: explain_output(one, fn, label))
 
 
-def explain_output(lin: Linearization, fn: ScalarOutput, label: str) -> Explained:
+def explain_output(lin: Linearization, fn: ScalarOutput, label: str, call: str = "fn(y, logits)") -> Explained:
+    """The gradient of ``fn`` in y; ``call`` is what the caller knows it as."""
     if not callable(fn):
         raise ArgumentError(f"fn={fn!r} can't be called, expected a function fn(y, logits) -> scalar tensor")
     with recording():
         y = lin.y.clone().requires_grad_()
-        value = fn(y, lin.unembedding.logits(y))
+        value = _called(lin, fn, y, call)
         if not isinstance(value, Tensor) or value.numel() != 1:
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            raise DirectionError(f"fn(y, logits) gave {got}, expected a tensor with one number")
+            hint = "; leave out .item()" if isinstance(value, (int, float)) else ""
+            raise DirectionError(f"{call} gave {got}, expected a tensor with one number{hint}")
         if not value.requires_grad:
             raise DirectionError(
-                "fn(y, logits) gave a number without a gradient; compute it from y or logits with torch operations"
+                f"{call} gave a number without a gradient; compute it from its arguments with torch operations"
             )
         (v,) = torch.autograd.grad(value.reshape(()), y)
     lin.check_direction(v)
     return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of {lin.per}"})
+
+
+def _called(lin: Linearization, fn: ScalarOutput, y: Tensor, call: str) -> Any:
+    """What ``fn`` makes of y and the logits; of y alone where y isn't unembedded."""
+    if lin.output_hook is None:
+        return fn(y, lin.unembedding.logits(y))
+    try:
+        return fn(y, None)
+    except (TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"{call} failed with logits=None ({error}): {lin.output_hook} isn't unembedded, so make it of y alone"
+        ) from error

@@ -45,11 +45,11 @@ def temperature_scope(
 
 def explain_confidence(lin: Linearization, confidence: Confidence) -> Explained:
     """The direction of either confidence."""
+    lin.check_unembedded()  # the norm of another activation is no inverse temperature
     if confidence not in get_args(Confidence):
         raise ArgumentError(f'confidence={confidence!r}, expected "hidden_norm" or "logit_norm"')
     if confidence == "logit_norm":
         return explain_output(lin, _logit_norm, "confidence: norm of the centred logits")
-    lin.check_unembedded()  # the norm of another activation is no inverse temperature
     return _hidden_norm(lin)
 
 

@@ -277,7 +277,7 @@ def test_between_ends_inside_the_model_groups_have_fewer_rows(architecture, stat
 def test_a_grid_says_what_it_shows():
     lin = recorded("llama", "bridge", position=4)
     norm, signed = (tj.layer_influence(lin, target="A", kind=k) for k in ("norm", "gradient_x_activation"))
-    assert norm.title == signed.title == "influence on logit of 'A'"
+    assert (norm.title, signed.title) == ("influence on logit of 'A'", "gradient x activation: logit of 'A'")
     assert norm.quantity == "change of logit of 'A' per unit of activation norm"
     assert signed.quantity == "gradient x activation: first-order change of logit of 'A'"
     assert (norm.signed, signed.signed) == (False, True)
@@ -339,9 +339,7 @@ def test_what_cannot_be_taken_apart_is_refused():
     for call in (tj.layer_influence, tj.head_influence):
         with pytest.raises(tj.HookPointError, match=r"was recorded: call linearize\(model, prompt, record=True\)"):
             call(nothing)
-        with pytest.raises(
-            tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: .*batch\[i\]"
-        ):
+        with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[0\]"):
             call(batch)
         with pytest.raises(tj.ArgumentError, match="got a list, expected one linearization"):
             call([nothing])

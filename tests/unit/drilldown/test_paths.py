@@ -140,7 +140,6 @@ def test_shares_over_positions_and_heads_add_up(architecture, state):
     torch.testing.assert_close(sum(some), full, **close)
     whole = share(Z)
     torch.testing.assert_close(sum(share(Z, heads=[h]) for h in range(HEADS)), whole, **close)
-    torch.testing.assert_close(share(Z, heads=[]), torch.zeros(N))
     if architecture not in POST_NORM:
         torch.testing.assert_close(whole, share("blocks.1.hook_attn_out"), **close)
     out = share("blocks.1.hook_attn_out")
@@ -215,8 +214,9 @@ def test_ends_inside_the_model(architecture, state):
 def test_a_split_is_drawn():
     split = tj.path_scope(recorded("llama", "bridge"), Z, target=TARGET)
     page = split._repr_html_()
-    assert "share through" in page
-    assert "1.attn.z" in page
+    assert "through 1.attn.z" in page
+    assert split.grid.rows == ("full", "through", "around", "share")
+    assert torch.equal(split.grid.values[3], split.share.scores)
 
 
 # -- bad input ------------------------------------------------------------------------------------------
@@ -242,7 +242,8 @@ def test_a_split_is_drawn():
         (MLP, dict(heads=[0]), tj.ArgumentError, "whose activations have no heads: use attn.hook_z"),
         (tj.Place(Z), dict(heads=[0]), tj.ArgumentError, "a Place has its own"),
         ([], {}, tj.ArgumentError, r"through=\[\], expected a hook point, a Place or a list of places"),
-        ([Z], {}, tj.ArgumentError, "expected a hook point, a Place or a list of places"),
+        ([3], {}, tj.ArgumentError, "expected a hook point, a Place or a list of places"),
+        (Z, dict(heads=[]), tj.ArgumentError, r"heads=\[\] is no place at all"),
         (3, {}, tj.ArgumentError, "through=3, expected a hook point, a Place or a list"),
         ([tj.Place(Z), tj.Place(MLP)], {}, tj.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
         ("blocks.1.hook_atn_out", {}, tj.HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
@@ -282,5 +283,7 @@ def test_a_split_shows_and_writes(tmp_path, capsys):
     split.show()
     assert "through 1.attn.z heads 1" in capsys.readouterr().out
     page = split.to_html(tmp_path / "split.html").read_text(encoding="utf-8")
-    assert "share through 1.attn.z heads 1" in page
+    assert "through 1.attn.z heads 1" in page
+    assert split.plot().get_title(loc="left")
+    assert "largest share" in repr(split)
     assert "through 1.attn.z" in split._repr_html_()
