@@ -121,7 +121,7 @@ def test_it_wants_one_linearization():
 
 def test_evenly_spread_nodes_miss_what_happens_at_the_baseline():
     """Why nodes are logarithmic: within 1e-6 of the way to zero, RMSNorms undo most of the difference."""
-    lin = tj.linearize(shared("llama", "hooked"), TEXT)
+    lin = tj.linearize(shared("llama", "bridge"), TEXT)
     with pytest.warns(UserWarning, match="larger max_steps"):
         even = tj.path_integrated_scope(lin, TARGET, minus=OTHER, nodes="gauss_legendre", max_steps=128)
     assert even.metadata["completeness_gap"] > 0.5
