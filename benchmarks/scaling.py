@@ -1,6 +1,6 @@
 """How the cost of linearize + a scope grows: with the prompt, the batch and the model's width.
 
-    python -m benchmarks.scaling [--rounds 3] [--longest 1600]
+    python -m benchmarks.scaling [--kinds hooked bridge] [--rounds 3] [--longest 1600]
 
 Prints seconds, and the exponent b of a fit  seconds = a x^b  (the upper half of the points, where
 fixed costs no longer hide it).
@@ -88,14 +88,15 @@ def random_llama(d_model: int) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--kinds", nargs="+", default=list(kinds()))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--longest", type=int, default=1600)
     args = parser.parse_args()
     print("| what grows | seconds | exponent |\n|---|---|---|")
-    for kind in kinds():
+    for kind in args.kinds:
         model = tj.load_demo_model(kind)
-        by_length(model, [n for n in (25, 50, 100, 200, 400, 800, 1600) if n <= args.longest], args.rounds, kind)
         by_batch(model, [1, 4, 16], args.rounds, kind)
+        by_length(model, [n for n in (25, 50, 100, 200, 400, 800, 1600) if n <= args.longest], args.rounds, kind)
     by_width([128, 256, 512, 1024], args.rounds)
 
 
