@@ -1,6 +1,7 @@
 """How the cost of linearize + a scope grows: with the prompt, the batch and the model's width.
 
     python -m benchmarks.scaling [--kinds hooked bridge] [--rounds 3] [--longest 1600]
+                                  [--parts batch length width]
 
 Prints seconds, and the exponent b of a fit  seconds = a x^b  (the upper half of the points, where
 fixed costs no longer hide it).
@@ -83,6 +84,7 @@ def random_llama(d_model: int) -> Any:
     )
     torch.manual_seed(0)
     hf = LlamaForCausalLM(config).eval()
+    torch.nn.init.uniform_(hf.model.norm.weight, 0.5, 1.5)  # an untrained gain of ones leaves ||y|| constant
     return TransformerBridge.boot_transformers("random-llama", hf_model=hf, tokenizer=tokenizer, device="cpu")
 
 
@@ -91,13 +93,18 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(kinds()))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--longest", type=int, default=1600)
+    parser.add_argument("--parts", nargs="+", default=["batch", "length", "width"])
     args = parser.parse_args()
     print("| what grows | seconds | exponent |\n|---|---|---|")
-    for kind in args.kinds:
+    lengths = [n for n in (25, 50, 100, 200, 400, 800, 1600) if n <= args.longest]
+    for kind in args.kinds if {"batch", "length"} & set(args.parts) else ():
         model = tj.load_demo_model(kind)
-        by_batch(model, [1, 4, 16], args.rounds, kind)
-        by_length(model, [n for n in (25, 50, 100, 200, 400, 800, 1600) if n <= args.longest], args.rounds, kind)
-    by_width([128, 256, 512, 1024], args.rounds)
+        if "batch" in args.parts:
+            by_batch(model, [1, 4, 16], args.rounds, kind)
+        if "length" in args.parts:
+            by_length(model, lengths, args.rounds, kind)
+    if "width" in args.parts:
+        by_width([128, 256, 512, 1024], args.rounds)
 
 
 if __name__ == "__main__":

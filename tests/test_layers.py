@@ -12,9 +12,21 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "attribution"},
+    {
+        "errors",
+        "tokens",
+        "versions",
+        "files",
+        "progress",
+        "modes",
+        "plain",
+        "frozen",
+        "sizes",
+        "attribution",
+        "statistics",
+    },
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
-    {"patch_comparison", "path_split"},
+    {"patch_comparison", "path_split", "evaluation_result"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
     {"record"},
@@ -23,7 +35,7 @@ LAYERS = [
     {"prompts", "contract", "build", "linearize", "targets", "products", "generate"},
     {"scopes"},
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
-    {"patch_pair", "patching"},
+    {"patch_pair", "patching", "evaluation"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it
@@ -34,6 +46,8 @@ SIDE_MAY_IMPORT = {
     "grid",
     "contributions",
     "patch_comparison",
+    "evaluation_result",
+    "statistics",
     "tokens",
     "errors",
     "files",
@@ -49,6 +63,7 @@ DOORS = {
     ("patch_comparison", "render"),
     ("grid", "grid_file"),
     ("contributions", "render"),
+    ("evaluation_result", "render"),
     ("contributions", "contributions_file"),
 }
 

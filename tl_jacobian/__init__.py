@@ -37,6 +37,15 @@ from tl_jacobian.errors import (
     TargetError,
     UnsupportedModelError,
 )
+from tl_jacobian.evaluation import (
+    Agreement,
+    Linearity,
+    PerturbationCurves,
+    linearity,
+    perturbation_curves,
+    rank_agreement,
+)
+from tl_jacobian.evaluation_result import Evaluation
 from tl_jacobian.grid import Cell, Grid
 from tl_jacobian.host.demo_model import load_demo_model
 from tl_jacobian.linearization import Linearization
@@ -71,6 +80,14 @@ __all__ = [
     "leave_one_out",
     "attention_rollout",
     "random_attribution",
+    # whether attributions are right
+    "perturbation_curves",
+    "PerturbationCurves",
+    "rank_agreement",
+    "Agreement",
+    "linearity",
+    "Linearity",
+    "Evaluation",
     # maps of a whole text
     "attribution_map",
     "attribute_generation",

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.contract import check_contract
-from tl_jacobian.errors import UnsupportedModelError
+from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 from tl_jacobian.final_norm import NormAffine, is_bare
 from tl_jacobian.graph import Graph
 from tl_jacobian.host.base import Host, Trace, Watch
@@ -47,15 +47,26 @@ class HostRerun:
         n, last = len(values), len(self.tokens) - 1
         with forgetting():
             tokens, rows = torch.tensor([self.tokens] * n), torch.arange(n)
-            watch = Watch(self.watch.source, value=values)
+            watch = replace(self._bare, value=values)
             return _precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
+
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
+        if self.watch.value is not None:
+            raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
+        padded, lasts = _padded(tokens), torch.tensor([len(ids) - 1 for ids in tokens])
+        with forgetting():
+            return _precise(self.host.forward(padded, torch.arange(len(tokens)), lasts, self._bare).logits)
+
+    @property
+    def _bare(self) -> Watch:
+        return Watch(self.watch.source)
 
 
 def build(
     host: Host, prompts: Sequence[Read], watch: Watch, affine: NormAffine | None, budget: int | None
 ) -> tuple[Linearization, ...]:
     """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(p.tokens) for p in prompts], batch_first=True)
+    padded = _padded([p.tokens for p in prompts])
     places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
     head = host.unembedding()
     footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
@@ -140,6 +151,10 @@ def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, An
     norm = "given by the caller" if given else "none, or folded into the unembedding" if bare else "the model's own"
     activations = "computed again in each backward pass" if recompute else "kept from the forward pass"
     return {**host.facts(), "final_norm": norm, "activations": activations, "versions": versions()}
+
+
+def _padded(prompts: Sequence[Sequence[int]]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)
 
 
 def _precise(tensor: Tensor) -> Tensor:

@@ -20,3 +20,7 @@ class Rerun(Protocol):
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
         """Logits at the explained position for each of n values of x; nothing is recorded."""
         ...
+
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
+        """Logits after the last token of n other prompts; nothing is recorded."""
+        ...

@@ -45,11 +45,19 @@ def leave_one_out(
     >>> tj.leave_one_out(lin, " Paris").top(1)[0].text
     ' France'
     """
-    check_count("batch_size", batch_size)
     if measure not in ("log_prob", "kl"):
         raise ArgumentError(f'measure={measure!r}, expected "log_prob" or "kl"')
     if measure == "kl" and target is not None:
         raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
+    token = None if measure == "kl" else resolve_target(lin, target)
+    return left_out(lin, logits_without_each(lin, replacement, batch_size), token, _named(replacement))
+
+
+def logits_without_each(
+    lin: Linearization, replacement: Replacement = "zero", batch_size: int = BATCH
+) -> Float[Tensor, "pos d_vocab"]:
+    """Logits at the explained position after replacing each token's embedding in turn."""
+    check_count("batch_size", batch_size)
     rerun, x = rerun_of(lin), inputs_of(lin)
     left = _replacement(x, replacement)
 
@@ -58,13 +66,18 @@ def leave_one_out(
         values[torch.arange(len(part)), part] = left
         return values
 
-    runs = [rerun.logits(v) for v in batches(len(x), without, batch_size, "tokens left out")]
-    new, old = torch.cat(runs).double().log_softmax(-1), lin.logits.double().log_softmax(-1)
-    details = {"score": "nats", "measure": measure, "replacement": _named(replacement)}
-    if measure == "kl":
+    return torch.cat([rerun.logits(v) for v in batches(len(x), without, batch_size, "tokens left out")])
+
+
+def left_out(
+    lin: Linearization, logits: Float[Tensor, "pos d_vocab"], token: int | None, replacement: str
+) -> Attribution:
+    """What :func:`logits_without_each` says of one token's log-probability, or (None) of the distribution."""
+    new, old = logits.double().log_softmax(-1), lin.logits.double().log_softmax(-1)
+    details = {"score": "nats", "measure": "kl" if token is None else "log_prob", "replacement": replacement}
+    if token is None:
         scores = (old.exp() * (old - new)).sum(-1).clamp_min(0.0)
         return attribution(lin, "leave_one_out", "predicted distribution", scores.cpu(), "sum", details)
-    token = resolve_target(lin, target)
     details |= {"target_token": token, "value": old[token].item()}
     words = f"log-probability of {name_of(lin, token)}"
     return attribution(lin, "leave_one_out", words, (old[token] - new[:, token]).cpu(), "sum", details)

@@ -9,6 +9,8 @@ from tl_jacobian.render.contributions_display import notebook_contributions, sho
 from tl_jacobian.render.contributions_plot import plot_contributions
 from tl_jacobian.render.contributions_terminal import render_contributions_terminal
 from tl_jacobian.render.display import Comparison, compare, show, show_map
+from tl_jacobian.render.evaluation_plot import plot_evaluation
+from tl_jacobian.render.evaluation_table import evaluation_markdown, show_evaluation
 from tl_jacobian.render.grid_display import notebook_grid, show_grid, write_grid
 from tl_jacobian.render.grid_plot import plot_grid
 from tl_jacobian.render.grid_terminal import render_grid_terminal
@@ -22,12 +24,14 @@ __all__ = [
     "Comparison",
     "compare",
     "embed_scripts_again",
+    "evaluation_markdown",
     "notebook_contributions",
     "notebook_grid",
     "notebook_html",
     "notebook_map",
     "notebook_patching",
     "plot_contributions",
+    "plot_evaluation",
     "plot_grid",
     "plot_map",
     "plot_patching",
@@ -37,6 +41,7 @@ __all__ = [
     "render_terminal",
     "show",
     "show_contributions",
+    "show_evaluation",
     "show_grid",
     "show_map",
     "show_patching",

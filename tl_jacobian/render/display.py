@@ -113,3 +113,10 @@ def display_html(html: str) -> None:
     from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]  # present in every kernel
 
     display(HTML(html))
+
+
+def display_markdown(text: str) -> None:
+    """Show Markdown in a notebook."""
+    from IPython.display import Markdown, display  # pyright: ignore[reportMissingImports]  # present in every kernel
+
+    display(Markdown(text))

@@ -1,0 +1,205 @@
+"""Removing tokens in an attribution's order: AOPC, comprehensiveness, sufficiency, MoRF and LeRF curves.
+
+One set of runs gives them all. ``removed``: the target's log-probability without the k% of tokens that
+score highest ("most relevant first", MoRF). ``kept``: with nothing but those, which is the same as removing the
+other 100% - k, lowest first ("least relevant first", LeRF).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tl_jacobian.attribution import Attribution
+from tl_jacobian.baselines.runs import BATCH, check_count
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.evaluation.removal import Perturbation, log_probs_without
+from tl_jacobian.frozen import Frozen
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.targets import Target, resolve_target
+
+PERCENTAGES = (5.0, 10.0, 20.0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PerturbationCurves(Frozen):
+    """What removing tokens does to the prediction, in the order of one attribution.
+
+    Attributes:
+        k: percentages of the tokens.
+        n: how many tokens each of them is: the next whole number.
+        clean: log-probability of the target in the whole prompt, in nats.
+        removed: the same without the ``n`` tokens that score highest; ``(k,)``.
+        kept: with nothing but those; ``(k,)``.
+        scope: of the attribution.
+        metadata: target, perturbation, and what else was done (JSON values).
+
+    >>> c = PerturbationCurves(k=(10.0, 20.0), n=(1, 2), clean=-0.1, removed=torch.tensor([-1.1, -2.1]),
+    ...                        kept=torch.tensor([-3.0, -0.2]), scope="semantic")
+    >>> [round(drop, 3) for drop in c.drops.tolist()], round(c.aopc, 3)
+    ([1.0, 2.0], 1.5)
+    """
+
+    k: tuple[float, ...]
+    n: tuple[int, ...]
+    clean: float
+    removed: Float[Tensor, " k"]
+    kept: Float[Tensor, " k"]
+    scope: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("removed", "kept"):
+            self._set(name, getattr(self, name).detach().to("cpu", torch.float64, copy=True))
+        self._protect_metadata()
+
+    def __repr__(self) -> str:
+        drops = ", ".join(f"{k:g}%: {drop:.3g}" for k, drop in zip(self.k, self.drops.tolist(), strict=True))
+        return f"PerturbationCurves({self.scope}; log-probability falls by {drops} nats)"
+
+    @property
+    def drops(self) -> Float[Tensor, " k"]:
+        """By how many nats the log-probability falls without the top k%: AOPC at each k.
+
+        Larger is better; the paper's table prints it with the other sign.
+        """
+        return self.clean - self.removed
+
+    @property
+    def aopc(self) -> float:
+        """The other normalisation in use: the mean of :attr:`drops` over k."""
+        return self.drops.mean().item()
+
+    @property
+    def comprehensiveness(self) -> float:
+        """Mean over k of p - p(without the top k%) (DeYoung et al., 2020); larger is better."""
+        return (math.exp(self.clean) - self.removed.exp()).mean().item()
+
+    @property
+    def sufficiency(self) -> float:
+        """Mean over k of p - p(with nothing but the top k%) (DeYoung et al., 2020); smaller is better."""
+        return (math.exp(self.clean) - self.kept.exp()).mean().item()
+
+
+def perturbation_curves(
+    lin: Linearization,
+    attributions: Sequence[Attribution],
+    *,
+    k: Sequence[float] = PERCENTAGES,
+    target: Target | None = None,
+    perturbation: Perturbation = "zero",
+    skip_first: bool = False,
+    batch_size: int = BATCH,
+) -> list[PerturbationCurves]:
+    """Remove tokens in the order of each attribution, and watch the token that they explain.
+
+    Positions after the explained one can't matter: they are neither removed nor counted. Runs that several
+    attributions ask for are made once.
+
+    Args:
+        lin: the linearization that the attributions explain.
+        attributions: of any scope or baseline, per token or per word.
+        k: percentages; k% of n tokens is rounded up.
+        target: whose log-probability is watched; default: the attributions' own target, and the most probable
+            next token where none of them has one.
+        perturbation: how a token is removed: ``"zero"``, ``"mean"`` or ``"delete"``; see :func:`log_probs_without`.
+        skip_first: never remove the first token, and don't count it.
+        batch_size: runs in one forward pass.
+
+    Returns:
+        One for each attribution, in nats.
+
+    Raises:
+        ArgumentError: an attribution of another prompt, of another target, or an option out of range.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> tj.perturbation_curves(lin, [tj.semantic_scope(lin, " Paris")], k=[20, 40])[0].n
+    (1, 2)
+    """
+    if isinstance(attributions, Attribution):
+        attributions = [attributions]
+    ks = _percentages(k)
+    check_count("batch_size", batch_size)
+    for a in attributions:
+        _check_prompt(a, lin)
+    token = scored_token(lin, attributions, target)
+    tops = [_tops(a, ks, skip_first) for a in attributions]
+    # Nothing removed comes first: the whole prompt.
+    asked = [torch.zeros(1, len(lin.tokens), dtype=torch.bool)]
+    for a, top in zip(attributions, tops, strict=True):
+        rest = _per_token(~top, a)
+        rest[:, 0] &= not skip_first
+        asked += [_per_token(top, a), rest]
+    clean, *found = log_probs_without(lin, torch.cat(asked), token, perturbation, batch_size).split(
+        [1] + [len(ks)] * 2 * len(attributions)
+    )
+    facts = {"target_token": token, "target": lin.decode(token), "perturbation": perturbation, "skip_first": skip_first}
+    return [
+        PerturbationCurves(
+            k=ks,
+            n=tuple(top.sum(1).tolist()),
+            clean=clean.item(),
+            removed=found[2 * i],
+            kept=found[2 * i + 1],
+            scope=a.scope,
+            metadata={**facts, "attribution": dict(a.metadata)},
+        )
+        for i, (a, top) in enumerate(zip(attributions, tops, strict=True))
+    ]
+
+
+def scored_token(lin: Linearization, attributions: Sequence[Attribution], target: Target | None) -> int:
+    """The token whose log-probability is watched: the one that is explained.
+
+    Raises:
+        ArgumentError: it isn't the same for all.
+    """
+    own = {a.metadata["target_token"] for a in attributions if a.metadata.get("target_token") is not None}
+    asked = resolve_target(lin, target) if target is not None or not own else own.pop()
+    if own - {asked}:
+        other = ", ".join(f"{lin.decode(t)!r} ({t})" for t in sorted(own | {asked}))
+        raise ArgumentError(f"the explained token and the scored one must be the same, got {other}; explain one token")
+    return asked
+
+
+def removal_order(scores: Float[Tensor, " units"]) -> list[int]:
+    """Units from the highest score to the lowest; of equal ones the earlier first."""
+    return torch.argsort(scores, descending=True, stable=True).tolist()
+
+
+def _tops(a: Attribution, ks: Sequence[float], skip_first: bool) -> Bool[Tensor, "k units"]:
+    """The units that score highest, for each percentage."""
+    first = 1 if skip_first else 0
+    order = torch.tensor(removal_order(a.scores[first:]), dtype=torch.long) + first
+    tops = torch.zeros(len(ks), len(a), dtype=torch.bool)
+    for row, k in zip(tops, ks, strict=True):
+        row[order[: math.ceil(round(k / 100 * len(order), 9))]] = True  # 7% of 100 is 7, not 7.000000000000001
+    return tops
+
+
+def _per_token(units: Bool[Tensor, "k units"], a: Attribution) -> Bool[Tensor, "k pos"]:
+    return units.repeat_interleave(torch.tensor(a.sizes), dim=1)
+
+
+def _check_prompt(a: Attribution, lin: Linearization) -> None:
+    if not isinstance(a, Attribution):
+        raise ArgumentError(f"got a {type(a).__name__}, expected attributions: [semantic_scope(lin), ...]")
+    if a.tokens != tuple(lin.tokens.tolist()):
+        raise ArgumentError(
+            f"the {a.scope} attribution is of another prompt: {''.join(a.str_tokens)[:60]!r} instead of "
+            f"{''.join(lin.str_tokens)[:60]!r}; explain the linearization that is given"
+        )
+
+
+def _percentages(k: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(float(x) for x in k) if isinstance(k, Sequence) and not isinstance(k, str) else ()
+    if not values or not all(0 <= x <= 100 for x in values) or sorted(set(values)) != list(values):
+        raise ArgumentError(f"k={k!r}, expected rising percentages between 0 and 100, such as (5, 10, 20)")
+    return values

@@ -1,0 +1,120 @@
+"""All methods on one batch of prompts, judged: one plain record a prompt, for the corpus runner to keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from tl_jacobian.attribution import Attribution
+from tl_jacobian.baselines.leave_one_out import left_out, logits_without_each
+from tl_jacobian.baselines.runs import BATCH
+from tl_jacobian.errors import PromptError
+from tl_jacobian.evaluation.agreement import rank_agreement
+from tl_jacobian.evaluation.curves import PERCENTAGES, PerturbationCurves, perturbation_curves
+from tl_jacobian.evaluation.methods import PAPER, Settings, attributions
+from tl_jacobian.evaluation.removal import Perturbation
+from tl_jacobian.linearization import Linearization
+from tl_jacobian.linearization_batch import LinearizationBatch
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured of every prompt.
+
+    Attributes:
+        methods: names of attributions, of :data:`METHODS`.
+        k: percentages of tokens to remove.
+        perturbation: how: ``"zero"``, ``"mean"`` or ``"delete"``.
+        skip_first: never remove the first token.
+        agreement: whether rankings are compared with leave-one-out too, which takes a run for each token.
+        settings: of the methods.
+        batch_size: runs with tokens removed in one forward pass.
+    """
+
+    methods: tuple[str, ...] = PAPER
+    k: tuple[float, ...] = PERCENTAGES
+    perturbation: Perturbation = "zero"
+    skip_first: bool = False
+    agreement: bool = False
+    settings: Settings = field(default_factory=Settings)
+    batch_size: int = BATCH
+
+    @property
+    def record(self) -> Literal["sources"] | None:
+        """What has to be kept of the forward pass."""
+        return "sources" if "attention_rollout" in self.methods else None
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides the numbers, as JSON values; how many runs go together doesn't."""
+        facts = asdict(self)
+        del facts["batch_size"]
+        return {**facts, "methods": list(self.methods), "k": list(self.k)}
+
+
+def judge(
+    trial: Trial, batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Attribute, remove, compare.
+
+    Args:
+        trial: what to measure.
+        batch: prompts, linearised together.
+        targets: the token of each that is explained *and* scored.
+        prompts: each one's number in the corpus.
+
+    Raises:
+        PromptError: a prompt is too short to have a ranking.
+    """
+    for lin in batch:
+        if len(lin.tokens) - trial.skip_first < 2:
+            raise PromptError(f"{len(lin.tokens)} tokens have no ranking, expected at least {2 + trial.skip_first}")
+    found = attributions(batch, trial.methods, targets, prompts, trial.settings)
+    each = [{name: found[name][i] for name in trial.methods} for i in range(len(batch))]
+    return [_record(trial, lin, t, a) for lin, t, a in zip(batch, targets, each, strict=True)]
+
+
+def _record(trial: Trial, lin: Linearization, target: int, by_name: dict[str, Attribution]) -> dict[str, Any]:
+    curves = perturbation_curves(
+        lin,
+        list(by_name.values()),
+        k=trial.k,
+        target=target,
+        perturbation=trial.perturbation,
+        skip_first=trial.skip_first,
+        batch_size=trial.batch_size,
+    )
+    measured = {name: _measured(a, c) for (name, a), c in zip(by_name.items(), curves, strict=True)}
+    if trial.agreement:
+        for name, against in _agreements(trial, lin, target, by_name).items():
+            measured[name] |= against
+    return {
+        "n_tokens": len(lin.tokens),
+        "target": target,
+        "target_text": lin.decode(target),
+        "log_prob": curves[0].clean,
+        "methods": measured,
+    }
+
+
+def _measured(a: Attribution, c: PerturbationCurves) -> dict[str, Any]:
+    gap = {"completeness_gap": a.metadata["completeness_gap"]} if "completeness_gap" in a.metadata else {}
+    return {"removed": c.removed.tolist(), "kept": c.kept.tolist(), **gap}
+
+
+def _agreements(
+    trial: Trial, lin: Linearization, target: int, by_name: dict[str, Attribution]
+) -> dict[str, dict[str, Any]]:
+    """Agreement with leaving out one token at a time, by either measure: the runs are the same."""
+    replacement = "mean" if trial.perturbation == "mean" else "zero"
+    logits = logits_without_each(lin, replacement, trial.batch_size)
+    truth = {"log_prob": left_out(lin, logits, target, replacement), "kl": left_out(lin, logits, None, replacement)}
+    return {
+        name: {
+            f"{what}_{measure}": None if math.isnan(value) else value  # JSON has no NaN
+            for measure, b in truth.items()
+            for what, value in rank_agreement(a, b, skip_first=trial.skip_first)._asdict().items()
+        }
+        for name, a in by_name.items()
+    }
