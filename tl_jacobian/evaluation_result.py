@@ -96,7 +96,7 @@ class Evaluation(Frozen):
 
     # -- numbers -------------------------------------------------------------------
 
-    def values(self, metric: str, method: str, k: float | None = None) -> list[float]:
+    def values(self, metric: str, method: str, k: float | int | None = None) -> list[float]:
         """One number for each usable prompt; NaN where it isn't defined.
 
         Args:
@@ -113,11 +113,11 @@ class Evaluation(Frozen):
         at = None if k is None else self.k.index(k)
         return [_value(r["methods"][method], r["log_prob"], metric, at) for r in self.usable]
 
-    def interval(self, metric: str, method: str, k: float | None = None, *, confidence: float = 0.95) -> Interval:
+    def interval(self, metric: str, method: str, k: float | int | None = None, *, confidence: float = 0.95) -> Interval:
         """The mean over prompts, with its bootstrap interval."""
         return bootstrap_mean(_finite([self.values(metric, method, k)])[0], confidence=confidence)
 
-    def differences(self, metric: str = "aopc", k: float | None = None) -> list[Difference]:
+    def differences(self, metric: str = "aopc", k: float | int | None = None) -> list[Difference]:
         """Every pair of methods, compared prompt by prompt."""
         columns = _finite([self.values(metric, m, k) for m in self.methods])
         return paired_differences(dict(zip(self.methods, columns, strict=True)))

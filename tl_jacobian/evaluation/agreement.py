@@ -25,7 +25,7 @@ class Agreement(NamedTuple):
     expected: float
 
 
-def rank_agreement(a: Attribution, b: Attribution, *, k: float = 20.0, skip_first: bool = False) -> Agreement:
+def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_first: bool = False) -> Agreement:
     """Rank agreement of two attributions of one prompt, by the size of their scores (a scope's have no sign).
 
     Args:

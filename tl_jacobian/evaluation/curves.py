@@ -91,7 +91,7 @@ def perturbation_curves(
     lin: Linearization,
     attributions: Sequence[Attribution],
     *,
-    k: Sequence[float] = PERCENTAGES,
+    k: Sequence[float | int] = PERCENTAGES,
     target: Target | None = None,
     perturbation: Perturbation = "zero",
     skip_first: bool = False,
@@ -198,7 +198,7 @@ def _check_prompt(a: Attribution, lin: Linearization) -> None:
         )
 
 
-def _percentages(k: Sequence[float]) -> tuple[float, ...]:
+def _percentages(k: Sequence[float | int]) -> tuple[float, ...]:
     values = tuple(float(x) for x in k) if isinstance(k, Sequence) and not isinstance(k, str) else ()
     if not values or not all(0 <= x <= 100 for x in values) or sorted(set(values)) != list(values):
         raise ArgumentError(f"k={k!r}, expected rising percentages between 0 and 100, such as (5, 10, 20)")

@@ -63,7 +63,7 @@ def linearity(
     target: Target | None = None,
     *,
     minus: Target | None = None,
-    epsilons: Sequence[float] = EPSILONS,
+    epsilons: Sequence[float | int] = EPSILONS,
     way: Way = "steepest",
     positions: Sequence[int] | None = None,
     batch_size: int = BATCH,
@@ -126,7 +126,7 @@ def _positions(positions: Sequence[int] | None, gradient: Float[Tensor, "pos d_i
     return torch.tensor([p % n for p in positions])
 
 
-def _check(epsilons: Sequence[float], way: str) -> None:
+def _check(epsilons: Sequence[float | int], way: str) -> None:
     if way not in get_args(Way):
         raise ArgumentError(f"way={way!r}, expected one of {', '.join(map(repr, get_args(Way)))}")
     if not len(epsilons) or not all(e > 0 for e in epsilons):
