@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tl_jacobian.corpus.encoding import Record
 from tl_jacobian.corpus.prompt import CorpusPrompt
 from tl_jacobian.errors import ArgumentError, JacobianScopeError
 
 
+@runtime_checkable
 class Job(Protocol):
     """Something to compute for each prompt of a corpus.
 
