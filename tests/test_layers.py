@@ -35,7 +35,9 @@ LAYERS = [
     {"prompts", "contract", "build", "linearize", "targets", "products", "generate"},
     {"scopes"},
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
-    {"patch_pair", "patching", "evaluation"},
+    {"patch_pair", "patching"},
+    {"corpus"},
+    {"evaluation"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it

@@ -27,6 +27,7 @@ from tl_jacobian.errors import (
     ArgumentError,
     AttributionFileError,
     ContractError,
+    CorpusError,
     DegenerateScopeError,
     DemoModelError,
     DirectionError,
@@ -130,5 +131,6 @@ __all__ = [
     "ContractError",
     "DegenerateScopeError",
     "AttributionFileError",
+    "CorpusError",
     "DemoModelError",
 ]

@@ -52,3 +52,7 @@ class AttributionFileError(JacobianScopeError, ValueError):
 
 class DemoModelError(JacobianScopeError, RuntimeError):
     """The demo model can't be found, fetched or verified."""
+
+
+class CorpusError(JacobianScopeError, RuntimeError):
+    """A corpus can't be read, or a run over it can't go on; what was done so far is kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from tqdm import tqdm  # the plain one: tqdm.auto warns on import where widgets are missing
@@ -16,3 +17,13 @@ def progress(total: int, what: str) -> tqdm:
     """
     single: dict[str, Any] = {"disable": True} if total < 2 else {}
     return tqdm(total=total, desc=what, delay=_PATIENCE, leave=False, **single)
+
+
+def counting(total: int, done: int, what: str, unit: str, *, hidden: bool = False) -> tqdm:
+    """A bar for hours of work: shown at once, and left behind; rate and time left are of this run's share.
+
+    ``done`` of ``total`` were done before. In a log file it writes a line every half minute.
+    """
+    pace = 0.2 if sys.stderr is not None and sys.stderr.isatty() else 30.0
+    options: dict[str, Any] = {"mininterval": pace, "maxinterval": max(10.0, pace), "dynamic_ncols": True}
+    return tqdm(total=total, initial=done, desc=what, unit=f" {unit}", disable=hidden, **options)
