@@ -42,7 +42,11 @@ from tl_jacobian.evaluation import (
     Agreement,
     Linearity,
     PerturbationCurves,
+    Settings,
+    Trial,
+    evaluate,
     linearity,
+    load_evaluation,
     perturbation_curves,
     rank_agreement,
 )
@@ -88,6 +92,11 @@ __all__ = [
     "Agreement",
     "linearity",
     "Linearity",
+    # over a corpus
+    "evaluate",
+    "load_evaluation",
+    "Trial",
+    "Settings",
     "Evaluation",
     # maps of a whole text
     "attribution_map",

@@ -1,11 +1,13 @@
-"""An evaluation as tables: Markdown, which notebooks draw, and rich draws it in a terminal."""
+"""An evaluation as tables: in Markdown for files and notebooks, and drawn in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.markdown import Markdown
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from tl_jacobian.evaluation_result import METRICS, Evaluation
 from tl_jacobian.render.display import display_markdown, in_notebook
@@ -14,31 +16,67 @@ from tl_jacobian.statistics import Difference, Interval
 _LEVEL = 0.05
 
 
+class Table(NamedTuple):
+    """Rows of text under a heading, and what they mean."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str
+
+
 def evaluation_markdown(e: Evaluation) -> str:
-    """The table of methods and metrics, the paired differences of AOPC, and what the numbers mean."""
-    columns = e.columns()
-    table = [[m, *(_cell(e.interval(metric, m, k)) for _, metric, k in columns)] for m in e.methods]
-    parts = [
-        f"**{e.name}**: {_counted(len(e.usable), 'prompt')}, tokens removed by "
-        f"{_PERTURBATIONS[e.metadata.get('perturbation', 'zero')]}",
-        _markdown(["method", *(heading for heading, _, _ in columns)], table),
-        "Means over prompts with 95% bootstrap intervals. " + _meaning(e),
-        *_gaps(e),
-        *_compared(e.differences()),
-        *_failed(e),
-    ]
-    return "\n\n".join(parts) + "\n"
+    """The tables of :func:`tables` with their notes."""
+    parts = [f"**{e.name}**: {_summary(e)}"]
+    for table in tables(e):
+        lines = [table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows]
+        parts += ["\n".join("| " + " | ".join(line) + " |" for line in lines), table.note]
+    return "\n\n".join([*parts, *_notes(e)]) + "\n"
 
 
 def show_evaluation(e: Evaluation) -> None:
-    """The tables, in Jupyter or in the terminal."""
-    text = evaluation_markdown(e)
+    """The same, in Jupyter or in the terminal."""
     if in_notebook():
-        display_markdown(text)
-    else:
-        Console().print(Markdown(text))
+        return display_markdown(evaluation_markdown(e))
+    console = Console()
+    console.print(Text(e.name, "bold"), Text(_summary(e)), sep=": ")
+    for table in tables(e):
+        drawn = RichTable(padding=(0, 1), show_edge=False)
+        for i, heading in enumerate(table.header):
+            # Text, not markup: intervals are in brackets.
+            drawn.add_column(Text(heading), justify="left" if i == 0 else "right", no_wrap=i == 0)
+        for row in table.rows:
+            drawn.add_row(*map(Text, row))
+        console.print(drawn, Text(table.note, "dim"), sep="\n", end="\n\n")
+    for note in _notes(e):
+        console.print(Text(note))
 
 
+def tables(e: Evaluation) -> list[Table]:
+    """Drops at each k, means over k, agreement with leave-one-out, and pairs of methods."""
+    drops = [(f"{k:g}%", "drop", k) for k in e.k]
+    means = [(heading, name, None) for name, heading in _MEANS.items()]
+    agreed = [(heading, name, None) for name, heading in _AGREEMENTS.items() if name in e.metrics]
+    return [
+        _numbers(e, drops, f"{_first_up(METRICS['drop'])}; the paper prints it with a minus sign."),
+        _numbers(e, means, "; ".join(f"{heading}: {METRICS[name]}" for heading, name, _ in means) + "."),
+        *([_numbers(e, agreed, _AGREEMENT_NOTE)] if agreed else []),
+        *_compared(e.differences()),
+    ]
+
+
+_MEANS = {"aopc": "AOPC", "comprehensiveness": "comprehensiveness", "sufficiency": "sufficiency"}
+_AGREEMENTS = {
+    "kendall_kl": "tau, KL",
+    "spearman_kl": "rho, KL",
+    "overlap_kl": "top 20%, KL",
+    "kendall_log_prob": "tau, log p",
+    "spearman_log_prob": "rho, log p",
+    "overlap_log_prob": "top 20%, log p",
+}
+_AGREEMENT_NOTE = (
+    "Agreement with leaving out one token at a time, judged by how far the distribution moves (KL) or the target's "
+    "log-probability falls (log p, its size): Kendall's tau, Spearman's rho, and the share of the top 20% in common."
+)
 _PERTURBATIONS = {
     "zero": "putting zeros in the place of their embeddings",
     "mean": "putting the prompt's mean embedding in their place",
@@ -46,46 +84,53 @@ _PERTURBATIONS = {
 }
 
 
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _numbers(e: Evaluation, columns: Sequence[tuple[str, str, float | None]], note: str) -> Table:
+    rows = [[m.replace("_", " "), *(_cell(e.interval(name, m, k)) for _, name, k in columns)] for m in e.methods]
+    return Table(["method", *(heading for heading, _, _ in columns)], rows, note)
+
+
+def _compared(differences: Sequence[Difference]) -> list[Table]:
+    if not differences:
+        return []
+    rows = [
+        [
+            f"{d.method} - {d.other}".replace("_", " "),
+            _cell(d.interval),
+            f"{d.p:.4f}",
+            f"{d.adjusted:.4f}",
+            _larger(d).replace("_", " "),
+        ]
+        for d in differences
+    ]
+    note = (
+        "Paired over prompts; p by flipping signs, adjusted for all pairs (false discovery rate, Benjamini and "
+        f"Hochberg); the larger one is named where that is below {_LEVEL:g}."
+    )
+    return [Table(["difference of AOPC", "mean", "p", "adjusted", "larger"], rows, note)]
+
+
+def _larger(d: Difference) -> str:
+    if d.adjusted >= _LEVEL:
+        return "neither"
+    return d.method if d.interval.mean > 0 else d.other
+
+
+def _summary(e: Evaluation) -> str:
+    how = _PERTURBATIONS[e.metadata.get("perturbation", "zero")]
+    return f"{len(e.usable):,} prompts, tokens removed by {how}. Means with 95% bootstrap intervals."
+
+
+def _notes(e: Evaluation) -> list[str]:
+    gaps = [(m.replace("_", " "), gap) for m in e.methods if (gap := e.completeness_gap(m)) is not None]
+    notes = [f"Completeness gap of {m}, median over the prompts: {gap:.0%}." for m, gap in gaps]
+    if e.errors:
+        notes.append(f"Prompts left out for errors: {len(e.errors):,}, such as: {e.errors[0]['error']}")
+    return notes
 
 
 def _cell(i: Interval) -> str:
     return f"{i.mean:.2f} [{i.low:.2f}, {i.high:.2f}]"
 
 
-def _meaning(e: Evaluation) -> str:
-    named = [(heading, METRICS[metric]) for heading, metric, k in e.columns() if k is None]
-    words = "; ".join(f"{heading}: {what}" for heading, what in named)
-    return f"Drop: {METRICS['drop']} (the paper prints it with a minus sign). {words}."
-
-
-def _gaps(e: Evaluation) -> list[str]:
-    gaps = [(m, gap) for m in e.methods if (gap := e.completeness_gap(m)) is not None]
-    return [f"Completeness gap of {m}, median over the prompts: {gap:.0%}." for m, gap in gaps]
-
-
-def _compared(differences: Sequence[Difference]) -> list[str]:
-    if not differences:
-        return []
-    rows = [[d.method, d.other, _cell(d.interval), f"{d.p:.4f}", f"{d.adjusted:.4f}", _verdict(d)] for d in differences]
-    header = ["method", "other", "difference of AOPC", "p", "adjusted", "larger"]
-    words = "Paired sign-flip tests; adjusted for all pairs (false discovery rate, Benjamini and Hochberg)."
-    return [_markdown(header, rows), words]
-
-
-def _verdict(d: Difference) -> str:
-    if d.adjusted >= _LEVEL:
-        return "neither, beyond chance"
-    return d.method if d.interval.mean > 0 else d.other
-
-
-def _failed(e: Evaluation) -> list[str]:
-    if not e.errors:
-        return []
-    return [f"Left out: {_counted(len(e.errors), 'prompt')} with errors, such as: {e.errors[0]['error']}"]
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
+def _first_up(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -1,0 +1,157 @@
+"""evaluate(): attribution methods compared over a corpus, on the runner that survives being killed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, get_args
+
+from tl_jacobian.corpus import (
+    CorpusPrompt,
+    read_corpus,
+    read_records,
+    read_settings,
+    run_corpus,
+    tokenizer_of,
+)
+from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
+from tl_jacobian.evaluation.judge import Trial, judge
+from tl_jacobian.evaluation_result import Evaluation
+from tl_jacobian.host.resolve import resolve
+from tl_jacobian.linearize import linearize
+from tl_jacobian.targets import resolve_target
+
+Explained = Literal["argmax", "next"]
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What the corpus runner does to each batch of prompts.
+
+    Attributes:
+        model: a HookedTransformer or a TransformerBridge.
+        trial: what to measure.
+        explained: the token that is explained and scored, where a prompt names none itself: ``"argmax"`` the
+            model's most probable one, ``"next"`` the prompt's last token, given those before it.
+        name: of the corpus.
+        max_memory: of each forward pass; see :func:`linearize`.
+    """
+
+    model: Any
+    trial: Trial
+    explained: Explained = "argmax"
+    name: str = "prompts"
+    max_memory: int | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.explained not in get_args(Explained):
+            raise ArgumentError(f'explained={self.explained!r}, expected "argmax" or "next"')
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "job": "evaluate",
+            "name": self.name,
+            "explained": self.explained,
+            **self.trial.facts(),
+            **resolve(self.model).facts(),
+        }
+
+    def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        tokens = [list(p.tokens or ()) for p in prompts]
+        held_out = [self.explained == "next" and p.target is None for p in prompts]
+        for ids, held in zip(tokens, held_out, strict=True):
+            if held and len(ids) < 2:
+                raise PromptError("a prompt of one token has no next one to explain, expected at least two")
+        at = [len(ids) - 2 if held else len(ids) - 1 for ids, held in zip(tokens, held_out, strict=True)]
+        batch = linearize(self.model, tokens, position=at, record=self.trial.record, max_memory=self.max_memory)
+        targets = [
+            ids[-1] if held else resolve_target(lin, p.target)
+            for ids, held, lin, p in zip(tokens, held_out, batch, prompts, strict=True)
+        ]
+        return judge(self.trial, batch, targets, [p.index for p in prompts])
+
+
+def evaluate(
+    model: Any,
+    prompts: str | PathLike[str] | Sequence[str] | Sequence[CorpusPrompt],
+    trial: Trial | None = None,
+    *,
+    out: str | PathLike[str] | None = None,
+    name: str | None = None,
+    explained: Explained = "argmax",
+    prepend_bos: bool | None = None,
+    max_memory: int | str | None = None,
+    batch_size: int = 8,
+    shard_size: int = 32,
+    progress: bool = True,
+) -> Evaluation:
+    """Which attribution method finds the tokens that the prediction falls without? (the paper's AOPC table)
+
+    Every prompt is linearised once; each method ranks its tokens for the same target; the target's log-probability
+    is taken again without the tokens that rank highest, and with nothing but those.
+
+    Args:
+        model: a HookedTransformer or a TransformerBridge.
+        prompts: a file or data set for :func:`read_corpus`, or texts.
+        trial: methods, percentages, perturbation; default: the paper's six methods at 5, 10 and 20%.
+        out: folder for the records; killed and called again with the same arguments, it goes on where it was.
+            Default: nothing is kept.
+        name: of the corpus in tables; default: the file's.
+        explained: the token that is explained and scored, ``"argmax"`` or ``"next"``: see :class:`EvaluationJob`.
+        prepend_bos: whether texts get a BOS token; default: the model's own setting.
+        max_memory: of each forward pass; see :func:`linearize`.
+        batch_size: prompts linearised together.
+        shard_size: prompts written together.
+        progress: show a bar.
+
+    Raises:
+        ArgumentError: an option out of range, or fewer than two prompts that can be used.
+        CorpusError: see :func:`run_corpus`.
+
+    >>> import tl_jacobian as tj
+    >>> texts = ["The capital of France is", "The capital of Italy is"]
+    >>> trial = tj.Trial(methods=("random", "semantic"), k=(20,))
+    >>> tj.evaluate(tj.load_demo_model(), texts, trial, progress=False).k
+    (20,)
+    """
+    corpus = _corpus(prompts)
+    job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory)
+    with TemporaryDirectory() as nowhere:
+        folder = Path(nowhere) / "records" if out is None else Path(out)
+        run_corpus(
+            job,
+            corpus,
+            folder,
+            tokenize=tokenizer_of(model, prepend_bos=prepend_bos),
+            batch_size=batch_size,
+            shard_size=shard_size,
+            progress=progress,
+        )
+        return load_evaluation(folder)
+
+
+def load_evaluation(out: str | PathLike[str]) -> Evaluation:
+    """What :func:`evaluate` wrote to a folder.
+
+    Raises:
+        CorpusError: not the folder of an evaluation, or one that isn't done.
+    """
+    settings = read_settings(out)
+    if settings.get("job") != "evaluate":
+        raise CorpusError(f"{str(out)!r} holds a run of {settings.get('job')!r}, expected one of 'evaluate'")
+    metadata = {key: value for key, value in settings.items() if key not in ("job", "name")}
+    return Evaluation(name=settings["name"], records=tuple(read_records(out)), metadata=metadata)
+
+
+def _corpus(prompts: Any) -> list[CorpusPrompt]:
+    if isinstance(prompts, (str, PathLike)):
+        return read_corpus(prompts)
+    return [p if isinstance(p, CorpusPrompt) else CorpusPrompt(i, str(i), text=p) for i, p in enumerate(prompts)]
+
+
+def _name(prompts: Any) -> str:
+    return Path(prompts).stem if isinstance(prompts, (str, PathLike)) else "prompts"
