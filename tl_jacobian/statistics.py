@@ -11,6 +11,7 @@ from scipy import stats
 
 from tl_jacobian.errors import ArgumentError
 
+Numbers = Sequence[float] | np.ndarray
 _RESAMPLES = 4999
 _ELEMENTS = 10**7  # of one batch of resamples: 80 MB
 
@@ -50,7 +51,7 @@ class Difference(NamedTuple):
     adjusted: float
 
 
-def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: int = 0) -> Interval:
     """The mean and its percentile bootstrap interval (scipy.stats.bootstrap, 4,999 resamples).
 
     Raises:
@@ -74,9 +75,7 @@ def bootstrap_mean(values: Sequence[float], *, confidence: float = 0.95, seed: i
     return Interval(float(x.mean()), float(found.low), float(found.high), len(x))
 
 
-def paired_differences(
-    values: Mapping[str, Sequence[float]], *, confidence: float = 0.95, seed: int = 0
-) -> list[Difference]:
+def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.95, seed: int = 0) -> list[Difference]:
     """Every pair of methods on the same prompts.
 
     Args:
@@ -120,7 +119,7 @@ def _sign_flips(x: np.ndarray, seed: int) -> float:
     return float(test.pvalue)
 
 
-def _checked(values: Sequence[float]) -> np.ndarray:
+def _checked(values: Numbers) -> np.ndarray:
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
         raise ArgumentError(f"{len(x)} values, expected two or more finite numbers, one a prompt")

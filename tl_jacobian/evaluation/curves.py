@@ -125,7 +125,7 @@ def perturbation_curves(
     """
     if isinstance(attributions, Attribution):
         attributions = [attributions]
-    ks = _percentages(k)
+    ks = percentages(k)
     check_count("batch_size", batch_size)
     for a in attributions:
         _check_prompt(a, lin)
@@ -198,7 +198,12 @@ def _check_prompt(a: Attribution, lin: Linearization) -> None:
         )
 
 
-def _percentages(k: Sequence[float | int]) -> tuple[float, ...]:
+def percentages(k: Sequence[float | int]) -> tuple[float, ...]:
+    """Percentages of tokens, checked.
+
+    Raises:
+        ArgumentError: they don't rise, or aren't between 0 and 100.
+    """
     values = tuple(float(x) for x in k) if isinstance(k, Sequence) and not isinstance(k, str) else ()
     if not values or not all(0 <= x <= 100 for x in values) or sorted(set(values)) != list(values):
         raise ArgumentError(f"k={k!r}, expected rising percentages between 0 and 100, such as (5, 10, 20)")

@@ -116,7 +116,7 @@ def evaluate(
     >>> texts = ["The capital of France is", "The capital of Italy is"]
     >>> trial = tj.Trial(methods=("random", "semantic"), k=(20,))
     >>> tj.evaluate(tj.load_demo_model(), texts, trial, progress=False).k
-    (20,)
+    (20.0,)
     """
     corpus = _corpus(prompts)
     job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory)

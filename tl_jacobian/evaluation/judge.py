@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.baselines.leave_one_out import left_out, logits_without_each
-from tl_jacobian.baselines.runs import BATCH
+from tl_jacobian.baselines.runs import BATCH, check_count
 from tl_jacobian.errors import PromptError
 from tl_jacobian.evaluation.agreement import rank_agreement
-from tl_jacobian.evaluation.curves import PERCENTAGES, PerturbationCurves, perturbation_curves
-from tl_jacobian.evaluation.methods import PAPER, Settings, attributions
+from tl_jacobian.evaluation.curves import PERCENTAGES, PerturbationCurves, percentages, perturbation_curves
+from tl_jacobian.evaluation.methods import PAPER, Settings, attributions, check_methods
 from tl_jacobian.evaluation.removal import Perturbation
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.linearization_batch import LinearizationBatch
@@ -31,15 +31,24 @@ class Trial:
         agreement: whether rankings are compared with leave-one-out too, which takes a run for each token.
         settings: of the methods.
         batch_size: runs with tokens removed in one forward pass.
+
+    Raises:
+        ArgumentError: an unknown method, or percentages that make no sense.
     """
 
-    methods: tuple[str, ...] = PAPER
-    k: tuple[float, ...] = PERCENTAGES
+    methods: Sequence[str] = PAPER
+    k: Sequence[float | int] = PERCENTAGES
     perturbation: Perturbation = "zero"
     skip_first: bool = False
     agreement: bool = False
     settings: Settings = field(default_factory=Settings)
     batch_size: int = BATCH
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods)
+        check_count("batch_size", self.batch_size)
+        object.__setattr__(self, "methods", tuple(self.methods))
+        object.__setattr__(self, "k", percentages(self.k))
 
     @property
     def record(self) -> Literal["sources"] | None:

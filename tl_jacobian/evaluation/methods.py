@@ -62,12 +62,13 @@ def attributions(
         prompts: each one's number in the corpus, which its random numbers depend on.
         settings: of the methods.
     """
-    check_methods(names)
     return {name: METHODS[name](batch, targets, prompts, settings) for name in names}
 
 
 def check_methods(names: Sequence[str]) -> None:
     """Raise ArgumentError for a name that isn't a method."""
+    if isinstance(names, str):
+        raise ArgumentError(f"methods={names!r}, expected a list of names: [{names!r}]")
     for name in names:
         if name not in METHODS:
             raise ArgumentError(f"method {name!r}, expected some of {', '.join(map(repr, METHODS))}")
