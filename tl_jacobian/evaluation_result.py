@@ -92,7 +92,8 @@ class Evaluation(Frozen):
     def metrics(self) -> tuple[str, ...]:
         """Names of what was measured; agreement with leave-one-out only where it was asked for."""
         one = self.usable[0]["methods"][self.methods[0]]
-        return tuple(m for m in METRICS if m in _CURVES or m in one)
+        measured = {*_CURVES, *one, *(["sufficiency"] if "kept" in one else [])}
+        return tuple(m for m in METRICS if m in measured)
 
     # -- numbers -------------------------------------------------------------------
 
@@ -184,18 +185,18 @@ class Evaluation(Frozen):
         return self.to_markdown()
 
 
-_CURVES = ("drop", "aopc", "comprehensiveness", "sufficiency")
+_CURVES = ("drop", "aopc", "comprehensiveness")
 _HEADINGS = {"aopc": "AOPC (mean over k)"}
 
 
 def _value(found: Mapping[str, Any], clean: float, metric: str, at: int | None) -> float:
-    removed, kept = found["removed"], found["kept"]
+    removed = found["removed"]
     if at is not None:
         return clean - removed[at]
     if metric == "aopc":
         return clean - math.fsum(removed) / len(removed)
     if metric in ("comprehensiveness", "sufficiency"):
-        left = removed if metric == "comprehensiveness" else kept
+        left = removed if metric == "comprehensiveness" else found["kept"]
         return math.exp(clean) - math.fsum(map(math.exp, left)) / len(left)
     return math.nan if found[metric] is None else found[metric]
 

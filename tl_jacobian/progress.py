@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from tqdm import tqdm  # the plain one: tqdm.auto warns on import where widgets are missing
 
 _PATIENCE = 5.0  # seconds
+_quiet = ContextVar("quiet", default=False)
 
 
 def progress(total: int, what: str) -> tqdm:
@@ -15,8 +19,18 @@ def progress(total: int, what: str) -> tqdm:
 
     ``TQDM_DISABLE=1`` in the environment switches all of them off.
     """
-    single: dict[str, Any] = {"disable": True} if total < 2 else {}
-    return tqdm(total=total, desc=what, delay=_PATIENCE, leave=False, **single)
+    hidden: dict[str, Any] = {"disable": True} if total < 2 or _quiet.get() else {}
+    return tqdm(total=total, desc=what, delay=_PATIENCE, leave=False, **hidden)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars of the parts of some larger work, which has a bar of its own."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)
 
 
 def counting(total: int, done: int, what: str, unit: str, *, hidden: bool = False) -> tqdm:

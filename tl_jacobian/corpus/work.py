@@ -15,6 +15,7 @@ from tl_jacobian.corpus.plan import Shard
 from tl_jacobian.corpus.tally import Tally
 from tl_jacobian.corpus.tokenized import Corpus
 from tl_jacobian.errors import CorpusError
+from tl_jacobian.progress import quiet
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -59,7 +60,8 @@ class Work:
         refused = [error_record(prompts[place], errors[place]) for place in shard.places if place in errors]
         hopeful, made = tally.succeeded, []
         for at in range(0, len(good), self.batch_size):
-            batch = records_of(self.job, [self.corpus[place] for place in good[at : at + self.batch_size]])
+            with quiet():
+                batch = records_of(self.job, [self.corpus[place] for place in good[at : at + self.batch_size]])
             tally.add(batch)
             made += batch
         if not hopeful:

@@ -36,7 +36,7 @@ class PerturbationCurves(Frozen):
         n: how many tokens each of them is: the next whole number.
         clean: log-probability of the target in the whole prompt, in nats.
         removed: the same without the ``n`` tokens that score highest; ``(k,)``.
-        kept: with nothing but those; ``(k,)``.
+        kept: with nothing but those; ``(k,)``. None where it wasn't asked for.
         scope: of the attribution.
         metadata: target, perturbation, and what else was done (JSON values).
 
@@ -50,13 +50,14 @@ class PerturbationCurves(Frozen):
     n: tuple[int, ...]
     clean: float
     removed: Float[Tensor, " k"]
-    kept: Float[Tensor, " k"]
     scope: str
+    kept: Float[Tensor, " k"] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("removed", "kept"):
-            self._set(name, getattr(self, name).detach().to("cpu", torch.float64, copy=True))
+            if (values := getattr(self, name)) is not None:
+                self._set(name, values.detach().to("cpu", torch.float64, copy=True))
         self._protect_metadata()
 
     def __repr__(self) -> str:
@@ -82,8 +83,10 @@ class PerturbationCurves(Frozen):
         return (math.exp(self.clean) - self.removed.exp()).mean().item()
 
     @property
-    def sufficiency(self) -> float:
+    def sufficiency(self) -> float | None:
         """Mean over k of p - p(with nothing but the top k%) (DeYoung et al., 2020); smaller is better."""
+        if self.kept is None:
+            return None
         return (math.exp(self.clean) - self.kept.exp()).mean().item()
 
 
@@ -95,6 +98,7 @@ def perturbation_curves(
     target: Target | None = None,
     perturbation: Perturbation = "zero",
     skip_first: bool = False,
+    sufficiency: bool = True,
     batch_size: int = BATCH,
 ) -> list[PerturbationCurves]:
     """Remove tokens in the order of each attribution, and watch the token that they explain.
@@ -110,6 +114,7 @@ def perturbation_curves(
             next token where none of them has one.
         perturbation: how a token is removed: ``"zero"``, ``"mean"`` or ``"delete"``; see :func:`log_probs_without`.
         skip_first: never remove the first token, and don't count it.
+        sufficiency: whether to run the prompt with nothing but the top k% too; half of all runs.
         batch_size: runs in one forward pass.
 
     Returns:
@@ -134,20 +139,17 @@ def perturbation_curves(
     # Nothing removed comes first: the whole prompt.
     asked = [torch.zeros(1, len(lin.tokens), dtype=torch.bool)]
     for a, top in zip(attributions, tops, strict=True):
-        rest = _per_token(~top, a)
-        rest[:, 0] &= not skip_first
-        asked += [_per_token(top, a), rest]
-    clean, *found = log_probs_without(lin, torch.cat(asked), token, perturbation, batch_size).split(
-        [1] + [len(ks)] * 2 * len(attributions)
-    )
+        asked += [_per_token(top, a), *([_rest(top, a, skip_first)] if sufficiency else [])]
+    found = log_probs_without(lin, torch.cat(asked), token, perturbation, batch_size).split([len(x) for x in asked])
+    each = 2 if sufficiency else 1
     facts = {"target_token": token, "target": lin.decode(token), "perturbation": perturbation, "skip_first": skip_first}
     return [
         PerturbationCurves(
             k=ks,
             n=tuple(top.sum(1).tolist()),
-            clean=clean.item(),
-            removed=found[2 * i],
-            kept=found[2 * i + 1],
+            clean=found[0].item(),
+            removed=found[1 + each * i],
+            kept=found[2 + each * i] if sufficiency else None,
             scope=a.scope,
             metadata={**facts, "attribution": dict(a.metadata)},
         )
@@ -186,6 +188,13 @@ def _tops(a: Attribution, ks: Sequence[float], skip_first: bool) -> Bool[Tensor,
 
 def _per_token(units: Bool[Tensor, "k units"], a: Attribution) -> Bool[Tensor, "k pos"]:
     return units.repeat_interleave(torch.tensor(a.sizes), dim=1)
+
+
+def _rest(units: Bool[Tensor, "k units"], a: Attribution, skip_first: bool) -> Bool[Tensor, "k pos"]:
+    """All other tokens that may be removed."""
+    rest = _per_token(~units, a)
+    rest[:, 0] &= not skip_first
+    return rest
 
 
 def _check_prompt(a: Attribution, lin: Linearization) -> None:

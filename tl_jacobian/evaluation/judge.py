@@ -28,6 +28,7 @@ class Trial:
         k: percentages of tokens to remove.
         perturbation: how: ``"zero"``, ``"mean"`` or ``"delete"``.
         skip_first: never remove the first token.
+        sufficiency: whether the prompt is also run with nothing but the top k%; half of all runs.
         agreement: whether rankings are compared with leave-one-out too, which takes a run for each token.
         settings: of the methods.
         batch_size: runs with tokens removed in one forward pass.
@@ -40,6 +41,7 @@ class Trial:
     k: Sequence[float | int] = PERCENTAGES
     perturbation: Perturbation = "zero"
     skip_first: bool = False
+    sufficiency: bool = True
     agreement: bool = False
     settings: Settings = field(default_factory=Settings)
     batch_size: int = BATCH
@@ -92,6 +94,7 @@ def _record(trial: Trial, lin: Linearization, target: int, by_name: dict[str, At
         target=target,
         perturbation=trial.perturbation,
         skip_first=trial.skip_first,
+        sufficiency=trial.sufficiency,
         batch_size=trial.batch_size,
     )
     measured = {name: _measured(a, c) for (name, a), c in zip(by_name.items(), curves, strict=True)}
@@ -109,7 +112,8 @@ def _record(trial: Trial, lin: Linearization, target: int, by_name: dict[str, At
 
 def _measured(a: Attribution, c: PerturbationCurves) -> dict[str, Any]:
     gap = {"completeness_gap": a.metadata["completeness_gap"]} if "completeness_gap" in a.metadata else {}
-    return {"removed": c.removed.tolist(), "kept": c.kept.tolist(), **gap}
+    kept = {} if c.kept is None else {"kept": c.kept.tolist()}
+    return {"removed": c.removed.tolist(), **kept, **gap}
 
 
 def _agreements(

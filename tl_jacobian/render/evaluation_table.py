@@ -54,7 +54,7 @@ def show_evaluation(e: Evaluation) -> None:
 def tables(e: Evaluation) -> list[Table]:
     """Drops at each k, means over k, agreement with leave-one-out, and pairs of methods."""
     drops = [(f"{k:g}%", "drop", k) for k in e.k]
-    means = [(heading, name, None) for name, heading in _MEANS.items()]
+    means = [(heading, name, None) for name, heading in _MEANS.items() if name in e.metrics]
     agreed = [(heading, name, None) for name, heading in _AGREEMENTS.items() if name in e.metrics]
     return [
         _numbers(e, drops, f"{_first_up(METRICS['drop'])}; the paper prints it with a minus sign."),
