@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tl_jacobian.errors import ArgumentError, HookPointError
-from tl_jacobian.record import GROUPS, check_reached, place, wanted
+from tl_jacobian.record import GROUPS, check_reached, full_name, label_of, place, wanted
 
 POINTS = [  # as a model lists them: in no useful order
     "hook_embed",
@@ -81,6 +81,17 @@ def test_names_and_groups_together():
     z = [f"blocks.{i}.attn.hook_z" for i in (0, 2, 10)]
     assert names == ["no.such", z[0], z[1], "blocks.2.attn.hook_q", z[2]]
     assert by_name == {"blocks.2.attn.hook_q", "blocks.0.attn.hook_z", "no.such"}
+
+
+def test_labels_stand_for_names():
+    assert wanted(["2.attn.q", "0.resid_mid"], POINTS) == (
+        ["blocks.0.hook_resid_mid", "blocks.2.attn.hook_q"],
+        {"blocks.0.hook_resid_mid", "blocks.2.attn.hook_q"},
+    )
+    for point in POINTS:
+        assert full_name(POINTS, point) == full_name(POINTS, label_of(point)) == point
+    assert full_name(POINTS, "no.such") == "no.such"
+    assert full_name(["blocks.0.hook_a", "0.a"], "0.a") == "0.a"  # a name before a label
 
 
 @pytest.mark.parametrize("bad", [3, [3], ["resid", None], 1.5])

@@ -33,7 +33,7 @@ class Place:
     """A place that influence may flow through.
 
     Attributes:
-        hook: a recorded hook point: ``"blocks.5.hook_attn_out"``.
+        hook: a recorded hook point: ``"blocks.5.hook_attn_out"``, or ``"5.attn_out"``, as grids label it.
         positions: of these tokens only (negative ones count from the end); None: all.
         heads: of these heads only, at hook points that have heads; None: all.
     """
@@ -97,7 +97,7 @@ def path_scope(
     ' capital'
     """
     explained = explain(lin, scope, options)
-    v, route = only_direction(explained, "paths"), _route(through, positions, heads)
+    v, route = only_direction(explained, "paths"), _route(lin, through, positions, heads)
     full, part = _precise(lin.vjp(v)), _precise(_along(lin, v, route))
     name = " then ".join(map(str, route))
     norms = full.norm(dim=-1)
@@ -121,18 +121,21 @@ def path_scope(
 
 
 def _route(
+    lin: Linearization,
     through: str | Place | Sequence[str | Place],
     positions: int | Sequence[int] | None,
     heads: int | Sequence[int] | None,
 ) -> list[Place]:
+    """The places in full names."""
     if isinstance(through, str):
-        return [Place(through, positions, heads)]
+        through = Place(through, positions, heads)
+    elif (positions, heads) != (None, None):
+        raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
     route = list(through) if isinstance(through, Sequence) else [through]
     route = [Place(place) if isinstance(place, str) else place for place in route]
-    if (positions, heads) != (None, None):
-        raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
     if not route or not all(isinstance(place, Place) for place in route):
         raise ArgumentError(f"through={through!r}, expected a hook point, a Place or a list of places")
+    route = [dataclasses.replace(place, hook=lin.taps.full_name(place.hook)) for place in route]
     order = [place_of(place.hook) for place in route]
     if sorted(order) != order:
         names = ", ".join(place.hook for place in route)
