@@ -74,6 +74,11 @@ def full_name(points: Collection[str], name: str) -> str:
     return name if name in points else next((point for point in points if label_of(point) == name), name)
 
 
+def is_square(name: str) -> bool:
+    """Whether activations there are attention's ``(batch, head, to, from)``; all others are ``(batch, pos, ...)``."""
+    return name.endswith(("hook_pattern", "hook_attn_scores"))
+
+
 def place(name: str) -> tuple[int, int, str]:
     """Sorts hook points by layer, then by their order within a block."""
     block = re.match(r"blocks\.(\d+)\.", name)

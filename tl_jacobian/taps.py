@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import HookPointError
-from tl_jacobian.record import full_name
+from tl_jacobian.record import full_name, is_square
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +72,6 @@ class Taps(Mapping[str, Tensor]):
         """This prompt's part of an activation, or of its gradient: ``(*k, batch, ...)`` to ``(*k, ...)``."""
         lead = batch.ndim - self.tensor(name).ndim
         mine = batch.select(lead, self.row)
-        if self.full_name(name).endswith(("hook_pattern", "hook_attn_scores")):
+        if is_square(self.full_name(name)):
             return mine.narrow(lead + 1, 0, self.n_pos).narrow(lead + 2, 0, self.n_pos)
         return mine.narrow(lead, 0, self.n_pos)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tl_jacobian.errors import ArgumentError, HookPointError
-from tl_jacobian.record import GROUPS, check_reached, full_name, label_of, place, wanted
+from tl_jacobian.record import GROUPS, check_reached, full_name, is_square, label_of, place, wanted
 
 POINTS = [  # as a model lists them: in no useful order
     "hook_embed",
@@ -104,6 +104,13 @@ def test_what_is_no_name_is_refused(bad):
 def test_place_orders_layers_as_numbers():
     names = ["blocks.10.hook_resid_pre", "blocks.9.ln1.hook_scale", "blocks.9.hook_resid_mid", "hook_embed"]
     assert sorted(names, key=place) == ["hook_embed", "blocks.9.hook_resid_mid", "blocks.9.ln1.hook_scale", names[0]]
+
+
+def test_attentions_matrices_are_square():
+    assert [name for name in (*POINTS, "blocks.0.attn.hook_attn_scores") if is_square(name)] == [
+        *(f"blocks.{i}.attn.hook_pattern" for i in (0, 10, 2)),
+        "blocks.0.attn.hook_attn_scores",
+    ]
 
 
 def test_what_was_asked_for_by_name_must_have_been_reached():

@@ -22,7 +22,7 @@ from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.path_split import PathSplit
 from tl_jacobian.plain import is_id
-from tl_jacobian.record import label_of
+from tl_jacobian.record import is_square, label_of
 from tl_jacobian.record import place as place_of
 from tl_jacobian.scopes.apply import attribution
 from tl_jacobian.scopes.choose import Direction, explain, only_direction
@@ -163,7 +163,7 @@ def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Pla
 
 def _mask(lin: Linearization, place: Place, tap: Tensor) -> Tensor:
     """One where the place is, zero elsewhere."""
-    square = tap.ndim == 4 and place.hook.endswith(("hook_pattern", "hook_attn_scores"))  # (batch, head, to, from)
+    square = tap.ndim == 4 and is_square(place.hook)
     positions, heads = chosen("positions", place.positions), chosen("heads", place.heads)
     mask = torch.ones_like(tap)
     if positions is not None:
