@@ -12,7 +12,8 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "attribution"},
+    {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision"},
+    {"tokens", "attribution"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
     {"patch_comparison", "path_split"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},

@@ -20,6 +20,7 @@ from tl_jacobian.linearization import Linearization
 from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.memory import plan
 from tl_jacobian.modes import forgetting, recording
+from tl_jacobian.precision import precise
 from tl_jacobian.prompts import Read
 from tl_jacobian.taps import Taps
 from tl_jacobian.tokens import group_words
@@ -48,7 +49,7 @@ class HostRerun:
         with forgetting():
             tokens, rows = torch.tensor([self.tokens] * n), torch.arange(n)
             watch = Watch(self.watch.source, value=values)
-            return _precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
+            return precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
 
 
 def build(
@@ -109,8 +110,8 @@ def _member(
 ) -> Linearization:
     """What belongs to one explained position of the forward pass."""
     return make(
-        y=_precise(graph.y[row].detach()),
-        logits=_precise(trace.logits[row]),
+        y=precise(graph.y[row].detach()),
+        logits=precise(trace.logits[row]),
         tokens=torch.tensor(prompt),
         str_tokens=texts,
         words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
@@ -140,7 +141,3 @@ def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, An
     norm = "given by the caller" if given else "none, or folded into the unembedding" if bare else "the model's own"
     activations = "computed again in each backward pass" if recompute else "kept from the forward pass"
     return {**host.facts(), "final_norm": norm, "activations": activations, "versions": versions()}
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

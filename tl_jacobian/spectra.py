@@ -17,6 +17,7 @@ from tl_jacobian.linalg.spectrum import Eigenpairs, eigenpairs
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.movers import movers
 from tl_jacobian.plain import is_id
+from tl_jacobian.precision import exact
 from tl_jacobian.scopes.apply import members_of
 from tl_jacobian.spectrum_values import FisherSpectrum, JacobianSpectrum
 
@@ -119,7 +120,7 @@ def fisher_spectrum(lin: Linearization, k: int = 16, *, generator: torch.Generat
     whole = lin.d_model <= _DENSE or k == lin.d_model
     pairs = eigenpairs(factor, lin.d_model if whole else k)
     squares, error = _squares(factor, pairs, generator or torch.Generator().manual_seed(0))
-    values, vectors = pairs.values[:k].double().cpu(), pairs.vectors[:k]
+    values, vectors = exact(pairs.values[:k]), pairs.vectors[:k]
     turn, moved = movers(lin, vectors)
     return FisherSpectrum(
         eigenvalues=values,

@@ -8,6 +8,7 @@ from tl_jacobian.attribution import Attribution
 from tl_jacobian.baselines.runs import inputs_of
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact
 from tl_jacobian.scopes.apply import attribution
 from tl_jacobian.scopes.semantic import explain_logit
 from tl_jacobian.targets import Target
@@ -55,7 +56,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     row = torch.zeros(len(lin.tokens), dtype=torch.float64)
     row[-1] = 1.0
     for name in reversed(names):
-        mean = lin.taps[name].double().cpu().mean(0)
+        mean = exact(lin.taps[name]).mean(0)
         row = (row @ mean + row) / 2
     details = {"score": "share of attention, all layers multiplied"}
     return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)

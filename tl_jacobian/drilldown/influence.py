@@ -13,6 +13,7 @@ from tl_jacobian.attribution import COMBINE, Combine
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.grid import Grid
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact, precise
 from tl_jacobian.products import squared_norms
 from tl_jacobian.record import GROUPS, Record, is_square, label_of, wanted
 from tl_jacobian.scopes.apply import Explained
@@ -135,11 +136,7 @@ def _measure(
 
 def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*activation d"]) -> Tensor:
     """The gradient's product with the activation."""
-    return (_precise(grad) * _precise(activation)).sum(-1).double().cpu()
-
-
-def _precise(activation: Tensor) -> Tensor:
-    return activation.to(torch.promote_types(activation.dtype, torch.float32))
+    return exact((precise(grad) * precise(activation)).sum(-1))
 
 
 def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) -> tuple[list[str], Tensor]:

@@ -22,6 +22,7 @@ from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.path_split import PathSplit
 from tl_jacobian.plain import is_id
+from tl_jacobian.precision import precise
 from tl_jacobian.record import is_square, label_of
 from tl_jacobian.record import place as place_of
 from tl_jacobian.scopes.apply import attribution
@@ -98,7 +99,7 @@ def path_scope(
     """
     explained = explain(lin, scope, options)
     v, route = only_direction(explained, "paths"), _route(lin, through, positions, heads)
-    full, part = _precise(lin.vjp(v)), _precise(_along(lin, v, route))
+    full, part = precise(lin.vjp(v)), precise(_along(lin, v, route))
     name = " then ".join(map(str, route))
     norms = full.norm(dim=-1)
     shares = (full * part).sum(-1) / torch.where(norms > 0, norms, 1)
@@ -184,7 +185,3 @@ def _kept(place: Place, what: str, at: tuple[int, ...], tap: Tensor, axis: int, 
     kept = torch.zeros(tap.shape[axis], device=tap.device, dtype=torch.bool)
     kept[[i % n for i in at]] = True
     return kept.view([-1 if axis == i else 1 for i in range(tap.ndim)])
-
-
-def _precise(product: Tensor) -> Tensor:
-    return product.to(torch.promote_types(product.dtype, torch.float32))

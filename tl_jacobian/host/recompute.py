@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from tl_jacobian.errors import ContractError
 from tl_jacobian.host.untouched import frozen
+from tl_jacobian.precision import precise
 
 # What torch.nn.Module calls on the way: hooks of every kind, and train or eval mode.
 _STATE = (
@@ -138,8 +139,7 @@ def _weights(block: nn.Module) -> list[tuple[int, int]]:
 
 def _digest(out: Any) -> Tensor:
     """Two numbers a token, detached: the output itself may be changed in place later."""
-    hidden = (out[0] if isinstance(out, tuple) else out).detach()
-    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    hidden = precise((out[0] if isinstance(out, tuple) else out).detach())
     return torch.stack((hidden.norm(dim=-1), hidden.sum(dim=-1) / hidden.shape[-1] ** 0.5))
 
 
