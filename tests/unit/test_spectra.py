@@ -463,7 +463,7 @@ def test_bad_input_is_refused(make, error, message):
 @pytest.mark.usefixtures("unchecked")
 def test_a_batch_is_refused_and_its_members_are_taken():
     batch = tj.linearize(shared("llama", "bridge"), [TEXT, "Rome"])
-    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: .* batch\[i\]"):
+    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
         fisher_spectrum(batch)
     alone = tj.linearize(shared("llama", "bridge"), "Rome")
     ours, theirs = jacobian_spectrum(batch[1], 1, 3), jacobian_spectrum(alone, 1, 3)

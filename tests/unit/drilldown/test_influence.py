@@ -339,7 +339,7 @@ def test_what_cannot_be_taken_apart_is_refused():
     for call in (tj.layer_influence, tj.head_influence):
         with pytest.raises(tj.HookPointError, match=r"was recorded: call linearize\(model, prompt, record=True\)"):
             call(nothing)
-        with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[0\]"):
+        with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
             call(batch)
         with pytest.raises(tj.ArgumentError, match="got a list, expected one linearization"):
             call([nothing])

@@ -362,7 +362,7 @@ def test_bad_input_is_named(options, arguments, error, message):
 @pytest.mark.usefixtures("unchecked")
 def test_one_linearization_at_a_time():
     batch = tj.linearize(shared("gpt2", "bridge"), [PROMPT, PROMPT[:3]], record=True)
-    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[0\]"):
+    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
         tj.residual_contributions(batch)
     alone = tj.residual_contributions(tj.linearize(shared("gpt2", "bridge"), PROMPT[:3], record=True), target=TARGET)
     torch.testing.assert_close(tj.residual_contributions(batch[1], target=TARGET).values, alone.values)
