@@ -5,18 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import HEADS, cases, shared
+from recorded import OTHER, PARALLEL, POST_NORM, PROMPT, TARGET, N, one_a_host, recorded, v32
 
 import tl_jacobian as tj
 
-PROMPT = list(b"Paris is in")
-N, TARGET, OTHER = len(PROMPT), 101, 32
-PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
 # Folding changes weights, not hooks or graphs.
 every_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat"))
-one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
-)
-v32 = torch.linspace(-1, 2, 32, dtype=torch.float64)
 MLP, Z, V, PATTERN = (
     "blocks.0.hook_mlp_out",
     "blocks.1.attn.hook_z",
@@ -24,10 +18,6 @@ MLP, Z, V, PATTERN = (
     "blocks.1.attn.hook_pattern",
 )
 V2 = "blocks.2.attn.hook_v"
-
-
-def recorded(architecture, state, **options):
-    return tj.linearize(shared(architecture, state), PROMPT, **{"record": True, **options})
 
 
 def block(place, n_pos=N):
