@@ -416,6 +416,13 @@ def test_a_plot_with_the_effective_rank_marked(spectra):
         ax = s.plot()
         assert ax.get_yscale() == "log"
         assert "effective rank" in ax.get_legend().get_texts()[0].get_text()
+        decay, rank = ax.lines[0], ax.lines[-1]
+        assert decay.get_xdata().tolist() == [0, 1, 2], "as moves() and show() count"
+        assert decay.get_ydata().tolist() == s.values.tolist()
+        assert ax.get_xlim() == (-0.5, 2.5)
+        assert set(ax.get_xticks()) >= {0, 1, 2}
+        assert all(tick == int(tick) for tick in ax.get_xticks())
+        assert rank.get_xdata()[0] == pytest.approx(s.effective_rank - 0.5), "so many directions lie left of it"
         figure, own = pyplot.subplots()
         assert s.plot(own) is own
         figure.canvas.draw()

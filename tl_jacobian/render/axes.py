@@ -64,6 +64,13 @@ def name_ticks(ax: Axes, which: Literal["x", "y"], names: Sequence[str], size: i
         text.set_parse_math(False)  # a prompt's dollar signs are text
 
 
+def whole_ticks(ax: Axes) -> None:
+    """Ticks along x at whole numbers only."""
+    from matplotlib import ticker
+
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+
+
 def head(ax: Axes, title: str) -> None:
     """A title of as many lines as it needs: matplotlib's own wrapping would cut other things off."""
     most = max(30, int(_points(ax)[0] / _LETTER))
