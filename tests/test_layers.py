@@ -21,7 +21,7 @@ LAYERS = [
     {"record"},
     {"anatomy", "taps", "directions", "rerun"},
     {"host", "linearization", "linearization_batch"},
-    {"prompts", "contract", "build", "linearize", "targets", "products", "generate"},
+    {"prompts", "contract", "build", "model_first", "linearize", "targets", "products", "generate"},
     {"scopes"},
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
     {"patch_pair", "patching"},
