@@ -12,19 +12,8 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {
-        "errors",
-        "tokens",
-        "versions",
-        "files",
-        "progress",
-        "modes",
-        "plain",
-        "frozen",
-        "sizes",
-        "attribution",
-        "statistics",
-    },
+    {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision"},
+    {"tokens", "attribution", "statistics"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
     {"patch_comparison", "path_split", "evaluation_result"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
@@ -32,7 +21,7 @@ LAYERS = [
     {"record"},
     {"anatomy", "taps", "directions", "rerun"},
     {"host", "linearization", "linearization_batch"},
-    {"prompts", "contract", "build", "linearize", "targets", "products", "generate"},
+    {"prompts", "contract", "build", "model_first", "linearize", "targets", "products", "generate"},
     {"scopes"},
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
     {"patch_pair", "patching"},

@@ -24,9 +24,6 @@ class Anatomy(Protocol):
     @property
     def n_layers(self) -> int: ...
 
-    @property
-    def n_heads(self) -> int: ...
-
     def output_projection(self, layer: int) -> OutputProjection: ...
 
     def attention_post_norm(self, layer: int) -> NormAffine | None:

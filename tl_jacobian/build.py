@@ -20,6 +20,7 @@ from tl_jacobian.linearization import Linearization
 from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.memory import plan
 from tl_jacobian.modes import forgetting, recording
+from tl_jacobian.precision import precise
 from tl_jacobian.prompts import Read
 from tl_jacobian.taps import Taps
 from tl_jacobian.tokens import group_words
@@ -48,14 +49,14 @@ class HostRerun:
         with forgetting():
             tokens, rows = torch.tensor([self.tokens] * n), torch.arange(n)
             watch = replace(self._bare, value=values)
-            return _precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
+            return precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         if self.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
         padded, lasts = _padded(tokens), torch.tensor([len(ids) - 1 for ids in tokens])
         with forgetting():
-            return _precise(self.host.forward(padded, torch.arange(len(tokens)), lasts, self._bare).logits)
+            return precise(self.host.forward(padded, torch.arange(len(tokens)), lasts, self._bare).logits)
 
     @property
     def _bare(self) -> Watch:
@@ -120,8 +121,8 @@ def _member(
 ) -> Linearization:
     """What belongs to one explained position of the forward pass."""
     return make(
-        y=_precise(graph.y[row].detach()),
-        logits=_precise(trace.logits[row]),
+        y=precise(graph.y[row].detach()),
+        logits=precise(trace.logits[row]),
         tokens=torch.tensor(prompt),
         str_tokens=texts,
         words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
@@ -155,7 +156,3 @@ def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, An
 
 def _padded(prompts: Sequence[Sequence[int]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_jacobian.errors import ContractError
 from tl_jacobian.linalg.singular import SPARE, Decomposition, dense, krylov
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact
 from tl_jacobian.progress import progress
 
 # Up to here all of J_t is no dearer. Beyond, its leading part takes some 10 (k + SPARE) products
@@ -59,7 +60,7 @@ class JacobianBlock:
             raise ContractError(
                 f"the Jacobian of token {self.position} isn't finite in {products.dtype}; load the model in float32"
             )
-        return products.double().cpu()
+        return exact(products)
 
     def decompose(self, k: int, rtol: float, generator: torch.Generator) -> Decomposition:
         """The k leading singular triples, by the method that takes fewer products."""

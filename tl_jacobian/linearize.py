@@ -16,6 +16,7 @@ from tl_jacobian.host.base import Host, Watch
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.linearization_batch import LinearizationBatch
+from tl_jacobian.model_first import model_first
 from tl_jacobian.modes import recording
 from tl_jacobian.prompts import as_list, is_batch, read_prompt
 from tl_jacobian.record import Record, check_reached, wanted
@@ -64,6 +65,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
+@model_first
 def linearize(
     model: Any,
     prompt: Any,

@@ -19,12 +19,14 @@ from tl_jacobian.host.base import Host
 from tl_jacobian.host.resolve import resolve
 from tl_jacobian.linearize import linearize
 from tl_jacobian.map_scopes import Scope, TargetRule, rule_of, scope_along
+from tl_jacobian.model_first import model_first
 from tl_jacobian.prompts import read_prompt
 from tl_jacobian.tokens import Word, group_words
 
 Prompt = str | list[int] | Int[Tensor, " pos"]
 
 
+@model_first
 def attribution_map(
     model: Any,
     prompt: Prompt,
@@ -77,6 +79,7 @@ def attribution_map(
     return _map(host, tokens, run(lins), facts)
 
 
+@model_first
 def attribute_generation(
     model: Any,
     prompt: Prompt,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.grid import Grid
+from tl_jacobian.precision import exact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -168,4 +169,4 @@ class PatchComparison:
 
 def effects(before: float, patched: Float[Tensor, "layers places"]) -> Float[Tensor, "layers places"]:
     """Metrics after patching as effects: minus the metric before."""
-    return patched.double().cpu() - torch.tensor(before, dtype=torch.float64)
+    return exact(patched) - torch.tensor(before, dtype=torch.float64)

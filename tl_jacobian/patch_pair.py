@@ -21,6 +21,7 @@ from tl_jacobian.linearization_batch import LinearizationBatch
 from tl_jacobian.linearize import linearize
 from tl_jacobian.modes import forgetting
 from tl_jacobian.plain import is_id
+from tl_jacobian.precision import exact, precise
 from tl_jacobian.prompts import read_prompt
 from tl_jacobian.record import check_reached
 from tl_jacobian.scopes.output import explain_output
@@ -186,8 +187,7 @@ def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
 
 def _summed(difference: Tensor, grad: Tensor, by_head: bool) -> Float[Tensor, " places"]:
     """Gradient times difference, summed over everything but the places."""
-    precise = torch.promote_types(grad.dtype, torch.float32)
-    product = (difference.to(precise) * grad.to(precise)).double().cpu()
+    product = exact(precise(difference) * precise(grad))
     return product.sum(dim=(0, 2)) if by_head else product.flatten(1).sum(dim=1)
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.grid import Grid
+from tl_jacobian.model_first import model_first
 from tl_jacobian.patch_comparison import PatchComparison, effects
 from tl_jacobian.patch_pair import At, Method, Metric, PromptPair, aim_of, checked_kinds
 from tl_jacobian.targets import Target
 
 
+@model_first
 def predict_patching(
     model: Any,
     clean: Any,
@@ -66,6 +68,7 @@ def predict_patching(
     return pair.predict(aim_of(pair, target, minus, metric), method, steps)
 
 
+@model_first
 def compare_patching(
     model: Any,
     clean: Any,

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact, precise
 from tl_jacobian.progress import progress
 
 
@@ -74,5 +75,4 @@ def squares(lins: Sequence[Linearization], v: Float[Tensor, "k members d_model"]
 
 def squared_norms(grads: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch"]:
     """Sums of squares on the CPU; sums over many half-precision numbers need float32."""
-    precise = grads.to(torch.promote_types(grads.dtype, torch.float32))
-    return precise.square().sum(dim=-1).double().cpu()
+    return exact(precise(grads).square().sum(dim=-1))

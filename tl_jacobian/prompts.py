@@ -67,7 +67,8 @@ def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
         raise PromptError("the prompt '' is empty, expected text or token ids")
     tokens = host.tokenize(text, prepend_bos)
     if len(tokens) > 1 and tokens[0] == tokens[1] and host.is_bos(tokens[0]):
-        warnings.warn(f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False", stacklevel=4)
+        message = f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False"
+        warnings.warn(message, stacklevel=5)  # at the caller of a public function, which model_first() wraps
     return tokens
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -40,9 +40,9 @@ def wanted(record: Record, points: Iterable[str], option: str = "record") -> tup
             groups = ", ".join(map(repr, GROUPS))
             raise ArgumentError(f"{option}={record!r}, expected True, or a list of {groups} or names of hook points")
     points = list(points)
-    known, full = GROUPS | _PARTS, {label_of(point): point for point in points}
+    known = GROUPS | _PARTS
     patterns = [known[name] for name in asked if name in known]
-    by_name = {str(full.get(name, name)) for name in asked if name not in known}
+    by_name = {full_name(points, name) for name in asked if name not in known}
     for name in by_name:
         if "." not in name and name not in points:  # no hook point looks like that: a group was meant
             groups = ", ".join(map(repr, known))
@@ -63,6 +63,20 @@ def _asked(record: Any) -> list[Any]:
 def label_of(name: str) -> str:
     """``"blocks.3.hook_resid_pre"`` as ``"3.resid_pre"``."""
     return name.removeprefix("blocks.").replace("hook_", "")
+
+
+def full_name(points: Collection[str], name: str) -> str:
+    """The hook point that a name or a label stands for; a name that is neither as it is.
+
+    >>> full_name(["blocks.3.hook_resid_pre"], "3.resid_pre")
+    'blocks.3.hook_resid_pre'
+    """
+    return name if name in points else next((point for point in points if label_of(point) == name), name)
+
+
+def is_square(name: str) -> bool:
+    """Whether activations there are attention's ``(batch, head, to, from)``; all others are ``(batch, pos, ...)``."""
+    return name.endswith(("hook_pattern", "hook_attn_scores"))
 
 
 def place(name: str) -> tuple[int, int, str]:

@@ -17,7 +17,8 @@ from tl_jacobian.linalg.spectrum import Eigenpairs, eigenpairs
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.movers import movers
 from tl_jacobian.plain import is_id
-from tl_jacobian.scopes.apply import members_of
+from tl_jacobian.precision import exact
+from tl_jacobian.scopes.apply import one_of
 from tl_jacobian.spectrum_values import FisherSpectrum, JacobianSpectrum
 
 # Up to here all of F's eigenvalues are taken; beyond, their squares' sum is estimated.
@@ -119,7 +120,7 @@ def fisher_spectrum(lin: Linearization, k: int = 16, *, generator: torch.Generat
     whole = lin.d_model <= _DENSE or k == lin.d_model
     pairs = eigenpairs(factor, lin.d_model if whole else k)
     squares, error = _squares(factor, pairs, generator or torch.Generator().manual_seed(0))
-    values, vectors = pairs.values[:k].double().cpu(), pairs.vectors[:k]
+    values, vectors = exact(pairs.values[:k]), pairs.vectors[:k]
     turn, moved = movers(lin, vectors)
     return FisherSpectrum(
         eigenvalues=values,
@@ -148,11 +149,7 @@ def _facts(lin: Linearization, method: str, **more: Any) -> dict[str, Any]:
 
 
 def _check(lin: Linearization, k: int) -> None:
-    if not isinstance(lin, Linearization):
-        raise ArgumentError(
-            f"got a {type(lin).__name__}, expected one linearization: pass linearize(model, prompt), or batch[i]"
-        )
-    members_of(lin)  # a fresh one
+    one_of(lin)
     if not is_id(k) or k < 1:
         raise ArgumentError(f"k={k!r}, expected a positive number of directions")
 

@@ -11,12 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import HookPointError
-from tl_jacobian.record import label_of
+from tl_jacobian.record import full_name, is_square
 
 
 @dataclass(frozen=True, eq=False)
 class Taps(Mapping[str, Tensor]):
     """A mapping from hook points to activations, ``(pos, ...)``; attention patterns are ``(head, pos, pos)``.
+
+    Labels of grids' rows (``"3.resid_pre"``) are as good as full names.
 
     Attributes:
         recorded: the whole batch's activations, attached to the graph.
@@ -32,7 +34,7 @@ class Taps(Mapping[str, Tensor]):
         return self.cut(name, self.tensor(name).detach())
 
     def __contains__(self, name: object) -> bool:
-        return name in self.recorded
+        return isinstance(name, str) and self.full_name(name) in self.recorded
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.recorded)
@@ -47,17 +49,18 @@ class Taps(Mapping[str, Tensor]):
         except HookPointError:
             return default
 
+    def full_name(self, name: str) -> str:
+        """The recorded hook point that a label stands for; other names as they are."""
+        return full_name(self.recorded, name)
+
     def tensor(self, name: str) -> Tensor:
         """The whole batch's activation, attached to the graph.
 
         Raises:
             HookPointError: it wasn't recorded.
         """
-        if name in self.recorded:
-            return self.recorded[name]
-        for recorded, tensor in self.recorded.items():
-            if label_of(recorded) == name:  # as grids call it
-                return tensor
+        if (found := self.recorded.get(self.full_name(name))) is not None:
+            return found
         near = difflib.get_close_matches(str(name), list(self.recorded), n=1, cutoff=0.0)
         hint = f" (the nearest that was: {near[0]!r})" if near else ""
         raise HookPointError(
@@ -69,6 +72,6 @@ class Taps(Mapping[str, Tensor]):
         """This prompt's part of an activation, or of its gradient: ``(*k, batch, ...)`` to ``(*k, ...)``."""
         lead = batch.ndim - self.tensor(name).ndim
         mine = batch.select(lead, self.row)
-        if name.endswith(("hook_pattern", "hook_attn_scores")):
+        if is_square(self.full_name(name)):
             return mine.narrow(lead + 1, 0, self.n_pos).narrow(lead + 2, 0, self.n_pos)
         return mine.narrow(lead, 0, self.n_pos)

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.precision import precise
+
 
 @dataclass(frozen=True, eq=False)
 class Unembedding:
@@ -81,9 +83,8 @@ class Unembedding:
         means near ``1 / sqrt(d_vocab)`` of their size; centring leaves rounding (measured:
         1e-8 in float32, 1e-5 in bfloat16), so one part in 10^4 separates the two.
         """
-        weight = self.weight[:8].detach()
-        mean = weight.mean(dim=1, dtype=torch.promote_types(weight.dtype, torch.float32))
-        return bool(mean.abs().mean() <= 1e-4 * weight.abs().mean())
+        weight = precise(self.weight[:8].detach())
+        return bool(weight.mean(dim=1).abs().mean() <= 1e-4 * weight.abs().mean())
 
 
 def _reciprocal(gain: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:

@@ -182,6 +182,27 @@ def test_a_model_that_is_no_host_is_refused():
         tj.linearize(hf_model("gpt2"), TEXT)
 
 
+@pytest.mark.parametrize(
+    ("call", "signature"),
+    [
+        (tj.linearize, r"linearize\(model, prompt\)"),
+        (tj.attribution_map, r"attribution_map\(model, prompt\)"),
+        (tj.attribute_generation, r"attribute_generation\(model, prompt, n_tokens\)"),
+        (tj.predict_patching, r"predict_patching\(model, clean, corrupted\)"),
+        (tj.compare_patching, r"compare_patching\(model, clean, corrupted\)"),
+    ],
+)
+def test_a_linearization_is_no_model(call, signature):
+    model = shared("gpt2", "bridge")
+    for lin in (tj.linearize(model, TEXT), tj.linearize(model, [TEXT])):
+        message = rf"got a {type(lin).__name__}, expected a model: call {signature} with .* itself goes to scopes"
+        for arguments, options in (((lin,), {}), ((lin, TEXT), {}), ((), {"model": lin})):
+            with pytest.raises(tj.UnsupportedModelError, match=message):
+                call(*arguments, **options)
+    with pytest.raises(TypeError, match=r"missing .* argument: 'prompt'"):
+        tj.linearize(model)
+
+
 def test_an_encoder_is_refused():
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import BertConfig, BertForMaskedLM

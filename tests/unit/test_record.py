@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tl_jacobian.errors import ArgumentError, HookPointError
-from tl_jacobian.record import GROUPS, check_reached, place, wanted
+from tl_jacobian.record import GROUPS, check_reached, full_name, is_square, label_of, place, wanted
 
 POINTS = [  # as a model lists them: in no useful order
     "hook_embed",
@@ -83,6 +83,17 @@ def test_names_and_groups_together():
     assert by_name == {"blocks.2.attn.hook_q", "blocks.0.attn.hook_z", "no.such"}
 
 
+def test_labels_stand_for_names():
+    assert wanted(["2.attn.q", "0.resid_mid"], POINTS) == (
+        ["blocks.0.hook_resid_mid", "blocks.2.attn.hook_q"],
+        {"blocks.0.hook_resid_mid", "blocks.2.attn.hook_q"},
+    )
+    for point in POINTS:
+        assert full_name(POINTS, point) == full_name(POINTS, label_of(point)) == point
+    assert full_name(POINTS, "no.such") == "no.such"
+    assert full_name(["blocks.0.hook_a", "0.a"], "0.a") == "0.a"  # a name before a label
+
+
 @pytest.mark.parametrize("bad", [3, [3], ["resid", None], 1.5])
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_no_name_is_refused(bad):
@@ -93,6 +104,13 @@ def test_what_is_no_name_is_refused(bad):
 def test_place_orders_layers_as_numbers():
     names = ["blocks.10.hook_resid_pre", "blocks.9.ln1.hook_scale", "blocks.9.hook_resid_mid", "hook_embed"]
     assert sorted(names, key=place) == ["hook_embed", "blocks.9.hook_resid_mid", "blocks.9.ln1.hook_scale", names[0]]
+
+
+def test_attentions_matrices_are_square():
+    assert [name for name in (*POINTS, "blocks.0.attn.hook_attn_scores") if is_square(name)] == [
+        *(f"blocks.{i}.attn.hook_pattern" for i in (0, 10, 2)),
+        "blocks.0.attn.hook_attn_scores",
+    ]
 
 
 def test_what_was_asked_for_by_name_must_have_been_reached():

@@ -40,6 +40,21 @@ def test_gradients_are_cut_alike_with_leading_dimensions():
         assert torch.equal(t.cut(name, many), torch.stack([t[name], 2 * t[name]]))
 
 
+def test_a_label_is_as_good_as_the_name():
+    t = taps(row=1)
+    for label, name in (("0.attn.z", "blocks.0.attn.hook_z"), ("0.attn.pattern", "blocks.0.attn.hook_pattern")):
+        assert label in t
+        assert t.full_name(label) == t.full_name(name) == name
+        assert torch.equal(t[label], t[name])
+        assert torch.equal(t.get(label), t[name])
+        assert t.tensor(label) is t.tensor(name)
+        batch = t.tensor(name).detach()
+        assert torch.equal(t.cut(label, batch), t.cut(name, batch))
+    assert "1.attn.z" not in t
+    assert 0 not in t
+    assert t.full_name("1.attn.z") == "1.attn.z"
+
+
 def test_what_was_not_recorded_names_the_nearest():
     with pytest.raises(
         tj.HookPointError,
@@ -98,6 +113,14 @@ def test_several_directions_at_once(generator):
         alone = lin.vjp_at(row, names)
         for name in names:
             torch.testing.assert_close(together[name][i], alone[name])
+
+
+def test_gradients_by_label():
+    lin = tj.linearize(shared("llama", "bridge"), PROMPT, record=True)
+    names = {"1.attn.pattern": "blocks.1.attn.hook_pattern", "2.resid_mid": "blocks.2.hook_resid_mid"}
+    by_label, by_name = (lin.vjp_at(lin.y, list(asked)) for asked in (names, names.values()))
+    for label, name in names.items():
+        assert torch.equal(by_label[label], by_name[name])
 
 
 @pytest.mark.usefixtures("unchecked")

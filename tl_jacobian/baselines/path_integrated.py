@@ -140,7 +140,7 @@ def path_integrand(
         rows=tuple(f"{alpha:g}" for alpha in alphas),
         columns=lin.str_tokens,
         title=f"gradient of {explained.target} between the baseline and the prompt",
-        quantity="logits per unit of embedding norm",
+        quantity=explained.details["score"],
         row_axis="alpha",
         column_axis="token",
         signed=False,

@@ -13,7 +13,7 @@ from tl_jacobian.linearization import Linearization
 from tl_jacobian.plain import is_id
 from tl_jacobian.progress import progress
 from tl_jacobian.rerun import Rerun
-from tl_jacobian.scopes.apply import members_of
+from tl_jacobian.scopes.apply import one_of
 from tl_jacobian.scopes.semantic import explain_logit
 from tl_jacobian.targets import Target, resolve_target
 
@@ -31,12 +31,9 @@ def rerun_of(lin: Linearization) -> Rerun:
     Raises:
         ArgumentError: it isn't one linearization, or has no model.
     """
-    if not isinstance(lin, Linearization):
-        raise ArgumentError(f"got a {type(lin).__name__}, expected one linearization: linearize(...), or batch[i]")
-    members_of(lin)
-    if lin.rerun is None:
+    if (rerun := one_of(lin).rerun) is None:
         raise ArgumentError("this linearization has no model to run again; make it with linearize(model, prompt)")
-    return lin.rerun
+    return rerun
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:

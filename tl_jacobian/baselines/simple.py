@@ -8,7 +8,8 @@ from tl_jacobian.attribution import Attribution
 from tl_jacobian.baselines.runs import inputs_of
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
-from tl_jacobian.scopes.apply import attribution
+from tl_jacobian.precision import exact
+from tl_jacobian.scopes.apply import attribution, one_of
 from tl_jacobian.scopes.semantic import explain_logit
 from tl_jacobian.targets import Target
 
@@ -21,7 +22,7 @@ def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus:
     >>> len(tj.input_x_gradient(lin, " Paris"))
     5
     """
-    explained = explain_logit(lin, target, minus)
+    explained = explain_logit(one_of(lin), target, minus)
     product = inputs_of(lin).double() * lin.vjp(explained.v[0]).double()
     details = {**explained.details, "score": "logits"}
     return attribution(
@@ -31,6 +32,7 @@ def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus:
 
 def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
     """Uniform random scores: what any attribution must beat."""
+    one_of(lin)
     if not isinstance(generator, torch.Generator):
         raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
     scores = torch.rand(len(lin.tokens), generator=generator, device=generator.device).cpu()
@@ -46,7 +48,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     Raises:
         HookPointError: the attention patterns weren't recorded.
     """
-    names = [name for name in lin.taps if name.endswith("hook_pattern")]
+    names = [name for name in one_of(lin).taps if name.endswith("hook_pattern")]
     if lin.anatomy is None or len(names) != lin.anatomy.n_layers:
         raise HookPointError(
             f"attention rollout needs every layer's pattern and found {len(names)}: linearize(model, prompt, "
@@ -55,7 +57,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     row = torch.zeros(len(lin.tokens), dtype=torch.float64)
     row[-1] = 1.0
     for name in reversed(names):
-        mean = lin.taps[name].double().cpu().mean(0)
+        mean = exact(lin.taps[name]).mean(0)
         row = (row @ mean + row) / 2
     details = {"score": "share of attention, all layers multiplied"}
     return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)

@@ -18,6 +18,7 @@ from tl_jacobian.contributions import Contributions
 from tl_jacobian.drilldown.heads import head_parts
 from tl_jacobian.drilldown.parts import stream_of
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact
 from tl_jacobian.scopes.apply import Explained
 from tl_jacobian.scopes.choose import Direction, explain, only_direction
 
@@ -52,7 +53,7 @@ def residual_contributions(lin: Linearization, scope: Direction = "semantic", **
     (True, ('embed', '0.attn', '0.mlp'))
     """
     explained = explain(lin, scope, options)
-    v = only_direction(explained, "contributions").to("cpu", torch.float64)
+    v = exact(only_direction(explained, "contributions"))
     stream = stream_of(lin)
     u = stream.norm.pull(v)  # v as the residual stream sees it
     parts = {name: (u @ part).item() for name, part in stream.parts.items()}

@@ -13,6 +13,7 @@ from tl_jacobian.errors import UnsupportedModelError
 from tl_jacobian.frozen_norm import FrozenNorm, freeze
 from tl_jacobian.grid import Grid
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact
 
 # Parts must give the whole again; gated attention, say, doesn't read values alone. bfloat16 models miss it by
 # up to 1.5e-3, a fifth of its eps (tests/unit/drilldown/test_residual_contributions.py).
@@ -85,8 +86,8 @@ def _layer(
     """
     assert lin.anatomy is not None
     weight, bias = lin.anatomy.output_projection(layer)
-    z = _exact(lin.taps[f"blocks.{layer}.attn.hook_z"][lin.position])
-    weight = weight.to("cpu", torch.float64)
+    z = exact(lin.taps[f"blocks.{layer}.attn.hook_z"][lin.position])
+    weight = exact(weight)
     bias = torch.zeros_like(u) if bias is None else bias.to(u)
     each = torch.einsum("hi,hio->ho", z, weight)
     norm = _post_norm(lin, layer, each.sum(0) + bias, written)
@@ -124,13 +125,9 @@ def _sources(
     names = [f"blocks.{layer}.attn.hook_{name}" for name in ("v", "pattern")]
     if not all(name in lin.taps for name in names):
         return None
-    values, pattern = (_exact(lin.taps[name]) for name in names)
+    values, pattern = (exact(lin.taps[name]) for name in names)
     if values.ndim != 3 or pattern.ndim != 3:
         return None
     values = values.repeat_interleave(len(read) // values.shape[1], dim=1)
     parts = pattern[:, lin.position] * torch.einsum("shi,hi->hs", values, read)
     return parts if _agree(lin, parts.sum(1), heads, parts) else None
-
-
-def _exact(activation: Tensor) -> Tensor:
-    return activation.detach().to("cpu", torch.float64)

@@ -13,8 +13,9 @@ from tl_jacobian.attribution import COMBINE, Combine
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.grid import Grid
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact, precise
 from tl_jacobian.products import squared_norms
-from tl_jacobian.record import GROUPS, Record, label_of, wanted
+from tl_jacobian.record import GROUPS, Record, is_square, label_of, wanted
 from tl_jacobian.scopes.apply import Explained
 from tl_jacobian.scopes.choose import Direction, combine_of, explain, only_direction
 
@@ -100,7 +101,7 @@ def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: K
 def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
     """Hook points, and which of them come with a group and may be left out."""
     names, by_name = wanted(at, lin.taps, "at")
-    names = [name for name in names if name in by_name or not name.endswith("hook_pattern")]  # no vectors
+    names = [name for name in names if name in by_name or not is_square(name)]  # no vectors
     if not names:
         groups = ", ".join(f"record={name!r}" for name in GROUPS)
         raise HookPointError(
@@ -135,11 +136,7 @@ def _measure(
 
 def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*activation d"]) -> Tensor:
     """The gradient's product with the activation."""
-    return (_precise(grad) * _precise(activation)).sum(-1).double().cpu()
-
-
-def _precise(activation: Tensor) -> Tensor:
-    return activation.to(torch.promote_types(activation.dtype, torch.float32))
+    return exact((precise(grad) * precise(activation)).sum(-1))
 
 
 def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) -> tuple[list[str], Tensor]:

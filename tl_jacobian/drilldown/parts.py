@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import HookPointError
 from tl_jacobian.frozen_norm import FrozenNorm, freeze
 from tl_jacobian.linearization import Linearization
+from tl_jacobian.precision import exact
 
 _STREAM = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
 # Within a block: where the stream is cut, and who writes after that.
@@ -45,19 +45,19 @@ def stream_of(lin: Linearization) -> Stream:
     """
     start, stop = _edge(lin.input_hook, first=True), _edge(lin.output_hook, first=False)
     name = "embed" if lin.input_hook == "hook_embed" else lin.input_hook
-    parts = {name: _exact(lin.graph.x.detach()[lin.prompt_row, lin.position])}
+    parts = {name: exact(lin.graph.x.detach()[lin.prompt_row, lin.position])}
     hooks = {}
     if lin.input_hook == "hook_embed" and "hook_pos_embed" in lin.taps:
-        parts["pos_embed"] = _exact(lin.taps["hook_pos_embed"][lin.position])
+        parts["pos_embed"] = exact(lin.taps["hook_pos_embed"][lin.position])
     for tap in lin.taps:
         if (place := _writer(tap)) is not None and start <= place < stop:
             hooks[_name(tap)] = tap
-            parts[_name(tap)] = _exact(lin.taps[tap][lin.position])
+            parts[_name(tap)] = exact(lin.taps[tap][lin.position])
     _check_complete(lin, hooks, start, stop)
     y = lin.graph.y.detach()[lin.row]
     total = lin.resid if lin.output_hook is None and lin.resid is not None else y
     affine = None if lin.output_hook or lin.anatomy is None else lin.anatomy.final_norm()
-    return Stream(parts, hooks, _exact(total), freeze(total, y, affine, "the final norm"))
+    return Stream(parts, hooks, exact(total), freeze(total, y, affine, "the final norm"))
 
 
 def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
@@ -94,7 +94,3 @@ def _check_complete(lin: Linearization, hooks: dict[str, str], start: tuple[int,
                     f"{tap} wasn't recorded, so the parts wouldn't add up: call linearize(model, prompt, "
                     'record=["components"]), or record=True'
                 )
-
-
-def _exact(activation: Tensor) -> Tensor:
-    return activation.detach().to("cpu", torch.float64)

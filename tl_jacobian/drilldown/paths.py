@@ -22,7 +22,8 @@ from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.path_split import PathSplit
 from tl_jacobian.plain import is_id
-from tl_jacobian.record import label_of
+from tl_jacobian.precision import precise
+from tl_jacobian.record import is_square, label_of
 from tl_jacobian.record import place as place_of
 from tl_jacobian.scopes.apply import attribution
 from tl_jacobian.scopes.choose import Direction, explain, only_direction
@@ -33,7 +34,7 @@ class Place:
     """A place that influence may flow through.
 
     Attributes:
-        hook: a recorded hook point: ``"blocks.5.hook_attn_out"``.
+        hook: a recorded hook point: ``"blocks.5.hook_attn_out"``, or ``"5.attn_out"``, as grids label it.
         positions: of these tokens only (negative ones count from the end); None: all.
         heads: of these heads only, at hook points that have heads; None: all.
     """
@@ -97,8 +98,8 @@ def path_scope(
     ' capital'
     """
     explained = explain(lin, scope, options)
-    v, route = only_direction(explained, "paths"), _route(through, positions, heads)
-    full, part = _precise(lin.vjp(v)), _precise(_along(lin, v, route))
+    v, route = only_direction(explained, "paths"), _route(lin, through, positions, heads)
+    full, part = precise(lin.vjp(v)), precise(_along(lin, v, route))
     name = " then ".join(map(str, route))
     norms = full.norm(dim=-1)
     shares = (full * part).sum(-1) / torch.where(norms > 0, norms, 1)
@@ -121,18 +122,21 @@ def path_scope(
 
 
 def _route(
+    lin: Linearization,
     through: str | Place | Sequence[str | Place],
     positions: int | Sequence[int] | None,
     heads: int | Sequence[int] | None,
 ) -> list[Place]:
+    """The places in full names."""
     if isinstance(through, str):
-        return [Place(through, positions, heads)]
+        through = Place(through, positions, heads)
+    elif (positions, heads) != (None, None):
+        raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
     route = list(through) if isinstance(through, Sequence) else [through]
     route = [Place(place) if isinstance(place, str) else place for place in route]
-    if (positions, heads) != (None, None):
-        raise ArgumentError("positions= and heads= go with a hook point's name; a Place has its own")
     if not route or not all(isinstance(place, Place) for place in route):
         raise ArgumentError(f"through={through!r}, expected a hook point, a Place or a list of places")
+    route = [dataclasses.replace(place, hook=lin.taps.full_name(place.hook)) for place in route]
     order = [place_of(place.hook) for place in route]
     if sorted(order) != order:
         names = ", ".join(place.hook for place in route)
@@ -160,7 +164,7 @@ def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Pla
 
 def _mask(lin: Linearization, place: Place, tap: Tensor) -> Tensor:
     """One where the place is, zero elsewhere."""
-    square = tap.ndim == 4 and place.hook.endswith(("hook_pattern", "hook_attn_scores"))  # (batch, head, to, from)
+    square = tap.ndim == 4 and is_square(place.hook)
     positions, heads = chosen("positions", place.positions), chosen("heads", place.heads)
     mask = torch.ones_like(tap)
     if positions is not None:
@@ -181,7 +185,3 @@ def _kept(place: Place, what: str, at: tuple[int, ...], tap: Tensor, axis: int, 
     kept = torch.zeros(tap.shape[axis], device=tap.device, dtype=torch.bool)
     kept[[i % n for i in at]] = True
     return kept.view([-1 if axis == i else 1 for i in range(tap.ndim)])
-
-
-def _precise(product: Tensor) -> Tensor:
-    return product.to(torch.promote_types(product.dtype, torch.float32))

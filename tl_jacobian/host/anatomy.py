@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 
 from tl_jacobian.anatomy import OutputProjection
 from tl_jacobian.final_norm import NormAffine, affine_of
+from tl_jacobian.host.untouched import in_state
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -31,10 +30,6 @@ class TransformerLensAnatomy:
     def n_layers(self) -> int:
         return len(self.model.blocks)
 
-    @property
-    def n_heads(self) -> int:
-        return int(self.model.cfg.n_heads)
-
     def output_projection(self, layer: int) -> OutputProjection:
         attention = self.model.blocks[layer].attn
         bias = attention.b_O
@@ -51,19 +46,6 @@ class TransformerLensAnatomy:
         return None if norm is None else self._measured(norm)
 
     def _measured(self, norm: nn.Module) -> NormAffine:
-        with _muted(norm):
+        without = [(m, {name: OrderedDict() for name in _HOOKS}) for m in nn.Module.modules(norm)]
+        with in_state(without):
             return affine_of(norm, int(self.model.cfg.d_model), self.model.W_U)
-
-
-@contextmanager
-def _muted(norm: nn.Module) -> Iterator[None]:
-    """No hook runs inside; then they are back, the very same."""
-    modules = list(nn.Module.modules(norm))
-    before = [{name: module.__dict__[name] for name in _HOOKS} for module in modules]
-    try:
-        for module in modules:
-            module.__dict__.update({name: OrderedDict() for name in _HOOKS})
-        yield
-    finally:
-        for module, hooks in zip(modules, before, strict=True):
-            module.__dict__.update(hooks)

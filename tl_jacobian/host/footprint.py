@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tl_jacobian.memory import Footprint
+from tl_jacobian.record import is_square
 
 _STREAM, _HEADS, _GATED_MLP, _PLAIN_MLP = 5, 4, 3, 4  # what a block keeps, in widths
 _AGAIN = 4  # recording a block's backward pass, in what the block keeps
@@ -105,7 +106,7 @@ def _ends(cfg: Any, sizes: Sizes) -> int:
 
 def _tap(cfg: Any, sizes: Sizes, name: str) -> int:
     """One recorded activation, and its gradient. Inside attention and MLP they may be wider than the stream."""
-    if name.endswith(("hook_pattern", "hook_attn_scores")):
+    if is_square(name):
         return 2 * sizes.n_prompts * cfg.n_heads * sizes.n_pos**2 * sizes.itemsize
     inner = max(cfg.d_model, cfg.n_heads * cfg.d_head, _d_mlp(cfg) if ".mlp." in name else 0)
     return 2 * sizes.tokens * inner * sizes.itemsize

@@ -47,8 +47,3 @@ def raw(point: nn.Module, activation: Tensor) -> Tensor:
     """Back to what the model goes on with."""
     conversion = getattr(point, "hook_conversion", None)
     return activation if conversion is None else conversion.revert(activation)
-
-
-def has_positions(name: str) -> bool:
-    """Whether activations there are ``(batch, pos, ...)``: everything but attention's square matrices is."""
-    return not name.endswith(("hook_pattern", "hook_attn_scores"))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from tl_jacobian.errors import ContractError
-from tl_jacobian.host.untouched import frozen
+from tl_jacobian.host.untouched import frozen, in_state, state_of
+from tl_jacobian.precision import precise
 
 # What torch.nn.Module calls on the way: hooks of every kind, and train or eval mode.
 _STATE = (
@@ -71,7 +72,7 @@ class _Run:
         if self.digest is None:
             out = self._forward(args, kwargs)
             # Taken after the run: TransformerBridge wires up hooks of its own in a block's first one.
-            self.state, self.weights = _state(self.block), _weights(self.block)
+            self.state, self.weights = state_of(self.block, _STATE), _weights(self.block)
             self.digest = _digest(out)
             return out
         if _weights(self.block) != self.weights:
@@ -79,7 +80,7 @@ class _Run:
                 "the model's weights were changed after linearize(), which recomputes each block in the backward "
                 "pass (max_memory=); call linearize() again"
             )
-        with _in_state(self.block, self.state), frozen(nn.Module.parameters(self.block)):
+        with in_state(self.state), frozen(nn.Module.parameters(self.block)):
             out = self._forward(args, kwargs)
         _check_same(_digest(out), self.digest)
         return out
@@ -92,27 +93,6 @@ class _Run:
 def _own(value: Any) -> Any:
     """A copy of the residual stream: a hook may change it in place, and the next run needs it as it came."""
     return value.clone() if isinstance(value, Tensor) and value.requires_grad else value
-
-
-def _state(block: nn.Module) -> list[tuple[nn.Module, dict[str, Any]]]:
-    return [(m, {name: _copy(m.__dict__[name]) for name in _STATE}) for m in nn.Module.modules(block)]
-
-
-def _copy(value: Any) -> Any:
-    return value.copy() if hasattr(value, "copy") else value
-
-
-@contextmanager
-def _in_state(block: nn.Module, state: list[tuple[nn.Module, dict[str, Any]]]) -> Iterator[None]:
-    """The hooks and modes of an earlier moment; then today's again, the very same objects."""
-    today = [(m, {name: m.__dict__[name] for name in past}) for m, past in state]
-    try:
-        for module, past in state:
-            module.__dict__.update({name: _copy(value) for name, value in past.items()})
-        yield
-    finally:
-        for module, now in today:
-            module.__dict__.update(now)
 
 
 @contextmanager
@@ -138,8 +118,7 @@ def _weights(block: nn.Module) -> list[tuple[int, int]]:
 
 def _digest(out: Any) -> Tensor:
     """Two numbers a token, detached: the output itself may be changed in place later."""
-    hidden = (out[0] if isinstance(out, tuple) else out).detach()
-    hidden = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+    hidden = precise((out[0] if isinstance(out, tuple) else out).detach())
     return torch.stack((hidden.norm(dim=-1), hidden.sum(dim=-1) / hidden.shape[-1] ** 0.5))
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from tl_jacobian.errors import ContractError, HookPointError
 from tl_jacobian.host.base import Trace, Watch
-from tl_jacobian.host.hook_points import has_positions, raw, shown
+from tl_jacobian.host.hook_points import raw, shown
+from tl_jacobian.record import is_square
 
 Cut = Literal["norm", "unembed", "never"]
 
@@ -88,7 +89,7 @@ class Recorder:
         seen = shown(point, output)
         seen = seen.view_as(seen)
         if self.open:
-            if has_positions(name):
+            if not is_square(name):
                 self._positioned(name, seen)
             self.taps[name] = seen
         return raw(point, seen)
@@ -121,7 +122,7 @@ class Recorder:
 
     def _positioned(self, name: str, seen: Tensor) -> Float[Tensor, "batch pos *d"]:
         """Refuse activations that aren't ``(batch, pos, ...)`` for every position."""
-        if not has_positions(name) or seen.ndim < 3 or seen.shape[1] != self.places.n_pos:
+        if is_square(name) or seen.ndim < 3 or seen.shape[1] != self.places.n_pos:
             late = name.startswith(("ln_final", "unembed"))
             why = "it comes after the final norm, where y is" if late else "tl_jacobian can't tell its positions"
             raise HookPointError(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 Hook = Callable[..., Any]
+State = Sequence[tuple[nn.Module, dict[str, Any]]]
 
 
 @contextmanager
@@ -43,3 +44,25 @@ def hooked(
         for module, hook in post:
             stack.callback(module.register_forward_hook(hook).remove)
         yield
+
+
+def state_of(module: nn.Module, names: Sequence[str]) -> State:
+    """These attributes of a module and of all inside it, such as its hooks, to come back to."""
+    return [(m, {name: _copy(m.__dict__[name]) for name in names}) for m in nn.Module.modules(module)]
+
+
+@contextmanager
+def in_state(state: State) -> Iterator[None]:
+    """Modules with the attributes of another moment inside; then today's again, the very same objects."""
+    today = [(module, {name: module.__dict__[name] for name in other}) for module, other in state]
+    try:
+        for module, other in state:
+            module.__dict__.update({name: _copy(value) for name, value in other.items()})
+        yield
+    finally:
+        for module, now in today:
+            module.__dict__.update(now)
+
+
+def _copy(value: Any) -> Any:
+    return value.copy() if hasattr(value, "copy") else value

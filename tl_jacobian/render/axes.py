@@ -15,8 +15,8 @@ _MOST_LABELS = 72  # more can't be read at the size of a page
 _LETTER = 5.5  # points that a letter of a title takes
 
 
-def new_axes(width: float, height: float) -> Axes:
-    """Axes of a figure of their own, of so many inches.
+def pyplot() -> Any:
+    """matplotlib's module for new figures.
 
     Raises:
         ImportError: matplotlib isn't installed.
@@ -25,7 +25,12 @@ def new_axes(width: float, height: float) -> Axes:
         from matplotlib import pyplot as plt
     except ImportError as error:
         raise ImportError("a plot needs matplotlib: pip install 'tl-jacobian[plot]'") from error
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return plt
+
+
+def new_axes(width: float, height: float) -> Axes:
+    """Axes of a figure of their own, of so many inches; raises as :func:`pyplot` does."""
+    return pyplot().subplots(figsize=(width, height), layout="constrained")[1]
 
 
 def heatmap_axes(rows: int, columns: int) -> Axes:
@@ -57,6 +62,13 @@ def name_ticks(ax: Axes, which: Literal["x", "y"], names: Sequence[str], size: i
     axis.set_ticks(range(0, len(names), step), labels=names[::step], fontsize=size)
     for text in axis.get_ticklabels():
         text.set_parse_math(False)  # a prompt's dollar signs are text
+
+
+def whole_ticks(ax: Axes) -> None:
+    """Ticks along x at whole numbers only."""
+    from matplotlib import ticker
+
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
 
 
 def head(ax: Axes, title: str) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tl_jacobian.grid import Grid
 from tl_jacobian.patch_comparison import PatchComparison
-from tl_jacobian.render.axes import unit
+from tl_jacobian.render.axes import pyplot, unit
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.figure import Figure
@@ -66,14 +66,14 @@ def _largest(g: Grid) -> float:
 
 
 def plot_patching(c: PatchComparison) -> Plot:
-    """Two heat maps and a scatter plot; returns the matplotlib figure."""
-    try:
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise ImportError("a plot needs matplotlib: pip install 'tl-jacobian[plot]'") from error
+    """Two heat maps and a scatter plot; returns the matplotlib figure.
+
+    Raises:
+        ImportError: matplotlib isn't installed.
+    """
     rows, columns = c.predicted.values.shape
     size = (8.0 + min(0.5 * columns, 8.0), min(2.5 + 0.2 * rows, 10.0))
-    figure, axes = plt.subplots(
+    figure, axes = pyplot().subplots(
         1, 3, figsize=size, layout="constrained", width_ratios=[1, 1, 1.2], gridspec_kw={"wspace": 0.05}
     )
     for ax, grid, name in zip(axes, (c.predicted, c.measured), ("predicted", "measured"), strict=False):

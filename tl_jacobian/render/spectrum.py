@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tl_jacobian.render import words
-from tl_jacobian.render.axes import new_axes
+from tl_jacobian.render.axes import new_axes, whole_ticks
 from tl_jacobian.render.colors import POSITIVE, css_color
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.figure import frame
@@ -100,6 +100,8 @@ def spectrum_html(spectrum: Spectrum, n: int = 8) -> str:
 def plot_spectrum(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
     """Plot the decay of the values on a logarithmic axis, the effective rank marked.
 
+    Directions are numbered from 0, and so many as the effective rank says lie left of its line.
+
     Args:
         spectrum: what to plot.
         ax: matplotlib axes; default a new figure's.
@@ -108,15 +110,15 @@ def plot_spectrum(spectrum: Spectrum, ax: Axes | None = None) -> Axes:
         ImportError: matplotlib isn't installed.
     """
     ax = ax or new_axes(6.0, 3.5)
-    numbers = range(1, len(spectrum) + 1)
+    whole_ticks(ax)
     values = spectrum.values.tolist()
-    ax.errorbar(numbers, values, yerr=spectrum.bound.tolist(), marker="o", color=css_color(POSITIVE, 1.0))
+    ax.errorbar(range(len(spectrum)), values, yerr=spectrum.bound.tolist(), marker="o", color=css_color(POSITIVE, 1.0))
     if any(value > 0 for value in values):
         ax.set_yscale("log")
     label = f"effective rank {words.number(spectrum.effective_rank)}"
-    ax.axvline(spectrum.effective_rank, color="0.5", linestyle="--", label=label)
-    ax.set_xlim(0.5, len(spectrum) + 0.5)  # a larger effective rank stands in the legend alone
-    ax.set_xlabel("direction")
+    ax.axvline(spectrum.effective_rank - 0.5, color="0.5", linestyle="--", label=label)
+    ax.set_xlim(-0.5, len(spectrum) - 0.5)  # a larger effective rank stands in the legend alone
+    ax.set_xlabel("direction (the leading one is 0)")
     ax.set_ylabel(spectrum.value_name)
     ax.set_title(visible(spectrum.title), loc="left", fontsize=10, parse_math=False)
     ax.legend()

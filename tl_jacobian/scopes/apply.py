@@ -66,6 +66,17 @@ def members_of(lin: Linearization | LinearizationBatch) -> list[Linearization]:
     return members
 
 
+def one_of(lin: Linearization) -> Linearization:
+    """A single linearization, a fresh one."""
+    if not isinstance(lin, Linearization):
+        raise ArgumentError(
+            f"got a {type(lin).__name__}, expected one linearization: batch[i], or linearize(model, prompt) (tokens of "
+            "shape (1, pos) are a batch: pass tokens[0])"
+        )
+    lin.check_fresh()
+    return lin
+
+
 def attribution(
     lin: Linearization,
     scope: str,

@@ -10,7 +10,7 @@ from torch import Tensor
 from tl_jacobian.attribution import Combine
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.linearization import Linearization
-from tl_jacobian.scopes.apply import Explained, check_gradient, members_of
+from tl_jacobian.scopes.apply import Explained, check_gradient, one_of
 from tl_jacobian.scopes.fisher import explain_fisher
 from tl_jacobian.scopes.output import ScalarOutput, explain_direction, explain_output
 from tl_jacobian.scopes.semantic import explain_logit
@@ -33,12 +33,7 @@ def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) ->
     Raises:
         ArgumentError: no such scope, an option that it doesn't take, or none where it needs one.
     """
-    if not isinstance(lin, Linearization):
-        raise ArgumentError(
-            f"got a {type(lin).__name__}, expected one linearization: batch[0], or linearize(model, tokens[0]) for "
-            "tokens of shape (1, pos)"
-        )
-    members_of(lin)  # a fresh one
+    one_of(lin)
     if isinstance(scope, Tensor):
         scope, options = "direction", {"v": scope, **options}
     if not isinstance(scope, str) or scope not in _EXPLAINERS:

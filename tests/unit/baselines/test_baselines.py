@@ -5,7 +5,7 @@ from __future__ import annotations
 import captum.attr
 import pytest
 import torch
-from cases import LAYERS, cases, hf_model, make, shared
+from cases import HAS_HOOKED, LAYERS, cases, hf_model, make, shared
 
 import tl_jacobian as tj
 
@@ -98,6 +98,35 @@ def test_runs_leave_the_model_and_its_hooks_alone():
     assert 4 in calls  # the caller's hook acts in the runs too
     assert all(p.requires_grad and p.grad is None for p in model.original_model.parameters())
     assert len(model.hook_dict["blocks.1.hook_resid_pre"].fwd_hooks) == 1
+
+
+BASELINES = [
+    tj.input_x_gradient,
+    tj.attention_rollout,
+    lambda lin: tj.leave_one_out(lin),
+    lambda lin: tj.smoothgrad(lin, samples=1),
+    lambda lin: tj.path_integrated_scope(lin, steps=2, max_steps=2),
+    lambda lin: tj.path_integrand(lin, alphas=[1.0]),
+]
+
+
+@pytest.mark.parametrize("state", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
+def test_a_stale_linearization_is_refused(state):
+    model = make("gpt2", state)
+    lin = tj.linearize(model, TEXT, record="sources")
+    with torch.no_grad():
+        model.W_U.mul_(2)
+    for baseline in BASELINES:
+        with pytest.raises(tj.ContractError, match=r"unembedding was changed in place .*; call linearize"):
+            baseline(lin)
+
+
+@pytest.mark.parametrize("baseline", [*BASELINES, lambda lin: tj.random_attribution(lin, generator=torch.Generator())])
+@pytest.mark.usefixtures("unchecked")
+def test_a_batch_is_refused(baseline):
+    batch = tj.linearize(shared("gpt2", "bridge"), [TEXT], record="sources")
+    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
+        baseline(batch)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,15 @@ def test_the_integrand_at_x_is_semantic_scope():
     g = tj.path_integrand(lin, TARGET, alphas=[0.5, 1.0])
     assert g.rows == ("0.5", "1")
     torch.testing.assert_close(g.values[1], tj.semantic_scope(lin, TARGET).scores)
+    assert g.quantity == "logits per unit of embedding norm"
+
+
+def test_the_integrand_inside_the_model_says_what_it_is_measured_against():
+    lin = tj.linearize(shared("llama", "bridge"), TEXT, input_hook="blocks.1.hook_resid_pre")
+    g = tj.path_integrand(lin, TARGET, alphas=[1.0])
+    scope = tj.semantic_scope(lin, TARGET)
+    torch.testing.assert_close(g.values[0], scope.scores)
+    assert g.quantity == scope.metadata["score"] == "logits per unit of activation norm at blocks.1.hook_resid_pre"
 
 
 def test_what_does_not_converge_says_so():

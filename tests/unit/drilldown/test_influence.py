@@ -6,22 +6,21 @@ import naive
 import pytest
 import torch
 from cases import LAYERS, cases, make, shared, tokenizer
+from recorded import (
+    OTHER,
+    PARALLEL,
+    POST_NORM,
+    PROMPT,
+    TARGET,
+    N,
+    every_case,
+    every_raw_case,
+    one_a_host,
+    recorded,
+    v32,
+)
 
 import tl_jacobian as tj
-
-PROMPT = list(b"Paris is in")
-TARGET, OTHER, N = 101, 32, len(PROMPT)
-PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
-every_case = pytest.mark.parametrize(("architecture", "state"), cases())
-every_raw_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
-one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
-)
-v32 = torch.linspace(-1, 2, 32, dtype=torch.float64)
-
-
-def recorded(architecture, state, **options):
-    return tj.linearize(shared(architecture, state), PROMPT, **{"record": True, **options})
 
 
 def contrast(lin):
@@ -339,7 +338,7 @@ def test_what_cannot_be_taken_apart_is_refused():
     for call in (tj.layer_influence, tj.head_influence):
         with pytest.raises(tj.HookPointError, match=r"was recorded: call linearize\(model, prompt, record=True\)"):
             call(nothing)
-        with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[0\]"):
+        with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
             call(batch)
         with pytest.raises(tj.ArgumentError, match="got a list, expected one linearization"):
             call([nothing])

@@ -5,28 +5,19 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import HEADS, cases, shared
+from recorded import OTHER, PARALLEL, POST_NORM, PROMPT, TARGET, N, one_a_host, recorded, v32
 
 import tl_jacobian as tj
 
-PROMPT = list(b"Paris is in")
-N, TARGET, OTHER = len(PROMPT), 101, 32
-PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
 # Folding changes weights, not hooks or graphs.
 every_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat"))
-one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
-)
-v32 = torch.linspace(-1, 2, 32, dtype=torch.float64)
 MLP, Z, V, PATTERN = (
     "blocks.0.hook_mlp_out",
     "blocks.1.attn.hook_z",
     "blocks.1.attn.hook_v",
     "blocks.1.attn.hook_pattern",
 )
-
-
-def recorded(architecture, state, **options):
-    return tj.linearize(shared(architecture, state), PROMPT, **{"record": True, **options})
+V2 = "blocks.2.attn.hook_v"
 
 
 def block(place, n_pos=N):
@@ -183,6 +174,37 @@ def test_a_name_with_heads_is_a_place(architecture, state):
     assert by_name.share.metadata["path"] == "share through"
 
 
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (tj.Place("1.attn.pattern", (1, 3)), tj.Place(PATTERN, (1, 3))),
+        (tj.Place("1.attn.pattern", -1, 1), tj.Place(PATTERN, -1, 1)),
+        (tj.Place("1.attn.z", [3], [1]), tj.Place(Z, [3], [1])),
+        (["0.mlp_out", "1.attn.pattern"], [MLP, PATTERN]),
+        (["hook_embed", "0.resid_pre", MLP, "2.attn.v"], ["hook_embed", "blocks.0.hook_resid_pre", MLP, V2]),
+        (
+            [tj.Place("0.attn.z", heads=0), tj.Place("1.attn.pattern", -1)],
+            [tj.Place("blocks.0.attn.hook_z", heads=0), tj.Place(PATTERN, -1)],
+        ),
+    ],
+    ids=str,
+)
+def test_labels_stand_for_hook_points(labels, names):
+    """Rows of grids are called so."""
+    lin = recorded("llama", "bridge", record=["hook_embed", "resid", "components", "heads", "sources"])
+    ours, theirs = (tj.path_scope(lin, through, v32) for through in (labels, names))
+    for kind in ("full", "through", "around", "share"):
+        assert torch.equal(getattr(ours, kind).scores, getattr(theirs, kind).scores)
+        assert getattr(ours, kind).target == getattr(theirs, kind).target
+    assert ours.through.scores.any()
+
+
+def test_a_label_with_positions_and_heads():
+    lin = recorded("llama", "bridge")
+    ours, theirs = (tj.path_scope(lin, name, v32, positions=[-1], heads=2) for name in ("1.attn.pattern", PATTERN))
+    assert torch.equal(ours.share.scores, theirs.share.scores)
+
+
 @one_a_host
 def test_one_prompt_of_a_batch(architecture, state):
     """Positions count from the end of that prompt, not of the padding."""
@@ -246,6 +268,7 @@ def test_a_split_is_drawn():
         (Z, dict(heads=[]), tj.ArgumentError, r"heads=\[\] is no place at all"),
         (3, {}, tj.ArgumentError, "through=3, expected a hook point, a Place or a list"),
         ([tj.Place(Z), tj.Place(MLP)], {}, tj.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
+        (["1.attn.z", "0.mlp_out"], {}, tj.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
         ("blocks.1.hook_atn_out", {}, tj.HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
         ([tj.Place(V), tj.Place(PATTERN)], {}, tj.HookPointError, f"no path leads through {V} there: it comes after"),
         (

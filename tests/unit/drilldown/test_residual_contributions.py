@@ -5,25 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import HEADS, LAYERS, cases, final_norm_of, hf_model, make, shared
+from recorded import OTHER, PARALLEL, PROMPT, TARGET, every_case, every_raw_case, one_a_host, recorded, v32
 
 import tl_jacobian as tj
 from tl_jacobian.drilldown.heads import _layer
 from tl_jacobian.drilldown.parts import stream_of
 
-PROMPT = list(b"Paris is in")
-TARGET, OTHER = 101, 32
-PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
 NAMES = [f"{i}.{kind}" for i in range(LAYERS) for kind in ("attn", "mlp")]
-every_case = pytest.mark.parametrize(("architecture", "state"), cases())
-every_raw_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
-one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
-)
-v32 = torch.linspace(-1, 2, 32, dtype=torch.float64)
-
-
-def recorded(architecture, state, **options):
-    return tj.linearize(shared(architecture, state), PROMPT, **{"record": True, **options})
 
 
 def rounding(state):
@@ -362,7 +350,7 @@ def test_bad_input_is_named(options, arguments, error, message):
 @pytest.mark.usefixtures("unchecked")
 def test_one_linearization_at_a_time():
     batch = tj.linearize(shared("gpt2", "bridge"), [PROMPT, PROMPT[:3]], record=True)
-    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[0\]"):
+    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
         tj.residual_contributions(batch)
     alone = tj.residual_contributions(tj.linearize(shared("gpt2", "bridge"), PROMPT[:3], record=True), target=TARGET)
     torch.testing.assert_close(tj.residual_contributions(batch[1], target=TARGET).values, alone.values)

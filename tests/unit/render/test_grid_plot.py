@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
 import math
 
 import pytest
 import torch
-from test_map import plt  # noqa: F401  # a fixture
 
 NAN = math.nan
 VALUES = ((50.0, 1.0, NAN), (40.0, -2.0, 4.0))
@@ -45,7 +43,7 @@ def test_a_grid_that_is_not_signed_starts_at_white(make_grid):
     assert image.get_cmap()(0.0)[:3] == pytest.approx((1, 1, 1), abs=0.01)
 
 
-def test_axes_of_ones_own_with_the_first_token(make_grid, plt):  # noqa: F811
+def test_axes_of_ones_own_with_the_first_token(make_grid, plt):
     figure, mine = plt.subplots()
     assert make_grid(VALUES).plot(mine, skip_first=False) is mine
     assert mine.images[0].get_clim() == (-50, 50)
@@ -53,7 +51,7 @@ def test_axes_of_ones_own_with_the_first_token(make_grid, plt):  # noqa: F811
     figure.canvas.draw()
 
 
-def test_labels_are_thinned_to_what_can_be_read(make_grid, plt):  # noqa: F811
+def test_labels_are_thinned_to_what_can_be_read(make_grid, plt):
     ax = make_grid(torch.ones(300, 200)).plot()
     assert len(ax.get_yticklabels()) <= 72
     _, small = plt.subplots(figsize=(2, 2))
@@ -62,7 +60,7 @@ def test_labels_are_thinned_to_what_can_be_read(make_grid, plt):  # noqa: F811
     ax.figure.canvas.draw()
 
 
-def test_labels_of_bars_are_thinned_too(make_parts, plt):  # noqa: F811
+def test_labels_of_bars_are_thinned_too(make_parts, plt):
     parts = make_parts({f"{i}.{kind}": 1.0 for i in range(30) for kind in ("attn", "mlp")})
     _, small = plt.subplots(figsize=(4, 3))
     assert len(parts.plot().get_yticklabels()) == 60
@@ -101,15 +99,8 @@ def test_bars_and_the_running_total(make_parts):
     assert len({bar.get_facecolor() for container in ax.containers for bar in container}) == 3
 
 
-def test_without_matplotlib_the_extra_is_named(make_grid, make_parts, monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+@pytest.mark.usefixtures("plt", "no_matplotlib")  # in this order
+def test_without_matplotlib_the_extra_is_named(make_grid, make_parts):
     for value in (make_grid(VALUES), make_parts({"a": 1.0})):
         with pytest.raises(ImportError, match=r"pip install 'tl-jacobian\[plot\]'"):
             value.plot()

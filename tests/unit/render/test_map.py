@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import builtins
 import io
 import re
 import struct
@@ -163,16 +162,6 @@ def test_show_in_a_terminal_neutralises_escape_sequences(nasty_map, capsys):
 # -- matplotlib -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def plt():
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
 def test_the_figure_holds_the_shares_of_each_row(plt, small):
     ax = small.plot()
     drawn = torch.tensor(ax.images[0].get_array().filled(torch.nan))
@@ -196,14 +185,7 @@ def test_dollar_signs_are_not_mathematics(plt, make_map):
     ax.figure.canvas.draw()  # would raise on broken mathtext
 
 
-def test_without_matplotlib_the_extra_is_named(small, monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_the_extra_is_named(small):
     with pytest.raises(ImportError, match=r"pip install 'tl-jacobian\[plot\]'"):
         small.plot()

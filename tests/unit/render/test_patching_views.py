@@ -46,6 +46,13 @@ def test_pages_hold_both_on_one_scale(comparison, tmp_path):
     assert "predicted effect" in comparison._repr_html_()
 
 
+@pytest.mark.usefixtures("no_matplotlib")
+def test_without_matplotlib_the_extra_is_named(comparison):
+    with pytest.raises(ImportError, match=r"pip install 'tl-jacobian\[plot\]'"):
+        comparison.plot()
+
+
+@pytest.mark.usefixtures("plt")
 def test_the_figure_shares_its_scale_and_leaves_out_what_cannot_differ(comparison):
     figure = comparison.plot()
     images = [ax.images[0] for ax in figure.axes if ax.images]
