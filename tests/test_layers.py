@@ -25,6 +25,8 @@ LAYERS = [
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
     {"patch_pair", "patching"},
     {"corpus"},
+    {"cli_options"},
+    {"cli_corpus"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it
