@@ -36,9 +36,8 @@ def records_of(job: Job, prompts: Sequence[CorpusPrompt]) -> list[Record]:
     found, error = _attempt(job, prompts)
     if found is not None:
         return [_record(prompt, record) for prompt, record in zip(prompts, found, strict=True)]
-    _free_memory()
     if len(prompts) == 1:
-        return [error_record(prompts[0], str(error))]
+        return [error_record(prompts[0], error)]
     return [record for prompt in prompts for record in records_of(job, [prompt])]
 
 
@@ -50,20 +49,24 @@ def _attempt(job: Job, prompts: Sequence[CorpusPrompt]) -> tuple[list[Record] | 
     """Records or, without the exception that would keep the batch's tensors alive, its text."""
     try:
         found = job(prompts)
+    except JacobianScopeError as error:
+        return None, str(error)
     except Exception as error:
-        if not _is_of_a_prompt(error):
+        if not _is_of_memory(error):
             raise
-        return None, str(error) if isinstance(error, JacobianScopeError) else f"{type(error).__name__}: {error}"
-    if len(found) != len(prompts):
-        raise ArgumentError(f"the job gave {len(found)} records for {len(prompts)} prompts, expected one each")
-    return found, ""
+        text = f"{type(error).__name__}: {error}"
+    else:
+        if len(found) != len(prompts):
+            raise ArgumentError(f"the job gave {len(found)} records for {len(prompts)} prompts, expected one each")
+        return found, ""
+    _free_memory()
+    return None, text
 
 
-def _is_of_a_prompt(error: Exception) -> bool:
-    """Whether a prompt can be the cause: it is refused, or doesn't fit into memory."""
+def _is_of_memory(error: Exception) -> bool:
     import torch
 
-    if isinstance(error, (JacobianScopeError, MemoryError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of PyTorch, on a CPU
 

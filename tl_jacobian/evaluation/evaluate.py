@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from tl_jacobian.corpus import (
     run_corpus,
     tokenizer_of,
 )
+from tl_jacobian.corpus.processes import is_launched
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
 from tl_jacobian.evaluation.judge import Trial, judge
 from tl_jacobian.evaluation_result import Evaluation
@@ -45,20 +46,19 @@ class EvaluationJob:
     explained: Explained = "argmax"
     name: str = "prompts"
     max_memory: int | str | None = None
+    facts: Mapping[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         if self.explained not in get_args(Explained):
             raise ArgumentError(f'explained={self.explained!r}, expected "argmax" or "next"')
+        host = resolve(self.model)
+        device = host.unembedding().weight.device.type
+        object.__setattr__(self, "facts", {**host.facts(), "weights": host.weights_digest(), "device": device})
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        return {
-            "job": "evaluate",
-            "name": self.name,
-            "explained": self.explained,
-            **self.trial.facts(),
-            **resolve(self.model).facts(),
-        }
+        about = {"job": "evaluate", "name": self.name, "explained": self.explained}
+        return {**about, **self.trial.facts(), **self.facts}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
         tokens = [list(p.tokens or ()) for p in prompts]
@@ -87,6 +87,7 @@ def evaluate(
     max_memory: int | str | None = None,
     batch_size: int = 8,
     shard_size: int = 32,
+    format: Literal["jsonl", "parquet"] = "jsonl",
     progress: bool = True,
 ) -> Evaluation:
     """Which attribution method finds the tokens that the prediction falls without? (the paper's AOPC table)
@@ -106,6 +107,7 @@ def evaluate(
         max_memory: of each forward pass; see :func:`linearize`.
         batch_size: prompts linearised together.
         shard_size: prompts written together.
+        format: of the records.
         progress: show a bar.
 
     Raises:
@@ -118,6 +120,8 @@ def evaluate(
     >>> tj.evaluate(tj.load_demo_model(), texts, trial, progress=False).k
     (20.0,)
     """
+    if out is None and is_launched():
+        raise ArgumentError("out=None, but several processes share this evaluation: give a folder that all of them see")
     corpus = _corpus(prompts)
     job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory)
     with TemporaryDirectory() as nowhere:
@@ -129,6 +133,7 @@ def evaluate(
             tokenize=tokenizer_of(model, prepend_bos=prepend_bos),
             batch_size=batch_size,
             shard_size=shard_size,
+            format=format,
             progress=progress,
         )
         return load_evaluation(folder)

@@ -135,6 +135,10 @@ class Host(Protocol):
         """Name, architecture, precision and processing state, for metadata."""
         ...
 
+    def weights_digest(self) -> str:
+        """Tells these weights from others, of a model that may have the same name."""
+        ...
+
     def original_norm(self) -> tuple[Tensor, Tensor | None]:
         """Gain and bias of the final norm as published, read from the model's safetensors."""
         ...

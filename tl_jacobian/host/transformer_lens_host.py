@@ -18,6 +18,7 @@ from tl_jacobian.host.anatomy import TransformerLensAnatomy
 from tl_jacobian.host.available import available
 from tl_jacobian.host.base import END_TO_END, Trace, Watch
 from tl_jacobian.host.checks import check_dropout, check_weights
+from tl_jacobian.host.fingerprint import weights_digest
 from tl_jacobian.host.footprint import Habits, Sizes, footprint
 from tl_jacobian.host.hook_points import hook_point
 from tl_jacobian.host.original_norm import read_original_norm
@@ -155,6 +156,9 @@ class TransformerLensHost:
             "architecture": str(self._architecture()),
             "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
         }
+
+    def weights_digest(self) -> str:
+        return weights_digest(self._parameters())
 
     def original_norm(self) -> tuple[Tensor, Tensor | None]:
         return read_original_norm(str(getattr(self.cfg, "model_name", "")), str(self._architecture()))

@@ -64,7 +64,12 @@ class Deflation:
 
 
 def _whitening(gram: Float[Tensor, "k k"]) -> Float[Tensor, "n k"]:
-    """Rows that make a Gram matrix the identity, negligible directions dropped."""
+    """Rows that make a Gram matrix the identity, negligible directions dropped.
+
+    Where none is, the symmetric ones, which leave the basis closest to what it was: eigenvectors of a Gram
+    matrix that is the identity already are rounding's choice, and what is found next would hang on it.
+    """
     values, vectors = torch.linalg.eigh(gram.double())
     kept = values > _NEGLIGIBLE * values.max().clamp(min=torch.finfo(gram.dtype).tiny) if len(values) else values > 0
-    return (vectors[:, kept] / values[kept].sqrt()).T.to(gram.dtype)
+    rows = (vectors[:, kept] / values[kept].sqrt()).T
+    return (vectors @ rows if kept.all() else rows).to(gram.dtype)

@@ -55,6 +55,7 @@ class Traces:
     ones (:meth:`draw`), so that :func:`run` can send them through the model together.
 
     Attributes:
+        seed: of the random signs.
         exact: the first term; ``(pos,)``.
         latest: the directions taken last; ``(k, d_model)``.
         ahead: where one step of subspace iteration takes them, if that has been computed.
@@ -64,6 +65,7 @@ class Traces:
     """
 
     lin: Linearization
+    seed: int
     deflation: Deflation
     exact: Tensor
     latest: Tensor
@@ -76,11 +78,11 @@ class Traces:
     n_draws: int = 0
 
     @staticmethod
-    def of(lin: Linearization) -> Traces:
+    def of(lin: Linearization, seed: int) -> Traces:
         factor = FisherFactor(lin.unembedding, lin.logits)
         exact = torch.zeros(len(lin.tokens), dtype=torch.float64)
         nothing = factor.logits.new_empty(0, lin.d_model)
-        return Traces(lin, Deflation.none(factor), exact, nothing, nothing)
+        return Traces(lin, seed, Deflation.none(factor), exact, nothing, nothing)
 
     @property
     def n_probes(self) -> int:
@@ -95,10 +97,10 @@ class Traces:
         self.ahead = None
         self.probes.clear()
 
-    def draw(self, n: int, seed: int) -> None:
+    def draw(self, n: int) -> None:
         """Probe the remainder with n more random directions."""
         factor = self.deflation.factor
-        drawn = _signs(n, factor.head.d_vocab, (seed + self.n_draws) % 2**63).to(factor.logits.device)
+        drawn = _signs(n, factor.head.d_vocab, (self.seed + self.n_draws) % 2**63).to(factor.logits.device)
         self.waiting = torch.cat([self.waiting, self.deflation.remainder(factor.pull(drawn))])
         self.n_draws += 1
 
@@ -175,7 +177,7 @@ def finish(traces: Sequence[Traces]) -> None:
 
 @lru_cache(maxsize=1)
 def _signs(n: int, d_vocab: int, seed: int) -> Tensor:
-    """The same for all prompts of a batch, which ask one after the other."""
+    """The same for all prompts of a batch with one seed, which ask one after the other."""
     return signs((n, d_vocab), torch.Generator().manual_seed(seed))
 
 

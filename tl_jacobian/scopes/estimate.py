@@ -39,20 +39,20 @@ class Budget(NamedTuple):
     rtol: float
 
 
-def estimate(lins: Sequence[Linearization], budget: Budget, seed: int) -> list[Estimate]:
+def estimate(lins: Sequence[Linearization], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
     """Fisher traces of linearizations of one forward pass, each as it would come out alone.
 
     Args:
         lins: members of one batch, or one linearization.
         budget: products, or accuracy.
-        seed: of the random signs, which all members share.
+        seeds: of the random signs of each.
     """
-    traces = [Traces.of(lin) for lin in lins]
+    traces = [Traces.of(lin, seed) for lin, seed in zip(lins, seeds, strict=True)]
     push = _pusher(lins)
     if budget.n_products is None:
-        _reach(traces, budget.rtol, push, seed)
+        _reach(traces, budget.rtol, push)
     else:
-        _spend(traces, budget.n_products, push, seed)
+        _spend(traces, budget.n_products, push)
     return [t.estimate() for t in traces]
 
 
@@ -66,7 +66,7 @@ def _pusher(lins: Sequence[Linearization]) -> Push | None:
         raise
 
 
-def _spend(traces: list[Traces], n_products: int, push: Push | None, seed: int) -> None:
+def _spend(traces: list[Traces], n_products: int, push: Push | None) -> None:
     """About half of a fixed budget for exact directions, the rest for probes."""
     if n_products >= traces[0].lin.d_model:
         return finish(traces)
@@ -81,11 +81,11 @@ def _spend(traces: list[Traces], n_products: int, push: Push | None, seed: int) 
             run(traces, push)
         deepen(traces, push)
     for t in traces:
-        t.draw(n_products - t.n_products - t.n_taken, seed)
+        t.draw(n_products - t.n_products - t.n_taken)
     run(traces)
 
 
-def _reach(traces: list[Traces], rtol: float, push: Push | None, seed: int) -> None:
+def _reach(traces: list[Traces], rtol: float, push: Push | None) -> None:
     """Until the error is small enough: deeper while that is cheaper than probes, exact where all else is dearer."""
     begin(traces, _LEADING if push is None else _BLOCK, push)
     if push is not None:
@@ -93,7 +93,7 @@ def _reach(traces: list[Traces], rtol: float, push: Push | None, seed: int) -> N
     active = traces
     while active:
         for t in active:
-            t.draw(_MORE_PROBES if t.probes else _FIRST_PROBES, seed)
+            t.draw(_MORE_PROBES if t.probes else _FIRST_PROBES)
         run(active)
         active = [t for t in active if t.missing(rtol) > 0]
         deeper = [t for t in active if push and t.missing(rtol) > 4 * _BLOCK and t.n_steps < _MAX_STEPS]

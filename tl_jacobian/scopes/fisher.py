@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, overload
 
 import torch
@@ -42,7 +43,7 @@ def fisher_scope(
     rank: int | None = None,
     n_products: int | None = None,
     rtol: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> list[Attribution]: ...
 def fisher_scope(
     lin: Linearization | LinearizationBatch,
@@ -51,7 +52,7 @@ def fisher_scope(
     rank: int | None = None,
     n_products: int | None = None,
     rtol: float | None = None,
-    generator: torch.Generator | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> Attribution | list[Attribution]:
     """Fisher Scope: which tokens drive the whole predicted distribution (eq. 4 to 6).
 
@@ -76,6 +77,7 @@ def fisher_scope(
             would take more products than exact does, the result is exact.
         generator: of the estimate's random signs (on the CPU); default one of its own, seeded with 0.
             ``metadata["seed"]`` was drawn from it; the same generator in the same state gives the same scores.
+            For a batch, one for all, whose prompts then share their signs, or one each.
 
     Returns:
         Scores in nats per squared unit of embedding norm (times two), with ``stderr`` where they are
@@ -89,15 +91,15 @@ def fisher_scope(
     ('estimate', True, True)
     """
     _check(method, rank, n_products, rtol)
-    _check_generator(generator, method)
+    members = members_of(lin)
+    _check_generators(generator, method, len(members))
     if method == "low_rank":
         return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank), combine="sum")
-    members = members_of(lin)
     if method == "exact" or (method == "auto" and members and members[0].d_model <= _CHEAP):
         return apply(lin, "fisher", _exact, combine="sum")
-    seed = 0 if generator is None else int(torch.randint(2**62, (), generator=generator))
-    found = estimate(members, Budget(n_products, rtol or _RTOL), seed)
-    made = [_estimated(one, e, seed) for one, e in zip(members, found, strict=True)]
+    seeds = _seeds(generator, len(members))
+    found = estimate(members, Budget(n_products, rtol or _RTOL), seeds)
+    made = [_estimated(one, e, seed) for one, e, seed in zip(members, found, seeds, strict=True)]
     return made[0] if isinstance(lin, Linearization) else made
 
 
@@ -118,11 +120,28 @@ def _check(method: str, rank: int | None, n_products: int | None, rtol: float | 
         raise ArgumentError(f"rtol={rtol!r}, expected a relative error between 0 and 1, such as 0.01")
 
 
-def _check_generator(generator: Any, method: str) -> None:
-    if not isinstance(generator, (torch.Generator, type(None))):
-        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+def _check_generators(generator: Any, method: str, n: int) -> None:
+    several = isinstance(generator, Sequence) and not isinstance(generator, str)
+    for one in generator if several else [generator]:
+        if not isinstance(one, torch.Generator) and (several or one is not None):
+            raise ArgumentError(f"generator={one!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+    if several and len(generator) != n:
+        raise ArgumentError(f"{len(generator)} generators for {n} prompts, expected one for all, or one each")
     if generator is not None and method not in ("auto", "estimate"):
         raise ArgumentError(f"a generator is given, but method={method!r} draws nothing; leave it out")
+
+
+def _seeds(generator: torch.Generator | Sequence[torch.Generator] | None, n: int) -> list[int]:
+    """One for each of n prompts."""
+    if generator is None:
+        return [0] * n
+    if isinstance(generator, torch.Generator):
+        return [_seed(generator)] * n
+    return [_seed(one) for one in generator]
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))
 
 
 def _unit(lin: Linearization) -> str:
