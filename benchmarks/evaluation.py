@@ -94,7 +94,7 @@ def main() -> None:
     hf, tokenizer = load_demo_hf()
     script, model = Script(hf), tj.load_demo_model("bridge")
     ids = prompts.read(args, tokenizer)
-    corpus = [tj.CorpusPrompt(i, str(i), tokens=tuple(one)) for i, one in enumerate(ids)]
+    corpus = [tj.corpus.CorpusPrompt(i, str(i), tokens=tuple(one)) for i, one in enumerate(ids)]
     trial = tj.Trial(k=KS, sufficiency=False)
     found: dict[str, Any] = {}
 

@@ -3,6 +3,7 @@
 Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.16407.
 """
 
+from tl_jacobian import corpus
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.baselines import (
@@ -92,7 +93,8 @@ __all__ = [
     "Agreement",
     "linearity",
     "Linearity",
-    # over a corpus
+    # over a corpus: also corpus.attribute_corpus, corpus.run_corpus, …
+    "corpus",
     "evaluate",
     "load_evaluation",
     "Trial",

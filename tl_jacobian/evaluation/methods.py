@@ -17,6 +17,7 @@ from tl_jacobian.baselines import (
     random_attribution,
     smoothgrad,
 )
+from tl_jacobian.corpus import prompt_generator
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.linearization_batch import LinearizationBatch
@@ -39,8 +40,7 @@ class Settings:
 
     def generator(self, prompt: int) -> torch.Generator:
         """The random numbers of one prompt of the corpus."""
-        # Multiplied by a prime, so that neighbouring prompts of neighbouring seeds don't meet.
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + prompt) % 2**63)
+        return prompt_generator(self.seed, prompt)
 
 
 Method = Callable[[LinearizationBatch, Sequence[int], Sequence[int], Settings], list[Attribution]]
