@@ -86,6 +86,29 @@ def test_a_batch_gives_each_prompt_the_estimate_it_gets_alone(state):
             assert a.metadata["n_products"] == alone.metadata["n_products"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_short_prompts_too_whose_directions_nearly_coincide(dtype):
+    """Some directions are dropped there, and which ones must not hang on rounding (it moved scores by 5e-4)."""
+    model, prompts = shared("llama", "bridge", dtype), [[1, 2], list(b"The end"), [9, 8]]
+    together = tj.fisher_scope(tj.linearize(model, prompts), method="estimate")
+    assert min(a.metadata["n_exact_directions"] for a in together) < 24
+    for a, prompt in zip(together, prompts, strict=True):
+        alone = tj.fisher_scope(tj.linearize(model, prompt), method="estimate")
+        torch.testing.assert_close(a.scores, alone.scores, rtol=1e-5, atol=0)
+
+
+def test_each_prompt_of_a_batch_may_have_a_generator():
+    model, prompts = shared("gpt2", "bridge"), [PROMPT, PROMPT, list(b"Rome")]
+    seeded = [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
+    together = tj.fisher_scope(tj.linearize(model, prompts), method="estimate", n_products=14, generator=seeded)
+    assert not torch.equal(together[0].scores, together[1].scores)
+    for a, prompt, seed in zip(together, prompts, (5, 6, 7), strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        alone = tj.fisher_scope(tj.linearize(model, prompt), method="estimate", n_products=14, generator=generator)
+        torch.testing.assert_close(a.scores, alone.scores, rtol=1e-5, atol=0)
+        assert a.metadata["seed"] == alone.metadata["seed"]
+
+
 @hosts
 def test_the_same_seed_gives_the_same_scores_and_the_callers_generators_stay(state):
     lin = tj.linearize(shared("gpt2", state), PROMPT)
@@ -175,6 +198,8 @@ def test_an_estimate_is_the_mean_and_its_error():
         ({"n_products": 20.5}, "n_products=20.5, expected an int"),
         ({"rtol": "1%"}, "rtol='1%', expected a relative error"),
         ({"generator": 0}, r"generator=0, expected a torch.Generator: torch.Generator\(\).manual_seed\(0\)"),
+        ({"generator": [torch.Generator(), None]}, "generator=None, expected a torch.Generator"),
+        ({"generator": [torch.Generator()] * 2}, "2 generators for 1 prompts, expected one for all, or one each"),
         ({"rtol": 0.0}, "rtol=0.0, expected a relative error between 0 and 1"),
         ({"rtol": float("nan")}, "rtol=nan, expected"),
         ({"method": "low_rank", "rank": 0}, "rank=0, expected 1 to d_model=32"),

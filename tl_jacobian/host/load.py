@@ -66,9 +66,21 @@ def _mapped(name: str, kind: str, device: str, dtype: torch.dtype, device_map: s
             f'can\'t load model {name!r} with device_map={device_map!r}: {str(error)[:300]}. Expected "auto", '
             '"balanced", "sequential", one device, or a JSON object like {"": 0}'
         ) from error
+    _check_placed(model, device_map)
     if name == "demo":
         model.cfg.default_prepend_bos = False
     return model
+
+
+def _check_placed(model: Any, device_map: str) -> None:
+    """Weights that accelerate brings in for each forward pass aren't there when a scope reads them."""
+    away = sum(p.is_meta for p in torch.nn.Module.parameters(model.original_model))
+    if away:
+        raise UnsupportedModelError(
+            f"device_map={device_map!r} leaves {away} of the model's weights off its devices (on the disk, or "
+            "offloaded to the processor's memory), where scopes can't read them; use more or larger devices, or a "
+            "smaller dtype"
+        )
 
 
 def _places(device_map: str) -> Any:

@@ -1,0 +1,46 @@
+"""``tl-jacobian run`` with the demo model, killed on the way."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import tl_jacobian as tj
+from tl_jacobian.cli import app
+from tl_jacobian.corpus import read_attributions, read_records
+
+pytestmark = pytest.mark.slow
+PLACES = ["France", "Italy", "Spain", "Japan", "Egypt", "Greece", "Norway", "Peru", "Cuba", "Iran"]
+TEXTS = [f"{'Everybody knows that ' * (i % 3)}the capital of {place} is" for i, place in enumerate(PLACES)]
+
+
+def test_a_killed_run_ends_with_the_scores_of_one_that_was_not(tmp_path):
+    data = tmp_path / "prompts.txt"
+    data.write_bytes("\n".join(TEXTS[:5]).encode() + b"\n\xff\n" + "\n".join(TEXTS[5:]).encode())
+    args = ["run", "--data", str(data), "--host", "bridge", "--batch-size", "2", "--shard-size", "2", "--out"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    child = subprocess.Popen([sys.executable, "-m", "tl_jacobian", *args, str(killed)], stderr=subprocess.DEVNULL)
+    while child.poll() is None and len(list(killed.glob("done/*.json"))) < 2:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert 4 <= len(read_records(killed, partial=True)) < 11
+    for out in (killed, whole):
+        result = CliRunner().invoke(app, [*args, str(out)])
+        assert result.exit_code == 0, result.output
+        assert "1 have an error" in result.output
+    assert read_records(killed) == read_records(whole)
+    model = tj.load_demo_model("bridge")
+    found = list(read_attributions(whole))
+    assert [a.metadata["prompt"] for a in found] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]
+    for a, text in zip(found, TEXTS, strict=True):
+        expected = tj.semantic_scope(tj.linearize(model, text))
+        torch.testing.assert_close(a.scores, expected.scores, rtol=1e-4, atol=0)  # a batch of two, padded
+        assert a.target == expected.target
+    assert "line 6 isn't UTF-8" in read_records(whole)[5]["error"]
