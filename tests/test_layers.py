@@ -13,8 +13,8 @@ ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
     {"errors", "tokens", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "attribution"},
-    {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
-    {"patch_comparison", "path_split"},
+    {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions", "number_distribution"},
+    {"patch_comparison", "path_split", "number_influence"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
     {"record"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"host", "linearization", "linearization_batch"},
     {"prompts", "contract", "build", "linearize", "targets", "products", "generate"},
     {"scopes"},
-    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
+    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines", "timeseries"},
     {"patch_pair", "patching"},
     {"cli", "__main__", "__init__"},
 ]
@@ -34,6 +34,8 @@ SIDE_MAY_IMPORT = {
     "grid",
     "contributions",
     "patch_comparison",
+    "number_influence",
+    "number_distribution",
     "tokens",
     "errors",
     "files",
@@ -50,6 +52,7 @@ DOORS = {
     ("grid", "grid_file"),
     ("contributions", "render"),
     ("contributions", "contributions_file"),
+    ("number_influence", "render"),
 }
 
 
