@@ -69,6 +69,7 @@ def pattern_match(
     *,
     dimension: int = 3,
     lag: int = 1,
+    centre: bool = False,
     shift: int = 1,
     exclude: int | None = None,
     skip_first: int = 1,
@@ -80,12 +81,14 @@ def pattern_match(
     the position is taken out of both: influence is high at either end of a prompt (attention sink, recency), and a
     wandering series is near its present only lately, which would pass for a match. What is left is correlated. The null
     hypothesis, that the two are unrelated but each keeps its autocorrelation, is simulated by shifting the influence
-    around in a circle.
+    around in a circle. (In a periodic series shifts by whole periods are as good, so p can't be below one over the
+    period; the estimate, over many series, still says what there is.)
 
     Args:
         values: the series; ``(n,)``.
         influence: of each number; ``(n,)``.
         dimension, lag: of the delay vectors.
+        centre: compare shapes: each motif less its own mean, so that a level that has been before is no match.
         shift: whose influence goes with the motif that ends at i: 1, the number *after* it, which is what a
             parrot would copy; 0, its last number, which is what has to be recognised.
         exclude: motifs that end so few numbers before the last are no candidates (Theiler's window); default:
@@ -107,6 +110,7 @@ def pattern_match(
     if len(array) != len(scores):
         raise ArgumentError(f"{len(array)} values and {len(scores)} influences, expected one influence for each value")
     vectors = delay_vectors(array, dimension, lag)
+    vectors = vectors - vectors.mean(axis=1, keepdims=True) if centre else vectors
     span = (dimension - 1) * lag
     window = span if exclude is None else check_count("exclude", exclude, 0)
     places = _candidates(

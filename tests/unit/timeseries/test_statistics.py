@@ -157,6 +157,22 @@ def test_order_is_all_that_counts():
     assert (same.estimate, same.p_value) == pytest.approx((m.estimate, m.p_value))
 
 
+def test_centred_motifs_match_at_any_level():
+    """A drifting wave: the same shape never comes at the same level again, and influence follows the shape."""
+    generator = np.random.default_rng(9)
+    turns = 2 * np.pi * np.arange(N) / 7.3
+    values = 5 * np.sin(turns) + 1.5 * np.arange(N)
+    scores = np.exp(np.cos(turns - 2 * np.pi * N / 7.3) + 0.3 * generator.standard_normal(N))
+    found = pattern_match(values, scores, centre=True)
+    assert found.estimate > 0.4
+    assert found.p_value <= 1 / 7, "shifts by whole periods are as good"
+    assert pattern_match(values, scores).estimate < found.estimate / 2
+    motifs = np.array([values[i - 2 : i + 1][::-1] for i in range(2, N)])
+    shapes = motifs - motifs.mean(1, keepdims=True)
+    expected = np.linalg.norm(shapes - shapes[-1], axis=1)[found.positions - 1 - 2]
+    np.testing.assert_allclose(found.distances, expected, atol=1e-12)
+
+
 def test_delay_vectors_by_hand():
     vectors = delay_vectors(np.arange(10.0), dimension=3, lag=2)
     assert vectors.shape == (6, 3)
