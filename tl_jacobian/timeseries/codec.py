@@ -174,8 +174,8 @@ class _Reader:
     def shown(self, ids: Ids) -> str:
         return str(list(self.pieces(ids)))
 
-    def refusal(self, text: str, expected: str) -> ArgumentError:
-        got = self.shown(self.ids(text))
+    def refusal(self, text: str, expected: str, got: str | None = None) -> ArgumentError:
+        got = self.shown(self.ids(text)) if got is None else got
         return ArgumentError(
             f"this tokenizer doesn't keep numbers apart: {text!r} gives the tokens {got}, expected {expected}. "
             "Try another separator (',' and ' ' are usual), another number of digits, or another model"
@@ -190,6 +190,14 @@ def _check_together(reader: _Reader, codec: NumberCodec) -> None:
         text = "".join(f"{n}{codec.text}" for n in integers)
         expected, got = codec.lead + codec.encode(integers), reader.ids(text)
         if got != expected:
-            at = next((i for i, (a, b) in enumerate(zip(got, expected, strict=False)) if a != b), 0)
-            part = text[max(0, text.find(str(integers[0]))) :][:40]
-            raise reader.refusal(part, f"{reader.shown(expected[at : at + codec.stride])} at token {at} of all numbers")
+            raise _misfit(reader, codec, integers, got, expected)
+
+
+def _misfit(reader: _Reader, codec: NumberCodec, integers: list[int], got: Ids, expected: Ids) -> ArgumentError:
+    """Which numbers of a long text aren't the tokens that they are alone."""
+    at = next((i for i, pair in enumerate(zip(got, expected, strict=False)) if pair[0] != pair[1]), len(expected) - 1)
+    place = max(0, at - len(codec.lead)) // codec.stride
+    first = len(codec.lead) + max(0, place - 1) * codec.stride
+    part = "".join(f"{n}{codec.text}" for n in integers[max(0, place - 1) : place + 2])
+    around = slice(first, first + 3 * codec.stride)
+    return reader.refusal(f"… {part} …", reader.shown(expected[around]), reader.shown(got[around]))
