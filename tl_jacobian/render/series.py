@@ -70,8 +70,7 @@ def _draw_values(ax: Axes, i: NumberInfluence, distribution: NumberDistribution 
     ax.plot(range(len(i)), i.values, color=_INK, linewidth=0.9, marker=".", markersize=3, clip_on=False, zorder=3)
     ax.axvline(i.cut_off, color="0.45", linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     low, high = _span(i, distribution)
-    ax.set_ylim(high - (high - low) / (1 - _BARS), high)
-    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
+    ax.set_yticks(_ticks(low, high))
     ax.set_ylim(high - (high - low) / (1 - _BARS), high)
     ax.set_xlim(-1, i.cut_off + 1)
     ax.set_xlabel("position of the number", fontsize=_SIZE)
@@ -90,6 +89,13 @@ def _span(i: NumberInfluence, distribution: NumberDistribution | None) -> tuple[
     low, high = min(shown), max(shown)
     pad = 0.06 * (high - low) or 1.0
     return low - pad, high + pad
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """A few round values in a range, whatever else the axis shows."""
+    from matplotlib.ticker import MaxNLocator
+
+    return [tick for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
 
 
 def _draw_bars(ax: Axes, i: NumberInfluence, drawn: np.ndarray, log: bool, skip_first: int) -> None:
