@@ -6,7 +6,6 @@ import builtins
 
 import numpy as np
 import pytest
-from test_map import plt  # noqa: F401  # a fixture
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.number_distribution import NumberDistribution
@@ -103,7 +102,7 @@ def test_nothing_is_cut_off_at_journal_width(width):
     assert box.y1 <= figure.get_size_inches()[1] + 0.01
 
 
-def test_standard_errors_and_own_axes(plt):  # noqa: F811
+def test_standard_errors_and_own_axes(plt):
     _, mine = plt.subplots()
     ax = influence(stderr=np.array([1.0, 0.1, 0.2, 0.3])).plot(mine)
     assert ax is mine
