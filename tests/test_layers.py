@@ -14,8 +14,8 @@ ROOT = Path(tl_jacobian.__file__).parent
 LAYERS = [
     {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision"},
     {"tokens", "attribution", "statistics"},
-    {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
-    {"patch_comparison", "path_split", "evaluation_result"},
+    {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions", "number_distribution"},
+    {"patch_comparison", "path_split", "number_influence", "evaluation_result"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
     {"record"},
@@ -23,7 +23,7 @@ LAYERS = [
     {"host", "linearization", "linearization_batch"},
     {"prompts", "contract", "build", "model_first", "linearize", "targets", "products", "generate"},
     {"scopes"},
-    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
+    {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines", "timeseries"},
     {"patch_pair", "patching"},
     {"corpus"},
     {"evaluation"},
@@ -42,6 +42,8 @@ SIDE_MAY_IMPORT = {
     "patch_comparison",
     "evaluation_result",
     "statistics",
+    "number_influence",
+    "number_distribution",
     "tokens",
     "errors",
     "files",
@@ -59,6 +61,7 @@ DOORS = {
     ("contributions", "render"),
     ("evaluation_result", "render"),
     ("contributions", "contributions_file"),
+    ("number_influence", "render"),
 }
 
 

@@ -3,7 +3,7 @@
 Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.16407.
 """
 
-from tl_jacobian import corpus
+from tl_jacobian import corpus, timeseries
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.baselines import (
@@ -119,6 +119,8 @@ __all__ = [
     "fisher_spectrum",
     "JacobianSpectrum",
     "FisherSpectrum",
+    # in-context time series: timeseries.lorenz, timeseries.serialize, …
+    "timeseries",
     # results
     "Attribution",
     "AttributionMap",

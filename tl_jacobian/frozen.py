@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from tl_jacobian.plain import plain
 
 
@@ -28,3 +30,10 @@ class Frozen:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, metadata=MappingProxyType(state["metadata"]))
+
+
+def owned(values: Any, dtype: Any = np.float64) -> Any:
+    """A copy of an array that can't be written to, for a frozen value to own."""
+    array = np.array(values, dtype=dtype)
+    array.setflags(write=False)
+    return array

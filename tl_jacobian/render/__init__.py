@@ -18,6 +18,7 @@ from tl_jacobian.render.map_terminal import render_map_terminal
 from tl_jacobian.render.page import embed_scripts_again, notebook_html, notebook_map, write_html, write_map
 from tl_jacobian.render.patching import notebook_patching, plot_patching, show_patching, write_patching
 from tl_jacobian.render.plot import plot_map
+from tl_jacobian.render.series import plot_series
 from tl_jacobian.render.terminal import render_terminal
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "plot_grid",
     "plot_map",
     "plot_patching",
+    "plot_series",
     "render_contributions_terminal",
     "render_grid_terminal",
     "render_map_terminal",

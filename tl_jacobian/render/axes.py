@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_LABELS = 72  # more can't be read at the size of a page
-_LETTER = 5.5  # points that a letter of a title takes
+_LETTER = 0.55  # width of a title's letter, in sizes of its font
 
 
 def pyplot() -> Any:
@@ -71,10 +71,10 @@ def whole_ticks(ax: Axes) -> None:
     ax.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
 
 
-def head(ax: Axes, title: str) -> None:
+def head(ax: Axes, title: str, size: int = 10) -> None:
     """A title of as many lines as it needs: matplotlib's own wrapping would cut other things off."""
-    most = max(30, int(_points(ax)[0] / _LETTER))
-    ax.set_title(textwrap.fill(title, most), loc="left", fontsize=10, parse_math=False)
+    most = max(30, int(_points(ax)[0] / (_LETTER * size)))
+    ax.set_title(textwrap.fill(title, most), loc="left", fontsize=size, parse_math=False)
 
 
 def _points(ax: Axes) -> tuple[float, float]:

@@ -1,0 +1,175 @@
+"""What drives forecasts of in-context time series (the paper's sections 3.3, A.2 and A.3), over many series.
+
+    python -m benchmarks.time_series [--series 30] [--numbers 80] [--scopes temperature semantic]
+
+For each system and scope: does influence sit after the motifs that resemble the present (pattern matching), does it
+rise towards the end (forgetting), and how many numbers share it; then scopes against one another on the same series,
+and drifting systems against the stationary one. Each series gives one number; intervals and tests are over series.
+Semantic Scope's target is the first token of the number that really comes next. Where each digit is a token, what is
+explained is the prediction of the next number's first digit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tl_jacobian as tj
+from tl_jacobian import timeseries as ts
+
+ENOUGH = 30  # series; with fewer there is no verdict
+DT = 0.08
+TURN = 9  # numbers in one turn around a lobe of Lorenz's attractor; motifs in the last turn are no candidates
+
+
+class Measured(NamedTuple):
+    """What one series says under one scope."""
+
+    after_motif: float
+    at_motif: float
+    p_value: float
+    slope: float
+    count: float
+
+
+def start(g: np.random.Generator) -> tuple[float, float, float]:
+    """The paper varies x and fixes y and z."""
+    return (g.uniform(-15.0, 15.0), 1.0, 20.0)
+
+
+Make = Callable[[int, np.random.Generator], np.ndarray]
+SYSTEMS: dict[str, Make] = {
+    "Lorenz": lambda n, g: ts.lorenz(n, dt=DT, start=start(g)),
+    "logistic map": lambda n, g: ts.logistic_map(n, x0=g.uniform(0.1, 0.9)),
+    "Lorenz with drift": lambda n, g: ts.lorenz_with_drift(n, dt=DT, start=start(g)),
+    "Brownian motion": lambda n, g: ts.brownian_motion(n, seed=g),
+    "geometric Brownian motion": lambda n, g: ts.geometric_brownian_motion(n, seed=g),
+}
+STATIONARY, DRIFTING = "Lorenz", ("Lorenz with drift", "Brownian motion", "geometric Brownian motion")
+
+
+def attribution(scope: str, lin: tj.Linearization, truth: int) -> tj.Attribution:
+    """One scope by its name; ``truth`` is the first token of the number that really comes next."""
+    scopes: dict[str, Callable[[], Any]] = {
+        "temperature": lambda: tj.temperature_scope(lin),
+        "semantic": lambda: tj.semantic_scope(lin, truth),
+        "fisher": lambda: tj.fisher_scope(lin),
+        "fisher-rank-1": lambda: tj.fisher_scope(lin, method="low_rank"),
+    }
+    return scopes[scope]()
+
+
+def measure(influence: ts.NumberInfluence, shapes: bool) -> Measured:
+    match, at = (
+        ts.pattern_match(influence.values, influence.influence, exclude=TURN, centre=shapes, shift=shift)
+        for shift in (1, 0)
+    )
+    slope = ts.forgetting_slope(influence.influence).total
+    return Measured(match.estimate, at.estimate, match.p_value, slope, ts.effective_count(influence.influence))
+
+
+def one_series(model: Any, make: Make, args: argparse.Namespace, seed: int) -> dict[str, Measured]:
+    """One series of a system under every scope; the last value is held back."""
+    values = make(args.numbers + 1, np.random.default_rng(seed))
+    span = (float(values.min()), float(values.max()))
+    margin = 0.1 * (span[1] - span[0])
+    series = ts.serialize(values[:-1], model, data_range=(span[0] - margin, span[1] + margin))
+    next_number = int(series.to_numbers(values[-1:])[0])
+    truth = series.codec.numbers[next_number - series.codec.low][0]
+    lin = tj.linearize(model, list(series.tokens))
+    found = {scope: ts.number_influence(attribution(scope, lin, truth), series) for scope in args.scopes}
+    return {scope: measure(influence, args.shapes) for scope, influence in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--series", type=int, default=ENOUGH, help="series of each system, at least 2")
+    parser.add_argument("--numbers", type=int, default=80, help="numbers of each series")
+    parser.add_argument("--scopes", nargs="+", default=["temperature", "semantic"], help="or fisher, fisher-rank-1")
+    parser.add_argument("--shapes", action="store_true", help="compare motifs without their mean")
+    parser.add_argument("--kind", default="bridge", help="of the demo model: bridge or hooked")
+    args = parser.parse_args()
+    model = tj.load_demo_model(args.kind)
+    found: dict[str, list[dict[str, Measured]]] = {}
+    for name, make in SYSTEMS.items():
+        found[name] = []
+        for seed in range(args.series):
+            print(f"{name}: series {seed + 1} of {args.series}", file=sys.stderr, flush=True)
+            found[name].append(one_series(model, make, args, seed))
+    print(f"{args.series} series of {args.numbers} numbers from each system; demo model ({args.kind})")
+    for lines in (patterns(found, args.scopes), forgetting(found, args.scopes), pairs(found, args.scopes)):
+        print("\n" + "\n".join(lines), flush=True)
+
+
+def column(found: list[dict[str, Measured]], scope: str, field: str) -> list[float]:
+    return [getattr(one[scope], field) for one in found]
+
+
+def patterns(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -> Iterator[str]:
+    yield "Pattern matching: rank correlation of influence and nearness, trends over the positions taken out."
+    yield ""
+    yield "| system | scope | number after the motif | p | its last number | p < 0.05 | verdict |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, rows in found.items():
+        for scope in scopes:
+            after, at = (
+                ts.mean_effect(column(rows, scope, field), alternative="greater")
+                for field in ("after_motif", "at_motif")
+            )
+            alone = np.mean(np.array(column(rows, scope, "p_value")) <= 0.05)
+            said = verdict(after, "influence follows matching motifs", "influence avoids matching motifs")
+            p = f"{after.p_value:.2g}"
+            yield f"| {name} | {scope} | {interval(after)} | {p} | {interval(at)} | {alone:.0%} of series | {said} |"
+
+
+def forgetting(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -> Iterator[str]:
+    yield "Forgetting: change of log-influence from the second number to the last, in nats (Theil-Sen)."
+    yield ""
+    yield f"| system | scope | change | less that of {STATIONARY} | p | numbers that share the influence | verdict |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, rows in found.items():
+        for scope in scopes:
+            slope, count = (ts.mean_effect(column(rows, scope, field)) for field in ("slope", "count"))
+            more, p = "", ""
+            if name in DRIFTING:
+                base = column(found[STATIONARY], scope, "slope")
+                difference = ts.compare_groups(column(rows, scope, "slope"), base)
+                more, p = interval(difference), f"{difference.p_value:.2g}"
+            said = verdict(slope, "early context fades", "early context weighs more")
+            yield f"| {name} | {scope} | {interval(slope)} | {more} | {p} | {interval(count)} | {said} |"
+
+
+def pairs(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -> Iterator[str]:
+    first, *others = scopes
+    if not others:
+        return
+    yield f"{first} less other scopes, on the same series."
+    yield ""
+    yield "| system | other scope | pattern matching | p | numbers that share the influence | p |"
+    yield "|---|---|---|---|---|---|"
+    for name, rows in found.items():
+        for other in others:
+            cells = []
+            for field in ("after_motif", "count"):
+                e = ts.compare_paired(column(rows, first, field), column(rows, other, field))
+                cells += [interval(e), f"{e.p_value:.2g}"]
+            yield f"| {name} | {other} | {' | '.join(cells)} |"
+
+
+def interval(e: ts.Estimate) -> str:
+    return f"{e.estimate:.2f} [{e.low:.2f}, {e.high:.2f}]"
+
+
+def verdict(e: ts.Estimate, above: str, below: str) -> str:
+    """In words: what the interval says, if it rests on enough series."""
+    if e.n < ENOUGH:
+        return f"too few series to say ({e.n} of {ENOUGH})"
+    return above if e.low > 0 else below if e.high < 0 else "neither way"
+
+
+if __name__ == "__main__":
+    main()

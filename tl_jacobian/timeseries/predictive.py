@@ -1,0 +1,126 @@
+"""The predicted distribution of the next *number*, from the predicted distributions of its tokens.
+
+    P(number) = P(first token | series) P(second token | series, first token) …
+
+so for two digits of a token each, ten forward passes give all ninety numbers exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from tl_jacobian.errors import PromptError
+from tl_jacobian.host.base import Host
+from tl_jacobian.host.resolve import resolve
+from tl_jacobian.modes import forgetting
+from tl_jacobian.number_distribution import NumberDistribution
+from tl_jacobian.progress import progress
+from tl_jacobian.timeseries.checks import check_count, check_number
+from tl_jacobian.timeseries.codec import Ids
+from tl_jacobian.timeseries.serialize import SerializedSeries
+
+
+def predict_number(
+    model: Any,
+    series: SerializedSeries,
+    *,
+    truth: float | None = None,
+    beam: int | None = None,
+    batch_size: int = 16,
+) -> NumberDistribution:
+    """What the model predicts to come after a series, as probabilities of numbers.
+
+    A number counts as soon as its digits are there; whether the model goes on with a separator isn't asked.
+
+    Args:
+        model: the model whose tokenizer wrote the series.
+        series: from :func:`serialize`.
+        truth: the value that really comes next, in the data's units, for the scores.
+        beam: keep only so many of the most probable beginnings of a number; default: all, which is exact and takes
+            1 + 10 + 100 + … forward passes where each digit is a token, and one where a number is.
+        batch_size: sequences in one forward pass.
+
+    Raises:
+        PromptError: the model's context or vocabulary is too small for the series.
+
+    >>> import tl_jacobian as tj
+    >>> model = tj.load_demo_model()
+    >>> d = predict_number(model, tj.timeseries.serialize([1, 2, 3] * 6, model), truth=1.0)
+    >>> len(d), round(d.mode), d.mass > 0.9
+    (90, 1, True)
+    """
+    beam, batch_size = None if beam is None else check_count("beam", beam), check_count("batch_size", batch_size)
+    host = resolve(model)
+    _check_model(host, series)
+    logs: dict[Ids, float] = {(): 0.0}  # of beginnings of numbers
+    passes = 0
+    for depth in range(1, series.codec.width + 1):
+        kept = sorted(logs, key=lambda ids: -logs[ids])[:beam]
+        passes += len(kept)
+        longer = {ids[:depth] for ids in series.codec.numbers}
+        logs = _extended(host, series.tokens, {ids: logs[ids] for ids in kept}, longer, batch_size)
+    numbers, probabilities = _sorted(series, logs)
+    return NumberDistribution(
+        numbers=numbers,
+        probabilities=probabilities,
+        offset=series.offset,
+        scale=series.scale,
+        exact=len(numbers) == len(series.codec.numbers),
+        truth=None if truth is None else check_number("truth", truth),
+        metadata={**host.facts(), "forward_passes": passes, "beam": beam, "after": len(series)},
+    )
+
+
+def _extended(host: Host, context: Ids, logs: dict[Ids, float], longer: set[Ids], batch_size: int) -> dict[Ids, float]:
+    """Log-probabilities of beginnings that are one token longer than those known."""
+    after = dict(zip(logs, _next_logs(host, context, list(logs), batch_size), strict=True))
+    return {ids: logs[ids[:-1]] + float(after[ids[:-1]][ids[-1]]) for ids in sorted(longer) if ids[:-1] in logs}
+
+
+def _next_logs(
+    host: Host, context: Ids, prefixes: Sequence[Ids], batch_size: int
+) -> Float64[np.ndarray, "prefixes d_vocab"]:
+    """Log-probabilities of the token after the context and each prefix; prefixes have one length."""
+    tokens = torch.tensor([[*context, *prefix] for prefix in prefixes])
+    found = []
+    with progress(len(tokens), "beginnings of numbers") as bar, forgetting():
+        for part in tokens.split(batch_size):
+            found.append(_last_logits(host, part).double().log_softmax(-1).cpu().numpy())
+            bar.update(len(part))
+    return np.concatenate(found)
+
+
+def _last_logits(host: Host, tokens: Tensor) -> Float[Tensor, "batch d_vocab"]:
+    last = torch.full((len(tokens),), tokens.shape[1] - 1)
+    return host.forward(tokens, torch.arange(len(tokens)), last).logits
+
+
+def _sorted(series: SerializedSeries, found: dict[Ids, float]) -> tuple[np.ndarray, np.ndarray]:
+    pairs = sorted((series.codec.decode(ids)[0], log) for ids, log in found.items())
+    numbers, logs = zip(*pairs, strict=True)
+    return np.array(numbers), np.exp(np.array(logs))
+
+
+def _check_model(host: Host, series: SerializedSeries) -> None:
+    """The series must be of this model's tokens, and fit with all tokens of a number but the last."""
+    need = len(series.tokens) + series.codec.width - 1
+    if host.n_ctx is not None and need > host.n_ctx:
+        raise PromptError(
+            f"the series' {len(series.tokens)} tokens, and {need - len(series.tokens)} of the next number's, are more "
+            f"than the model's context, n_ctx={host.n_ctx}: serialize(values, model) says how many numbers fit"
+        )
+    largest = max(max(series.tokens), max(max(ids) for ids in series.codec.numbers))
+    if largest >= host.d_vocab or host.encode(series.text) != [*series.codec.lead, *_without_bos(series)]:
+        raise PromptError(
+            "the series was serialised with another tokenizer than this model's: serialize(values, model)"
+        )
+
+
+def _without_bos(series: SerializedSeries) -> Ids:
+    return series.tokens[series.groups[0][0] :]
