@@ -54,6 +54,9 @@ class Difference(NamedTuple):
 def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: int = 0) -> Interval:
     """The mean and its percentile bootstrap interval (scipy.stats.bootstrap, 4,999 resamples).
 
+    Percentiles are taken as far out as Student's t would be, without which they are too narrow in small samples
+    (Hesterberg, 2015): resampled means have (n - 1) / n of the variance, and normal tails.
+
     Raises:
         ArgumentError: fewer than two values, or one that isn't finite.
 
@@ -68,7 +71,7 @@ def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: int = 0) 
         np.mean,
         n_resamples=_RESAMPLES,
         batch=max(1, _ELEMENTS // len(x)),
-        confidence_level=confidence,
+        confidence_level=_expanded(confidence, len(x)),
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
@@ -102,6 +105,11 @@ def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.9
         Difference(a, b, bootstrap_mean((x - y).tolist(), confidence=confidence, seed=seed), p, float(q))
         for (a, b, x, y), p, q in zip(pairs, ps, adjusted, strict=True)
     ]
+
+
+def _expanded(confidence: float, n: int) -> float:
+    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(n / (n - 1))
+    return float(1 - 2 * stats.norm.sf(reach))
 
 
 def _sign_flips(x: np.ndarray, seed: int) -> float:
