@@ -10,7 +10,7 @@ from typing import Any
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.corpus.encoding import Format
 from tl_jacobian.corpus.manifest import read_manifest
-from tl_jacobian.corpus.prompt import CorpusPrompt
+from tl_jacobian.corpus.prompt import CorpusPrompt, as_prompts
 from tl_jacobian.corpus.records import read_records
 from tl_jacobian.corpus.run import RunReport, run_corpus
 from tl_jacobian.corpus.scope_job import FisherMethod, Scope, ScopeJob, from_record
@@ -70,7 +70,7 @@ def attribute_corpus(
     job = ScopeJob(model, scope, target, minus, method, rank, seed, max_memory)
     return run_corpus(
         job,
-        [CorpusPrompt(i, str(i), p) if isinstance(p, str) else p for i, p in enumerate(prompts)],
+        as_prompts(prompts),
         out,
         tokenize=tokenizer_of(model, prepend_bos=prepend_bos),
         batch_size=batch_size,

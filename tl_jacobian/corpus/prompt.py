@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -27,3 +28,8 @@ class CorpusPrompt:
     tokens: tuple[int, ...] | None = None
     target: str | int | None = None
     error: str | None = None
+
+
+def as_prompts(prompts: Sequence[str] | Sequence[CorpusPrompt]) -> list[CorpusPrompt]:
+    """Texts as a corpus, numbered in their order; prompts as they are."""
+    return [CorpusPrompt(i, str(i), p) if isinstance(p, str) else p for i, p in enumerate(prompts)]

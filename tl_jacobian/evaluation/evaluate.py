@@ -18,6 +18,7 @@ from tl_jacobian.corpus import (
     tokenizer_of,
 )
 from tl_jacobian.corpus.processes import is_launched
+from tl_jacobian.corpus.prompt import as_prompts
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
 from tl_jacobian.evaluation.judge import Trial, judge
 from tl_jacobian.evaluation_result import Evaluation
@@ -122,7 +123,7 @@ def evaluate(
     """
     if out is None and is_launched():
         raise ArgumentError("out=None, but several processes share this evaluation: give a folder that all of them see")
-    corpus = _corpus(prompts)
+    corpus = read_corpus(prompts) if isinstance(prompts, (str, PathLike)) else as_prompts(prompts)
     job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory)
     with TemporaryDirectory() as nowhere:
         folder = Path(nowhere) / "records" if out is None else Path(out)
@@ -150,12 +151,6 @@ def load_evaluation(out: str | PathLike[str]) -> Evaluation:
         raise CorpusError(f"{str(out)!r} holds a run of {settings.get('job')!r}, expected one of 'evaluate'")
     metadata = {key: value for key, value in settings.items() if key not in ("job", "name")}
     return Evaluation(name=settings["name"], records=tuple(read_records(out)), metadata=metadata)
-
-
-def _corpus(prompts: Any) -> list[CorpusPrompt]:
-    if isinstance(prompts, (str, PathLike)):
-        return read_corpus(prompts)
-    return [p if isinstance(p, CorpusPrompt) else CorpusPrompt(i, str(i), text=p) for i, p in enumerate(prompts)]
 
 
 def _name(prompts: Any) -> str:
