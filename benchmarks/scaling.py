@@ -1,8 +1,9 @@
 """How the cost of linearize + a scope grows: with the prompt, the batch and the model's width.
 
     python -m benchmarks.scaling [--kinds hooked bridge] [--rounds 3] [--longest 1600]
-                                  [--parts batch length width]
+                                  [--parts batch peak length width]
 
+"peak": the rate at which Fisher's products run, against that of a plain matrix product of their size.
 Prints seconds, and the exponent b of a fit  seconds = a x^b  (the upper half of the points, where
 fixed costs no longer hide it).
 """
@@ -60,6 +61,29 @@ def by_batch(model: Any, sizes: list[int], rounds: int, name: str) -> None:
         report(f"{name}, prompts in a batch (seconds each), {scope}", points)
 
 
+def of_peak(model: Any, rounds: int, name: str) -> None:
+    """How near Fisher's products come to the machine's matrix products: what a larger batch could still gain."""
+    ids = model.tokenizer(TEXT * 200)["input_ids"][:25]
+    rows, inner = torch.randn(800, model.cfg.d_model), torch.randn(model.cfg.d_model, model.cfg.d_mlp)
+    lin = tj.linearize(model, ids)
+    found: dict[str, tj.Attribution] = {}
+
+    def estimate() -> None:
+        found["it"] = tj.fisher_scope(lin, method="estimate", n_products=52)
+
+    def products() -> None:
+        for _ in range(100):
+            rows @ inner
+
+    t = medians({"estimate": estimate, "matmul": products}, rounds)
+    weights = sum(p.numel() for block in model.blocks for p in block.parameters() if p.ndim > 1)
+    work = 2 * weights * len(ids) * found["it"].metadata["n_products"]
+    rate, peak = work / t["estimate"] / 1e9, 100 * 2 * rows.numel() * inner.shape[1] / t["matmul"] / 1e9
+    print(
+        f"| {name}, one prompt, fisher (estimate, 52 products) | {rate:.0f} of {peak:.0f} GFLOP/s | {rate / peak:.0%} |"
+    )
+
+
 def by_width(widths: list[int], rounds: int) -> None:
     """Four random-weight layers of a Llama, 25 tokens."""
     for scope, run in SCOPES.items():
@@ -93,14 +117,16 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=list(kinds()))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--longest", type=int, default=1600)
-    parser.add_argument("--parts", nargs="+", default=["batch", "length", "width"])
+    parser.add_argument("--parts", nargs="+", default=["batch", "peak", "length", "width"])
     args = parser.parse_args()
     print("| what grows | seconds | exponent |\n|---|---|---|")
     lengths = [n for n in (25, 50, 100, 200, 400, 800, 1600) if n <= args.longest]
-    for kind in args.kinds if {"batch", "length"} & set(args.parts) else ():
+    for kind in args.kinds if {"batch", "length", "peak"} & set(args.parts) else ():
         model = tj.load_demo_model(kind)
         if "batch" in args.parts:
             by_batch(model, [1, 4, 16], args.rounds, kind)
+        if "peak" in args.parts:
+            of_peak(model, args.rounds, kind)
         if "length" in args.parts:
             by_length(model, lengths, args.rounds, kind)
     if "width" in args.parts:
