@@ -49,6 +49,7 @@ def leave_one_out(
         raise ArgumentError(f'measure={measure!r}, expected "log_prob" or "kl"')
     if measure == "kl" and target is not None:
         raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
+    rerun_of(lin)  # one linearization, which can be run again
     token = None if measure == "kl" else resolve_target(lin, target)
     return left_out(lin, logits_without_each(lin, replacement, batch_size), token, _named(replacement))
 
