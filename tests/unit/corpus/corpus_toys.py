@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tl_jacobian.corpus import CorpusPrompt, run_corpus
 from tl_jacobian.corpus.folder import Folder
@@ -77,25 +81,44 @@ def status_of(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def dying_at(touch: int, work: Callable[[], object]) -> Callable[[], object]:
-    """The same work, ended by SIGKILL when it touches the file system for that time."""
+# Forking this process would copy the page tables of everything that the tests have in memory, for each of many
+# children; a server that has only imported what they need forks in milliseconds.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([__name__, "pyarrow.parquet"])
 
-    def work_and_die() -> None:
-        count = 0
 
-        def touched(*_: object) -> None:
-            nonlocal count
-            count += 1
-            if count == touch:
-                os.kill(os.getpid(), signal.SIGKILL)
+def start(work: Callable[..., object], *args: Any) -> Any:
+    """A small fresh process that does the work, a function of a module; ``.exitcode`` after ``.join()``."""
+    with pytest.MonkeyPatch.context() as env:  # where the server finds this module when it starts
+        env.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        forkserver.ensure_running()
+    child = _CONTEXT.Process(target=work, args=args)
+    child.start()
+    return child
 
-        fsync = os.fsync
-        os.fsync = lambda handle: (touched(), fsync(handle))[1]
-        events = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod")
-        sys.addaudithook(lambda event, _: touched() if event in events else None)
-        work()
 
-    return work_and_die
+def run_and_die(touch: int, out: Path, n: int, format: str) -> None:
+    """A run that is ended by SIGKILL when it touches the file system for that time."""
+    count = 0
+
+    def touched(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count == touch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fsync = os.fsync
+    os.fsync = lambda handle: (touched(), fsync(handle))[1]
+    events = ("open", "os.rename", "os.remove", "os.mkdir", "os.chmod")
+    sys.addaudithook(lambda event, _: touched() if event in events else None)
+    run(out, n, format=format)
+
+
+def slow_run(out: Path, format: str) -> None:
+    """About half of the time computing, half of it writing."""
+    fsync = os.fsync
+    os.fsync = lambda handle: (time.sleep(0.002), fsync(handle))[1]
+    run(out, 150, Toy(nap=0.003), format=format)
 
 
 def folder_of(out: Path) -> Folder:
