@@ -4,7 +4,9 @@
 
 For each system and scope: does influence sit after the motifs that resemble the present (pattern matching), does it
 rise towards the end (forgetting), and how many numbers share it; then scopes against one another on the same series,
-and drifting systems against the stationary one. Each series gives one number; intervals and tests are over series.
+and drifting systems against the stationary one. Motifs are compared as they are ("level"), and each less its own mean
+("shape"). Each series gives one number; intervals and tests are over series. What one system gave is said on stderr as
+soon as it is measured, the tables come at the end.
 Semantic Scope's target is the first token of the number that really comes next. Where each digit is a token, what is
 explained is the prediction of the next number's first digit.
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import spearmanr
 
 import tl_jacobian as tj
 from tl_jacobian import timeseries as ts
@@ -29,9 +32,13 @@ TURN = 9  # numbers in one turn around a lobe of Lorenz's attractor; motifs in t
 class Measured(NamedTuple):
     """What one series says under one scope."""
 
-    after_motif: float
-    at_motif: float
-    p_value: float
+    influence: np.ndarray
+    after_level: float
+    at_level: float
+    p_level: float
+    after_shape: float
+    at_shape: float
+    p_shape: float
     slope: float
     count: float
 
@@ -47,7 +54,8 @@ SYSTEMS: dict[str, Make] = {
     "logistic map": lambda n, g: ts.logistic_map(n, x0=g.uniform(0.1, 0.9)),
     "Lorenz with drift": lambda n, g: ts.lorenz_with_drift(n, dt=DT, start=start(g)),
     "Brownian motion": lambda n, g: ts.brownian_motion(n, seed=g),
-    "geometric Brownian motion": lambda n, g: ts.geometric_brownian_motion(n, seed=g),
+    # With noise of its own, and enough of it to be another thing than Brownian motion.
+    "geometric Brownian motion": lambda n, g: ts.geometric_brownian_motion(n, seed=g.spawn(1)[0], sigma=0.1),
 }
 STATIONARY, DRIFTING = "Lorenz", ("Lorenz with drift", "Brownian motion", "geometric Brownian motion")
 
@@ -63,13 +71,15 @@ def attribution(scope: str, lin: tj.Linearization, truth: int) -> tj.Attribution
     return scopes[scope]()
 
 
-def measure(influence: ts.NumberInfluence, shapes: bool) -> Measured:
-    match, at = (
-        ts.pattern_match(influence.values, influence.influence, exclude=TURN, centre=shapes, shift=shift)
-        for shift in (1, 0)
-    )
-    slope = ts.forgetting_slope(influence.influence).total
-    return Measured(match.estimate, at.estimate, match.p_value, slope, ts.effective_count(influence.influence))
+def measure(influence: ts.NumberInfluence) -> Measured:
+    values, scores = influence.values, influence.influence
+    if influence.metadata["combine"] != "root_sum_squares":
+        scores = np.sqrt(scores)  # Fisher's traces are squares, which fall off twice as fast
+    found: list[float] = []
+    for shapes in (False, True):
+        after, at = (ts.pattern_match(values, scores, exclude=TURN, centre=shapes, shift=shift) for shift in (1, 0))
+        found += [after.estimate, at.estimate, after.p_value]
+    return Measured(scores, *found, ts.forgetting_slope(scores).total, ts.effective_count(scores))
 
 
 def one_series(model: Any, make: Make, args: argparse.Namespace, seed: int) -> dict[str, Measured]:
@@ -82,7 +92,7 @@ def one_series(model: Any, make: Make, args: argparse.Namespace, seed: int) -> d
     truth = series.codec.numbers[next_number - series.codec.low][0]
     lin = tj.linearize(model, list(series.tokens))
     found = {scope: ts.number_influence(attribution(scope, lin, truth), series) for scope in args.scopes}
-    return {scope: measure(influence, args.shapes) for scope, influence in found.items()}
+    return {scope: measure(influence) for scope, influence in found.items()}
 
 
 def main() -> None:
@@ -90,7 +100,6 @@ def main() -> None:
     parser.add_argument("--series", type=int, default=ENOUGH, help="series of each system, at least 2")
     parser.add_argument("--numbers", type=int, default=80, help="numbers of each series")
     parser.add_argument("--scopes", nargs="+", default=["temperature", "semantic"], help="or fisher, fisher-rank-1")
-    parser.add_argument("--shapes", action="store_true", help="compare motifs without their mean")
     parser.add_argument("--kind", default="bridge", help="of the demo model: bridge or hooked")
     args = parser.parse_args()
     model = tj.load_demo_model(args.kind)
@@ -100,27 +109,37 @@ def main() -> None:
         for seed in range(args.series):
             print(f"{name}: series {seed + 1} of {args.series}", file=sys.stderr, flush=True)
             found[name].append(one_series(model, make, args, seed))
+        print("\n".join(summary(found[name], args.scopes)), file=sys.stderr, flush=True)
     print(f"{args.series} series of {args.numbers} numbers from each system; demo model ({args.kind})")
-    for lines in (patterns(found, args.scopes), forgetting(found, args.scopes), pairs(found, args.scopes)):
+    tables = (patterns(found, args.scopes, kind) for kind in ("level", "shape"))
+    for lines in (*tables, forgetting(found, args.scopes), pairs(found, args.scopes)):
         print("\n" + "\n".join(lines), flush=True)
+
+
+def summary(rows: list[dict[str, Measured]], scopes: list[str]) -> Iterator[str]:
+    """One system's means, for a run that may not come to its end."""
+    for scope in scopes:
+        fields = ("after_level", "after_shape", "slope", "count")
+        effects = [f"{field} {interval(ts.mean_effect(column(rows, scope, field)))}" for field in fields]
+        yield f"  {scope}: {'; '.join(effects)}"
 
 
 def column(found: list[dict[str, Measured]], scope: str, field: str) -> list[float]:
     return [getattr(one[scope], field) for one in found]
 
 
-def patterns(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -> Iterator[str]:
-    yield "Pattern matching: rank correlation of influence and nearness, trends over the positions taken out."
+def patterns(found: dict[str, list[dict[str, Measured]]], scopes: list[str], kind: str) -> Iterator[str]:
+    yield f"Pattern matching by {kind}: rank correlation of influence and nearness, trends over the position taken out."
     yield ""
     yield "| system | scope | number after the motif | p | its last number | p < 0.05 | verdict |"
     yield "|---|---|---|---|---|---|---|"
     for name, rows in found.items():
         for scope in scopes:
             after, at = (
-                ts.mean_effect(column(rows, scope, field), alternative="greater")
-                for field in ("after_motif", "at_motif")
+                ts.mean_effect(column(rows, scope, f"{place}_{kind}"), alternative="greater")
+                for place in ("after", "at")
             )
-            alone = np.mean(np.array(column(rows, scope, "p_value")) <= 0.05)
+            alone = np.mean(np.array(column(rows, scope, f"p_{kind}")) <= 0.05)
             said = verdict(after, "influence follows matching motifs", "influence avoids matching motifs")
             p = f"{after.p_value:.2g}"
             yield f"| {name} | {scope} | {interval(after)} | {p} | {interval(at)} | {alone:.0%} of series | {said} |"
@@ -137,26 +156,33 @@ def forgetting(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -
             more, p = "", ""
             if name in DRIFTING:
                 base = column(found[STATIONARY], scope, "slope")
-                difference = ts.compare_groups(column(rows, scope, "slope"), base)
+                difference = compare(name)(column(rows, scope, "slope"), base)
                 more, p = interval(difference), f"{difference.p_value:.2g}"
             said = verdict(slope, "early context fades", "early context weighs more")
             yield f"| {name} | {scope} | {interval(slope)} | {more} | {p} | {interval(count)} | {said} |"
+
+
+def compare(name: str) -> Callable[[list[float], list[float]], ts.Estimate]:
+    """The drifting Lorenz series are the stationary ones, with drift."""
+    return ts.compare_paired if name == "Lorenz with drift" else ts.compare_groups
 
 
 def pairs(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -> Iterator[str]:
     first, *others = scopes
     if not others:
         return
-    yield f"{first} less other scopes, on the same series."
+    yield f"{first} less other scopes, on the same series; and the rank correlation of their influences."
     yield ""
-    yield "| system | other scope | pattern matching | p | numbers that share the influence | p |"
-    yield "|---|---|---|---|---|---|"
+    yield "| system | other scope | pattern matching (level) | p | (shape) | p | sharing numbers | p | correlation |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for name, rows in found.items():
         for other in others:
             cells = []
-            for field in ("after_motif", "count"):
+            for field in ("after_level", "after_shape", "count"):
                 e = ts.compare_paired(column(rows, first, field), column(rows, other, field))
                 cells += [interval(e), f"{e.p_value:.2g}"]
+            alike = [float(spearmanr(one[first].influence[1:], one[other].influence[1:])[0]) for one in rows]
+            cells.append(interval(ts.mean_effect(alike)))
             yield f"| {name} | {other} | {' | '.join(cells)} |"
 
 
