@@ -13,9 +13,9 @@ ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
     {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision"},
-    {"tokens", "attribution"},
+    {"tokens", "attribution", "statistics"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions"},
-    {"patch_comparison", "path_split"},
+    {"patch_comparison", "path_split", "aligned_word", "word_alignment", "counterfactuals"},
     {"attribution_file", "attribution_map_file", "grid_file", "contributions_file"},
     {"unembedding", "final_norm", "frozen_norm", "memory", "segments", "graph", "linalg"},
     {"record"},
@@ -24,7 +24,7 @@ LAYERS = [
     {"prompts", "contract", "build", "model_first", "linearize", "targets", "products", "generate"},
     {"scopes"},
     {"map_scopes", "maps", "jacobian_block", "movers", "spectra", "drilldown", "baselines"},
-    {"patch_pair", "patching"},
+    {"patch_pair", "patching", "language"},
     {"cli", "__main__", "__init__"},
 ]
 SIDE = {"render"}  # a side branch: it sees attributions and tokens, and only the top sees it
@@ -35,6 +35,9 @@ SIDE_MAY_IMPORT = {
     "grid",
     "contributions",
     "patch_comparison",
+    "aligned_word",
+    "word_alignment",
+    "counterfactuals",
     "tokens",
     "errors",
     "files",
@@ -50,6 +53,9 @@ DOORS = {
     ("patch_comparison", "render"),
     ("grid", "grid_file"),
     ("contributions", "render"),
+    ("aligned_word", "render"),
+    ("word_alignment", "render"),
+    ("counterfactuals", "render"),
     ("contributions", "contributions_file"),
 }
 
