@@ -41,11 +41,13 @@ class AlignedWord:
     def source_share(self) -> float:
         """Influence of the source words together, of that of everything before the target word.
 
-        Shares of a trace, or of a squared norm: what adds up over tokens. NaN where nothing has influence.
+        Shares of a trace, or of a squared norm: what adds up over tokens. NaN where nothing else is known to
+        have influence (an alignment of a matrix alone).
         """
         square = 1 if self.alignment.combine == "sum" else 2
         whole = self.alignment.influence[self.index].double().pow(square).sum().item()
-        return self.scores.double().pow(square).sum().item() / whole if whole else math.nan
+        sources = self.scores.double().pow(square).sum().item()
+        return sources / whole if whole > sources else math.nan
 
     def top(self, k: int = 3) -> list[Ranked]:
         """The ``k`` source words that drive it most."""

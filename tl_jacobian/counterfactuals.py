@@ -118,7 +118,7 @@ class Counterfactuals(Frozen):
         return sorted(self.edits, key=lambda e: -abs(getattr(e, effect)))[: max(k, 0)]
 
     def agreement(
-        self, kind: Kind = "removed", *, effect: Effect = "change", skip_first: bool = False
+        self, kind: Kind = "removed", *, effect: Effect = "change", skip_first: bool = False, skip_last: bool = False
     ) -> RankAgreement:
         """Scores beside changes, word by word; of several replacements of a word the mean size counts.
 
@@ -126,13 +126,15 @@ class Counterfactuals(Frozen):
             kind: which edits: removing and replacing a word aren't the same size of intervention.
             effect: ``"change"`` of the target's value, or ``"kl"`` of the whole distribution.
             skip_first: leave out the prompt's first word, whose score an attention sink often dominates.
+            skip_last: leave out its last word, without which another place is explained.
 
         Raises:
             ArgumentError: fewer than three words were edited so, or all scores or changes are equal: nothing to rank.
         """
         if kind not in ("removed", "replaced") or effect not in ("change", "kl"):
             raise ArgumentError(f'{kind=}, {effect=}: expected "removed" or "replaced", and "change" or "kl"')
-        chosen = [e for e in self.edits if e.kind == kind and e.at >= int(skip_first)]
+        kept = range(int(skip_first), len(self.words) - int(skip_last))
+        chosen = [e for e in self.edits if e.kind == kind and e.at in kept]
         sizes = {e.at: np.mean([abs(getattr(o, effect)) for o in chosen if o.at == e.at]) for e in chosen}
         indices, size = list(sizes), np.array(list(sizes.values()))
         score = np.array([self.scores[i] for i in indices])
@@ -177,7 +179,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """Rank correlation, and how often permutations of x give as high a one (all of them, where they are few)."""
     a, b = (stats.zscore(stats.rankdata(values)) for values in (x, y))
 
-    def correlation(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    def correlation(values: np.ndarray, axis: int = -1) -> Any:
         return np.mean(values * b, axis=axis)
 
     found = stats.permutation_test(

@@ -160,6 +160,18 @@ class WordAlignment(Frozen):
             raise ArgumentError(f'method={method!r}, expected "argmax", "intersection" or a share above 0, at most 1')
         return frozenset(Link(s, t) for t, s in (self.shares >= method).nonzero().tolist())
 
+    def relative(self) -> WordAlignment:
+        """How much more each source word drives a target word than it drives them all on average.
+
+        Every share divided by the mean of its column: a source word that drives everything (one of many
+        tokens, say) no longer outshines the others. Not the paper's, and no longer an influence.
+        """
+        lift = self.shares / self.shares.mean(0).clamp_min(torch.finfo(torch.float32).tiny)
+        influence = torch.zeros_like(self.influence)
+        influence[:, list(self.sources)] = lift
+        details = {**self.metadata, "score": "share of the row over the source word's mean share"}
+        return dataclasses.replace(self, influence=influence, scope=f"{self.scope}, relative", metadata=details)
+
     def row(self, word: str | int) -> AlignedWord:
         """One target word, by its text or its index (negative ones count from the end).
 
@@ -191,7 +203,7 @@ class WordAlignment(Frozen):
             rows=self.target_words,
             columns=self.source_words,
             title=f"{self.scope} alignment",
-            quantity=f"share of the row ({unit})" if per_row else unit,
+            quantity="share of the row" if per_row else unit,
             row_axis="target word",
             column_axis="source word",
             signed=False,

@@ -84,8 +84,8 @@ def counterfactuals(
     >>> import tl_jacobian as tj
     >>> model = tj.load_demo_model()
     >>> c = tj.language.counterfactuals(model, "The capital of France is", " Paris", replace={"France": ["Italy"]})
-    >>> c.top(1)[0].replacement, c.top(1)[0].prediction.text
-    ('Italy', ' Rome')
+    >>> c.prediction.text, [e.prediction.text for e in c.edits if e.replacement == "Italy"]
+    (' Paris', [' Rome'])
     """
     host = resolve(model)
     words = split_words(prompt) if isinstance(prompt, str) else ()

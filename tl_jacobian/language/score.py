@@ -72,7 +72,7 @@ def link_score(
     return _rates(len(found), len(s), len(found & s), len(found & p))
 
 
-def _rates(n_found: float, n_sure: int, n_hit_sure: float, n_hit: float) -> LinkScore:
+def _rates(n_found: int, n_sure: int, n_hit_sure: int | float, n_hit: int | float) -> LinkScore:
     if not n_sure:
         raise ArgumentError("no sure gold link, expected at least one: there is nothing to recall")
     precision = n_hit / n_found if n_found else math.nan

@@ -17,6 +17,7 @@ from tl_jacobian.render.grid_figure import grid_figure
 from tl_jacobian.tokens import visible
 from tl_jacobian.word_alignment import WordAlignment
 
+_SCOPES = ("semantic", "temperature", "fisher", "direction", "output")
 FRAME = f"border:2px solid {css_color(NEGATIVE, 1.0)};border-radius:3px;padding:0 1px"
 
 
@@ -33,7 +34,9 @@ def title(a: WordAlignment) -> str:
 
 
 def scope_name(a: WordAlignment) -> str:
-    return f"{visible(a.scope).capitalize()} Scope"
+    """A scope by its name; anything else as it is called."""
+    name = visible(a.scope).capitalize()
+    return f"{name} Scope" if a.scope in _SCOPES else name
 
 
 def facts_of(row: AlignedWord, scale: Scale) -> list[str]:

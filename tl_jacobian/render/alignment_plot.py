@@ -16,9 +16,10 @@ from tl_jacobian.word_alignment import WordAlignment
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_LINE = 72  # characters
-_WIDE = 0.60  # of a monospaced character, in font sizes
-_FILLED = 0.9  # of the axes' width, for the layout may take some
+_LINE = 80  # characters
+_WIDTH = 7.5  # inches of a figure of its own
+_LETTER = 0.6  # width of a monospaced character, in font sizes
+_FILLED = 0.96  # of a line, for axes have margins
 
 
 def plot_alignment(
@@ -65,8 +66,9 @@ def plot_aligned_word(row: AlignedWord, ax: Axes | None = None) -> Axes:
     scale = scale_of(row.scores)
     placed = list(_placed(row.alignment.units))
     lines = placed[-1].line + 1
-    ax = ax or new_axes(7.5, 0.55 + 0.26 * lines)
-    size = _font_size(ax)
+    width = _WIDTH if ax is None else _width(ax)
+    ax = ax or new_axes(_WIDTH, 0.45 + 0.25 * lines)
+    size = _FILLED * width * 72 / _LINE / _LETTER
     for part in placed:
         _draw(ax, row, part, scale, size)
     ax.set(xlim=(-0.5, _LINE + 0.5), ylim=(lines - 0.4, -0.6))
@@ -117,7 +119,6 @@ def _placed(units: tuple[str, ...]) -> Iterator[_Placed]:
                 line, column = line + 1, 0
 
 
-def _font_size(ax: Axes) -> float:
-    """Points at which a line of monospaced text fills the axes."""
-    box, inch = ax.get_window_extent(), ax.figure.get_dpi()
-    return min(11.0, _FILLED * box.width / inch * 72 / _LINE / _WIDE)
+def _width(ax: Axes) -> float:
+    """Of axes, in inches."""
+    return ax.get_window_extent().width / ax.figure.get_dpi()

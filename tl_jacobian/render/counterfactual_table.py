@@ -21,7 +21,8 @@ from tl_jacobian.render.terminal import fit, style_of, terminal_background
 from tl_jacobian.render.words import number, quoted
 from tl_jacobian.tokens import visible
 
-_HEADS = ("word", "score", "edit", "value", "change", "KL, nats", "predicted next")
+_HEADS = ("word", "score", "edit", "value", "change", "KL, nats", "predicted (* another)")
+_NUMBERS = (1, 3, 4, 5)  # columns
 
 
 def show_counterfactuals(c: Counterfactuals) -> None:
@@ -47,7 +48,7 @@ def render_counterfactuals_terminal(c: Counterfactuals, *, console: Console | No
     console = console or Console(highlight=False)
     table = Table(padding=(0, 1), show_edge=False)
     for i, name in enumerate(_HEADS):
-        table.add_column(Text(name), justify="right" if i in (1, 3, 4, 5) else "left", no_wrap=i < 6)
+        table.add_column(Text(name), justify="right" if i in _NUMBERS else "left", no_wrap=i < 6)
     scores, changes = _scales(c)
     for edit in ranked(c.edits):
         cells = [Text(fit(cell, console)) for cell in _cells(c, edit)]
@@ -61,28 +62,31 @@ def render_counterfactuals_terminal(c: Counterfactuals, *, console: Console | No
 def _html(c: Counterfactuals) -> str:
     scores, changes = _scales(c)
     rows = "".join(_row(c, edit, scores, changes) for edit in ranked(c.edits))
-    heads = "".join(f'<th style="{_CELL};font-weight:normal;opacity:0.75">{escape(name)}</th>' for name in _HEADS)
+    heads = "".join(
+        f'<th style="{_style(i)};font-weight:normal;opacity:0.75">{escape(name)}</th>' for i, name in enumerate(_HEADS)
+    )
     style = "font-size:13px;border-collapse:collapse;margin:0"
     table = f'<table class="tlj-edits" style="{style}"><tr>{heads}</tr>{rows}</table>'
     prompt = f'<div class="tlj-tokens" style="white-space:pre-wrap"><bdi>{static.shown(c.prompt)}</bdi></div>'
     return frame(static.head_html("Counterfactuals", visible(c.quantity), map(visible, _notes(c))), prompt + table)
 
 
-_CELL = "padding:1px 10px 1px 0;text-align:left"
+def _style(column: int) -> str:
+    return f"padding:1px 8px;border:none;text-align:{'right' if column in _NUMBERS else 'left'}"
 
 
 def _row(c: Counterfactuals, edit: Edit, scores: Scale, changes: Scale) -> str:
     shades = {1: scores.css(edit.score), 4: changes.css(edit.change)}
     cells = [
-        f'<td style="{_CELL}{f";background-color:{shades[i]}" if i in shades else ""}"><bdi>{escape(cell)}</bdi></td>'
+        f'<td style="{_style(i)};background-color:{shades.get(i, "#80808000")}"><bdi>{escape(cell)}</bdi></td>'
         for i, cell in enumerate(_cells(c, edit))
     ]
     return f"<tr>{''.join(cells)}</tr>"
 
 
 def _cells(c: Counterfactuals, edit: Edit) -> list[str]:
-    new = edit.prediction.token != c.prediction.token
-    predicted = f"{quoted(edit.prediction.text)} {edit.prediction.probability:.0%}{' (changed)' if new else ''}"
+    new = " *" if edit.prediction.token != c.prediction.token else ""
+    predicted = f"{quoted(edit.prediction.text)} {edit.prediction.probability:.0%}{new}"
     return [
         f"{edit.at} {visible(edit.word)}",
         number(edit.score),
