@@ -21,7 +21,7 @@ from tl_jacobian.render.terminal import fit, style_of, terminal_background
 from tl_jacobian.render.words import number, quoted
 from tl_jacobian.tokens import visible
 
-_HEADS = ("word", "score", "edit", "value", "change", "KL, nats", "predicted (* another)")
+_HEADS = ("word", "score", "edit", "value", "change", "KL, nats", "predicted")
 _NUMBERS = (1, 3, 4, 5)  # columns
 
 
@@ -105,7 +105,7 @@ def _scales(c: Counterfactuals) -> tuple[Scale, Scale]:
 def _notes(c: Counterfactuals) -> list[str]:
     """The unedited prompt's value and prediction, and whether scores and changes rank words alike."""
     predicted = f"{quoted(c.prediction.text)} predicted with {c.prediction.probability:.0%}"
-    before = f"{c.quantity} = {number(c.value)}, {predicted}"
+    before = f"{c.quantity} = {number(c.value)}, {predicted} (*: another is)"
     try:
         found = c.agreement()
     except ArgumentError:

@@ -98,6 +98,12 @@ def test_tokens_outside_the_text_are_units_of_their_own():
     assert units.at == (1, 2)
 
 
+def test_two_tokens_outside_the_text_are_two_units():
+    pieces = ["a", "<eos>", "<eos>"]
+    spans = token_spans("a", pieces, lambda a, b: "", {1, 2})
+    assert [unit.text for unit in units_of("a", split_words("a"), spans, pieces).words] == pieces
+
+
 @pytest.mark.parametrize(
     ("text", "pieces", "message"),
     [
