@@ -3,7 +3,7 @@
 Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.16407.
 """
 
-from tl_jacobian import corpus, timeseries
+from tl_jacobian import corpus, language, timeseries
 from tl_jacobian.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.baselines import (
@@ -114,6 +114,8 @@ __all__ = [
     "predict_patching",
     "compare_patching",
     "PatchComparison",
+    # words of translations aligned, words of prompts edited
+    "language",
     # spectra of J and of Fisher
     "jacobian_spectrum",
     "fisher_spectrum",

@@ -59,7 +59,7 @@ def group_words(pieces: Sequence[str], decode: Callable[[int, int], str] | None 
     [' unbelievable', ',', ' 3.14', '!']
     """
     read = decode or (lambda start, stop: "".join(pieces[start:stop]))
-    atoms = _whole_characters(pieces, read)
+    atoms = whole_characters(pieces, read)
     words: list[Word] = []
     for i, atom in enumerate(atoms):
         if i and _continues([a.text for a in atoms[max(0, i - 2) : i + 2]], min(i, 2)):
@@ -69,7 +69,7 @@ def group_words(pieces: Sequence[str], decode: Callable[[int, int], str] | None 
     return tuple(words)
 
 
-def _whole_characters(pieces: Sequence[str], read: Callable[[int, int], str]) -> list[Word]:
+def whole_characters(pieces: Sequence[str], read: Callable[[int, int], str]) -> list[Word]:
     """Tokens, those that share a character merged; an empty one goes with the token before it."""
     atoms: list[Word] = []
     start = 0

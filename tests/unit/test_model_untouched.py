@@ -112,6 +112,18 @@ def test_after_a_bad_argument(architecture, state, call):
 
 
 @one_a_host
+def test_after_words_were_aligned_and_edited(architecture, state):
+    model = fresh(architecture, state)
+    before = snapshot(model)
+    with torch.no_grad():
+        tj.language.word_alignment(model, "wo", "er", template="{source} {target}", method="low_rank")
+        tj.language.counterfactuals(model, "is it so", 65)
+    with pytest.raises(tj.ArgumentError, match="takes no minus="):
+        tj.language.word_alignment(model, "wo", "er", minus=65)
+    assert_untouched(before, model)
+
+
+@one_a_host
 def test_after_an_exception_inside_the_forward_pass(architecture, state):
     model = fresh(architecture, state)
 
