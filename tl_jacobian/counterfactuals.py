@@ -27,14 +27,15 @@ class Edit(NamedTuple):
     """One edited prompt.
 
     Attributes:
-        at, word: which word of the prompt was edited, by index and text.
-        score: the scope's score of that word in the unedited prompt.
+        at, word: which word of the prompt was edited, by index and text; the first one's index for a phrase.
+        score: the scope's score of that word, or of the phrase's together, in the unedited prompt.
         kind: ``"removed"`` or ``"replaced"``.
         replacement: what stands in its place; empty where removed.
         value: the target's log-probability (or difference of logits) in the edited prompt.
         change: ``value`` minus that of the unedited prompt.
         kl: Kullback-Leibler divergence of the edited prompt's prediction from the unedited one's, in nats.
         prediction: the most probable next token of the edited prompt.
+        n_words: how many words were edited at once.
     """
 
     at: int
@@ -46,6 +47,7 @@ class Edit(NamedTuple):
     change: float
     kl: float
     prediction: Prediction
+    n_words: int = 1
 
 
 class RankAgreement(NamedTuple):
@@ -120,7 +122,7 @@ class Counterfactuals(Frozen):
     def agreement(
         self, kind: Kind = "removed", *, effect: Effect = "change", skip_first: bool = False, skip_last: bool = False
     ) -> RankAgreement:
-        """Scores beside changes, word by word; of several replacements of a word the mean size counts.
+        """Scores beside changes, word by word; of several replacements of a word the mean size counts, phrases don't.
 
         Args:
             kind: which edits: removing and replacing a word aren't the same size of intervention.
@@ -134,7 +136,7 @@ class Counterfactuals(Frozen):
         if kind not in ("removed", "replaced") or effect not in ("change", "kl"):
             raise ArgumentError(f'{kind=}, {effect=}: expected "removed" or "replaced", and "change" or "kl"')
         kept = range(int(skip_first), len(self.words) - int(skip_last))
-        chosen = [e for e in self.edits if e.kind == kind and e.at in kept]
+        chosen = [e for e in self.edits if e.kind == kind and e.at in kept and e.n_words == 1]
         sizes = {e.at: np.mean([abs(getattr(o, effect)) for o in chosen if o.at == e.at]) for e in chosen}
         indices, size = list(sizes), np.array(list(sizes.values()))
         score = np.array([self.scores[i] for i in indices])
@@ -150,12 +152,14 @@ class Counterfactuals(Frozen):
     # -- out of Python -------------------------------------------------------------
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row an edit: at, word, score, kind, replacement, value, change, kl, prediction, probability."""
+        """One row an edit: at, word, score, kind, replacement, value, change, kl, prediction, probability, n_words."""
         import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
 
         table = pd.DataFrame([e._asdict() for e in self.edits], columns=list(Edit._fields))
-        made = table.pop("prediction")
-        return table.assign(prediction=[p.text for p in made], probability=[p.probability for p in made])
+        made, sizes = table.pop("prediction"), table.pop("n_words")
+        return table.assign(
+            prediction=[p.text for p in made], probability=[p.probability for p in made], n_words=sizes
+        )
 
     def show(self) -> None:
         """Draw the table of edits: in Jupyter as HTML, elsewhere in the terminal."""

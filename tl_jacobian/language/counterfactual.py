@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -35,9 +36,9 @@ _UNTARGETED = {"temperature": temperature_scope, "fisher": fisher_scope}
 
 
 class _Plan(NamedTuple):
-    """An edit before the model has seen it."""
+    """An edit before the model has seen it: of one word, or of several in a row."""
 
-    at: int
+    at: range
     kind: Kind
     replacement: str
     text: str
@@ -72,7 +73,8 @@ def counterfactuals(
             become less likely together.
         scope: what scores the words: ``"semantic"`` (of ``target`` and ``minus``), ``"temperature"``, ``"fisher"``, or
             a function from a linearization to an attribution.
-        replace: for words of the prompt (by text or index), what is put in their place.
+        replace: for words of the prompt (by text or index) or phrases (by text: ``"the South"``), what is put in
+            their place.
         top: remove these many words with the highest scores alone; default all.
         prepend_bos, final_norm, max_memory: as for :func:`linearize`.
         options: handed to the scope: ``method``, ``confidence``, ...
@@ -101,7 +103,7 @@ def counterfactuals(
     scores = _by_word(host, prompt, ids, words, found)
     order = sorted(range(len(words)), key=lambda i: -scores[i])
     plans = [*_removals(prompt, words, sorted(order[:top])), *_replacements(prompt, words, replace or {})]
-    plans.sort(key=lambda plan: plan.at)
+    plans.sort(key=lambda plan: (plan.at.start, plan.at.stop))
     rows = _logits(host, [read_prompt(host, plan.text, [-1], prepend_bos).tokens for plan in plans])
     before = exact(lin.logits)
     value = _value(before, token, other)
@@ -115,15 +117,16 @@ def counterfactuals(
         prediction=lin.predictions[0],
         edits=tuple(
             Edit(
-                plan.at,
-                words[plan.at].text,
-                scores[plan.at],
+                plan.at.start,
+                prompt[words[plan.at[0]].start : words[plan.at[-1]].stop],
+                _joint(scores, plan.at, found),
                 plan.kind,
                 plan.replacement,
                 _value(after, token, other),
                 _value(after, token, other) - value,
                 _divergence(before, after),
                 _best(lin, after),
+                len(plan.at),
             )
             for plan, after in zip(plans, rows, strict=True)
         ),
@@ -153,6 +156,11 @@ def _by_word(host: Host, prompt: str, ids: list[int], words: tuple[Span, ...], f
     return grouped[list(units.at)].tolist()
 
 
+def _joint(scores: Sequence[float], at: range, found: Attribution) -> float:
+    """The score of words together, as of a word's tokens."""
+    return sum(scores[i] for i in at) if found.combine == "sum" else math.hypot(*(scores[i] for i in at))
+
+
 # -- edits -------------------------------------------------------------------------
 
 
@@ -163,26 +171,29 @@ def _removals(prompt: str, words: Sequence[Span], chosen: Sequence[int]) -> Iter
         before, after = prompt[: words[i].start], prompt[words[i].stop :]
         # One of the two spaces around a word goes with it.
         text = before.rstrip() + after if before.strip() else before + after.lstrip()
-        yield _Plan(i, "removed", "", text)
+        yield _Plan(range(i, i + 1), "removed", "", text)
 
 
 def _replacements(prompt: str, words: Sequence[Span], replace: Mapping[str | int, Sequence[str]]) -> Iterator[_Plan]:
     for name, alternatives in replace.items():
-        i = _word(words, name)
+        at = _found(words, name)
         if isinstance(alternatives, str) or not all(isinstance(text, str) and text.strip() for text in alternatives):
             raise ArgumentError(f"replace={{{name!r}: {alternatives!r}}}, expected a list of texts for each word")
         for text in alternatives:
-            yield _Plan(i, "replaced", text, prompt[: words[i].start] + text + prompt[words[i].stop :])
+            yield _Plan(at, "replaced", text, prompt[: words[at[0]].start] + text + prompt[words[at[-1]].stop :])
 
 
-def _word(words: Sequence[Span], name: str | int) -> int:
+def _found(words: Sequence[Span], name: str | int) -> range:
+    """The words that are meant: by index, or by the text of one or of several in a row."""
     if is_id(name) and -len(words) <= int(name) < len(words):
-        return int(name) % len(words)
-    found = [i for i, word in enumerate(words) if word.text == name]
+        return range(int(name) % len(words), int(name) % len(words) + 1)
+    texts, wanted = [word.text for word in words], [word.text for word in split_words(str(name))]
+    n = len(wanted)
+    found = [range(i, i + n) for i in range(len(words)) if texts[i : i + n] == wanted] if n else []
     if len(found) != 1:
-        names = ", ".join(f"{i} {word.text!r}" for i, word in enumerate(words))
+        names = ", ".join(f"{i} {text!r}" for i, text in enumerate(texts))
         raise ArgumentError(
-            f"replace names {name!r}, which is {len(found)} words of the prompt, expected one of {names}; an index "
+            f"replace names {name!r}, which is in the prompt {len(found)} times, expected words of {names}; an index "
             "tells equal ones apart"
         )
     return found[0]

@@ -93,6 +93,25 @@ def test_the_highest_words_alone():
     assert [(e.at, e.replacement) for e in none.edits] == [(0, "Was"), (3, "hier")]
 
 
+@pytest.mark.parametrize("scope", ["semantic", "fisher"])
+def test_a_phrase_is_replaced_as_one(scope):
+    options = dict(method="low_rank") if scope == "fisher" else {}
+    c = counterfactuals(one, PROMPT, TARGET, scope=scope, top=0, replace={"ist, der": ["war der"]}, **options)
+    (edit,) = c.edits
+    assert (edit.at, edit.word, edit.n_words) == (1, "ist, der", 2)
+    assert edit.value == pytest.approx(log_probs(one, "Wer war der da?")[TARGET].item(), abs=1e-5)
+    pair = torch.tensor(c.scores)[1:3]
+    assert edit.score == pytest.approx((pair.sum() if scope == "fisher" else pair.norm()).item(), rel=1e-6)
+
+
+def test_phrases_are_no_words_to_rank():
+    single = counterfactuals(one, PROMPT, TARGET)
+    phrases = counterfactuals(one, PROMPT, TARGET, replace={"ist der": ["war"], "der da": ["dort"]})
+    assert phrases.agreement() == single.agreement()
+    with pytest.raises(tj.ArgumentError, match="0 words were replaced"):
+        phrases.agreement("replaced")
+
+
 def test_the_most_probable_token_is_the_target_by_default():
     c = counterfactuals(one, PROMPT)
     assert c.value == pytest.approx(torch.tensor(c.prediction.probability).log().item(), abs=1e-5)
@@ -114,8 +133,10 @@ def test_nothing_is_recorded_for_edits():
     ("arguments", "error", "message"),
     [
         (dict(prompt=" ... "), tj.ArgumentError, "prompt=' ... ', expected text of at least one word"),
-        (dict(replace={"das": ["x"]}), tj.ArgumentError, "replace names 'das', which is 0 words of the prompt"),
-        (dict(prompt="so so", replace={"so": ["x"]}), tj.ArgumentError, "'so', which is 2 words of the prompt"),
+        (dict(replace={"das": ["x"]}), tj.ArgumentError, "replace names 'das', which is in the prompt 0 times"),
+        (dict(replace={"ist da": ["x"]}), tj.ArgumentError, "replace names 'ist da', which is in the prompt 0 times"),
+        (dict(replace={" ": ["x"]}), tj.ArgumentError, "replace names ' ', which is in the prompt 0 times"),
+        (dict(prompt="so so", replace={"so": ["x"]}), tj.ArgumentError, "'so', which is in the prompt 2 times"),
         (dict(replace={9: ["x"]}), tj.ArgumentError, "replace names 9"),
         (dict(replace={"da": "dort"}), tj.ArgumentError, "expected a list of texts for each word"),
         (dict(replace={"da": [" "]}), tj.ArgumentError, "expected a list of texts for each word"),
@@ -225,7 +246,7 @@ def test_unknown_kinds_and_effects_are_refused():
 def test_a_table_and_copies():
     c = counterfactuals(one, PROMPT, TARGET)
     table = c.to_dataframe()
-    names = ["at", "word", "score", "kind", "replacement", "value", "change", "kl", "prediction", "probability"]
+    names = ["at", "word", "score", "kind", "replacement", "value", "change", "kl", "prediction", "probability", "n_words"]
     assert list(table.columns) == names
     assert table["change"].tolist() == [e.change for e in c.edits]
     assert copy.deepcopy(c) == c == pickle.loads(pickle.dumps(c))
