@@ -157,9 +157,7 @@ class Counterfactuals(Frozen):
 
         table = pd.DataFrame([e._asdict() for e in self.edits], columns=list(Edit._fields))
         made, sizes = table.pop("prediction"), table.pop("n_words")
-        return table.assign(
-            prediction=[p.text for p in made], probability=[p.probability for p in made], n_words=sizes
-        )
+        return table.assign(prediction=[p.text for p in made], probability=[p.probability for p in made], n_words=sizes)
 
     def show(self) -> None:
         """Draw the table of edits: in Jupyter as HTML, elsewhere in the terminal."""

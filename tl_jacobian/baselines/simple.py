@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.baselines.runs import inputs_of
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.precision import exact
-from tl_jacobian.scopes.apply import attribution, one_of
+from tl_jacobian.products import pulled
+from tl_jacobian.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.scopes.semantic import explain_logit
 from tl_jacobian.targets import Target
 
@@ -22,12 +27,21 @@ def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus:
     >>> len(tj.input_x_gradient(lin, " Paris"))
     5
     """
-    explained = explain_logit(one_of(lin), target, minus)
-    product = inputs_of(lin).double() * lin.vjp(explained.v[0]).double()
-    details = {**explained.details, "score": "logits"}
-    return attribution(
-        lin, "input_x_gradient", explained.target, product.norm(dim=-1).cpu(), "root_sum_squares", details
-    )
+    return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)])[0]
+
+
+def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explained]) -> list[Attribution]:
+    """:func:`input_x_gradient` of several linearizations of one forward pass, which share backward passes."""
+    scores: dict[int, Float[Tensor, " pos"]] = {}
+    for slots, grads in pulled(lins, torch.stack([e.v for e in explained], dim=1)):
+        for at, _, member in slots:
+            x = inputs_of(lins[member])
+            product = x.double() * grads[at, lins[member].prompt_row, : len(x)].double()
+            scores[member] = product.norm(dim=-1).cpu()
+    return [
+        attribution(lin, "input_x_gradient", e.target, scores[i], "root_sum_squares", {**e.details, "score": "logits"})
+        for i, (lin, e) in enumerate(zip(lins, explained, strict=True))
+    ]
 
 
 def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:

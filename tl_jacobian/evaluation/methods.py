@@ -11,12 +11,12 @@ import torch
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.baselines import (
     attention_rollout,
-    input_x_gradient,
     leave_one_out,
     path_integrated_scope,
     random_attribution,
     smoothgrad,
 )
+from tl_jacobian.baselines.simple import input_x_gradients
 from tl_jacobian.corpus import prompt_generator
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.linearization import Linearization
@@ -76,6 +76,10 @@ def check_methods(names: Sequence[str]) -> None:
         raise ArgumentError(f"methods={list(names)!r}, expected one or more, each once")
 
 
+def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
+    return input_x_gradients(batch, [explain_logit(lin, t, None) for lin, t in zip(batch, targets, strict=True)])
+
+
 def _semantic(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
     token = {id(lin): target for lin, target in zip(batch, targets, strict=True)}
     return apply(batch, "semantic", lambda lin: explain_logit(lin, token[id(lin)], None))
@@ -104,7 +108,7 @@ def _estimate(lin: Linearization, _: int, prompt: int, settings: Settings) -> At
 METHODS: Mapping[str, Method] = {
     "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
     "integrated_gradients": _one_by_one(_integrated),
-    "input_x_gradient": _one_by_one(lambda lin, t, *_: input_x_gradient(lin, t)),
+    "input_x_gradient": _input_x_gradient,
     "semantic": _semantic,
     "temperature": lambda batch, *_: temperature_scope(batch),
     "fisher": lambda batch, *_: fisher_scope(batch, method="low_rank"),

@@ -12,6 +12,7 @@ import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.evaluation import METHODS, judge
 from tl_jacobian.evaluation.methods import attributions
+from tl_jacobian.graph import Graph
 
 TEXTS = ["Rome is it", "Paris", "one two three"]
 TARGETS = [101, 7, 33]
@@ -52,6 +53,15 @@ def test_a_method_is_the_public_function_on_each_prompt(name):
         torch.testing.assert_close(a.scores, expected.scores, rtol=1e-5, atol=1e-6)
         assert a.scope == expected.scope
         assert a.target == expected.target
+
+
+@pytest.mark.parametrize("name", ["input_x_gradient", "semantic", "temperature", "fisher"])
+def test_methods_of_one_pass_share_it(name, monkeypatch):
+    """A pass of each prompt's own would go through the whole batch each time."""
+    passes, pull = [], Graph.pull
+    monkeypatch.setattr(Graph, "pull", lambda self, v: passes.append(len(v)) or pull(self, v))
+    attributions(batch(), [name], TARGETS, [4, 9, 2], tj.Settings())
+    assert passes == [1]
 
 
 @hosts

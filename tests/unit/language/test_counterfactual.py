@@ -246,7 +246,19 @@ def test_unknown_kinds_and_effects_are_refused():
 def test_a_table_and_copies():
     c = counterfactuals(one, PROMPT, TARGET)
     table = c.to_dataframe()
-    names = ["at", "word", "score", "kind", "replacement", "value", "change", "kl", "prediction", "probability", "n_words"]
+    names = [
+        "at",
+        "word",
+        "score",
+        "kind",
+        "replacement",
+        "value",
+        "change",
+        "kl",
+        "prediction",
+        "probability",
+        "n_words",
+    ]
     assert list(table.columns) == names
     assert table["change"].tolist() == [e.change for e in c.edits]
     assert copy.deepcopy(c) == c == pickle.loads(pickle.dumps(c))
