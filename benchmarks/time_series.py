@@ -5,8 +5,9 @@
 For each system and scope: does influence sit after the motifs that resemble the present (pattern matching), does it
 rise towards the end (forgetting), and how many numbers share it; then scopes against one another on the same series,
 and drifting systems against the stationary one. Motifs are compared as they are ("level"), and each less its own mean
-("shape"). Each series gives one number; intervals and tests are over series. What one system gave is said on stderr as
-soon as it is measured, the tables come at the end.
+("shape"). Brownian motion is the control: its motifs say nothing about what follows, so that a system must exceed it.
+Each series gives one number; intervals and tests are over series. What one system gave is said on stderr as soon as it
+is measured, the tables come at the end.
 Semantic Scope's target is the first token of the number that really comes next. Where each digit is a token, what is
 explained is the prediction of the next number's first digit.
 """
@@ -57,7 +58,8 @@ SYSTEMS: dict[str, Make] = {
     # With noise of its own, and enough of it to be another thing than Brownian motion.
     "geometric Brownian motion": lambda n, g: ts.geometric_brownian_motion(n, seed=g.spawn(1)[0], sigma=0.1),
 }
-STATIONARY, DRIFTING = "Lorenz", ("Lorenz with drift", "Brownian motion", "geometric Brownian motion")
+CONTROL, STATIONARY = "Brownian motion", "Lorenz"
+DRIFTING = ("Lorenz with drift", "Brownian motion", "geometric Brownian motion")
 
 
 def attribution(scope: str, lin: tj.Linearization, truth: int) -> tj.Attribution:
@@ -131,18 +133,28 @@ def column(found: list[dict[str, Measured]], scope: str, field: str) -> list[flo
 def patterns(found: dict[str, list[dict[str, Measured]]], scopes: list[str], kind: str) -> Iterator[str]:
     yield f"Pattern matching by {kind}: rank correlation of influence and nearness, trends over the position taken out."
     yield ""
-    yield "| system | scope | number after the motif | p | its last number | p < 0.05 | verdict |"
-    yield "|---|---|---|---|---|---|---|"
+    less = f"less that of {CONTROL}"
+    yield f"| system | scope | number after the motif | {less} | p | its last number | p < 0.05 | verdict |"
+    yield "|---|---|---|---|---|---|---|---|"
     for name, rows in found.items():
         for scope in scopes:
-            after, at = (
-                ts.mean_effect(column(rows, scope, f"{place}_{kind}"), alternative="greater")
-                for place in ("after", "at")
-            )
+            effects, base = (column(series, scope, f"after_{kind}") for series in (rows, found[CONTROL]))
+            after, at = ts.mean_effect(effects), ts.mean_effect(column(rows, scope, f"at_{kind}"))
+            beyond = None if name == CONTROL else ts.compare_groups(effects, base)
+            more = "|" if beyond is None else f"{interval(beyond)} | {beyond.p_value:.2g}"
             alone = np.mean(np.array(column(rows, scope, f"p_{kind}")) <= 0.05)
-            said = verdict(after, "influence follows matching motifs", "influence avoids matching motifs")
-            p = f"{after.p_value:.2g}"
-            yield f"| {name} | {scope} | {interval(after)} | {p} | {interval(at)} | {alone:.0%} of series | {said} |"
+            cells = f"{interval(after)} | {more} | {interval(at)} | {alone:.0%} of series | {matching(after, beyond)}"
+            yield f"| {name} | {scope} | {cells} |"
+
+
+def matching(after: ts.Estimate, beyond: ts.Estimate | None) -> str:
+    """Whether influence follows motifs, or nearness as in the control, for which ``beyond`` is None."""
+    follows = "follows nearness, not detectably more than the control"
+    if beyond is None:
+        follows = "follows nearness, where a motif predicts nothing"
+    elif beyond.low > 0:
+        follows = "follows motifs, beyond the control"
+    return verdict(after, follows, "avoids matching motifs")
 
 
 def forgetting(found: dict[str, list[dict[str, Measured]]], scopes: list[str]) -> Iterator[str]:

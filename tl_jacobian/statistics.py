@@ -1,10 +1,10 @@
-"""Intervals and tests over prompts: the bootstrap and the sign-flip test of scipy."""
+"""Intervals and tests over prompts, or series: scipy's bootstrap and its permutation tests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -12,17 +12,18 @@ from scipy import stats
 from tl_jacobian.errors import ArgumentError
 
 Numbers = Sequence[float] | np.ndarray
+Seed = int | np.random.Generator  # a generator is moved on
 _RESAMPLES = 4999
 _ELEMENTS = 10**7  # of one batch of resamples: 80 MB
 
 
 class Interval(NamedTuple):
-    """A mean over prompts with its bootstrap confidence interval.
+    """A mean over prompts, or the difference of two means, with its bootstrap confidence interval.
 
     Attributes:
         mean: over n prompts.
         low, high: percentile bootstrap.
-        n: how many prompts.
+        n: how many prompts; for two groups, of both.
     """
 
     mean: float
@@ -51,31 +52,44 @@ class Difference(NamedTuple):
     adjusted: float
 
 
-def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: int = 0) -> Interval:
+def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: Seed = 0) -> Interval:
     """The mean and its percentile bootstrap interval (scipy.stats.bootstrap, 4,999 resamples).
 
     Percentiles are taken as far out as Student's t would be, without which they are too narrow in small samples
     (Hesterberg, 2015): resampled means have (n - 1) / n of the variance, and normal tails.
 
     Raises:
-        ArgumentError: fewer than two values, or one that isn't finite.
+        ArgumentError: fewer than two values, or one that isn't finite; a confidence that isn't between 0 and 1.
 
     >>> bootstrap_mean([1.0, 2.0, 3.0, 4.0]).mean
     2.5
     """
     x = _checked(values)
+    level = _expanded(confidence, len(x) - 1, len(x))
     if x.std() == 0:
         return Interval(float(x.mean()), float(x.mean()), float(x.mean()), len(x))
-    found = stats.bootstrap(
-        (x,),
-        np.mean,
-        n_resamples=_RESAMPLES,
-        batch=max(1, _ELEMENTS // len(x)),
-        confidence_level=_expanded(confidence, len(x)),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(float(x.mean()), float(found.low), float(found.high), len(x))
+    low, high = _percentiles((x,), np.mean, level, seed)
+    return Interval(float(x.mean()), low, high, len(x))
+
+
+def group_difference(a: Numbers, b: Numbers, *, confidence: float = 0.95, seed: Seed = 0) -> tuple[Interval, float]:
+    """mean(a) - mean(b) of two groups, and the p-value of no difference: membership permuted at random, two-sided.
+
+    Each group is resampled by itself; percentiles are expanded as for :func:`bootstrap_mean`, with as many degrees of
+    freedom as both groups leave, for a variance short by (n - 1) / n of the smaller one.
+
+    Raises:
+        ArgumentError: as for :func:`bootstrap_mean`.
+
+    >>> group_difference([3.0, 4.0, 5.0, 4.0], [1.0, 0.0, 1.0, 2.0])[0].mean
+    3.0
+    """
+    groups = x, y = _checked(a), _checked(b)
+    level = _expanded(confidence, len(x) + len(y) - 2, min(len(x), len(y)))
+    generator = np.random.default_rng(seed)
+    p = _permuted(groups, _mean_difference, "independent", generator)
+    low, high = _percentiles(groups, _mean_difference, level, generator)
+    return Interval(float(x.mean() - y.mean()), low, high, len(x) + len(y)), p
 
 
 def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.95, seed: int = 0) -> list[Difference]:
@@ -87,7 +101,7 @@ def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.9
         seed: of the resampling.
 
     Raises:
-        ArgumentError: methods of different numbers of prompts.
+        ArgumentError: as for :func:`bootstrap_mean`; methods of different numbers of prompts.
 
     >>> paired_differences({"a": [1.0, 2.0, 3.0], "b": [0.0, 1.0, 2.0]})[0].interval.mean
     1.0
@@ -107,24 +121,51 @@ def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.9
     ]
 
 
-def _expanded(confidence: float, n: int) -> float:
-    reach = stats.t.ppf((1 + confidence) / 2, n - 1) * np.sqrt(n / (n - 1))
+def _mean_difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
+    return a.mean(axis=axis) - b.mean(axis=axis)
+
+
+def _percentiles(samples: tuple[np.ndarray, ...], statistic: Any, level: float, seed: Seed) -> tuple[float, float]:
+    found = stats.bootstrap(
+        samples,
+        statistic,
+        n_resamples=_RESAMPLES,
+        batch=_batch(samples),
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def _expanded(confidence: float, freedom: int, n: int) -> float:
+    if not 0 < confidence < 1:
+        raise ArgumentError(f"confidence={confidence!r}, expected a share between 0 and 1")
+    reach = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(n / (n - 1))
     return float(1 - 2 * stats.norm.sf(reach))
 
 
-def _sign_flips(x: np.ndarray, seed: int) -> float:
-    if not x.any():
-        return 1.0
+def _sign_flips(x: np.ndarray, seed: Seed) -> float:
+    return _permuted((x,), np.mean, "samples", seed) if x.any() else 1.0
+
+
+def _permuted(
+    samples: tuple[np.ndarray, ...], statistic: Any, kind: Literal["samples", "independent"], seed: Seed
+) -> float:
     test = stats.permutation_test(
-        (x,),
-        np.mean,
-        permutation_type="samples",
+        samples,
+        statistic,
+        permutation_type=kind,
         n_resamples=_RESAMPLES,
-        batch=max(1, _ELEMENTS // len(x)),
+        batch=_batch(samples),
         rng=np.random.default_rng(seed),
         vectorized=True,
     )
     return float(test.pvalue)
+
+
+def _batch(samples: tuple[np.ndarray, ...]) -> int:
+    return max(1, _ELEMENTS // sum(map(len, samples)))
 
 
 def _checked(values: Numbers) -> np.ndarray:

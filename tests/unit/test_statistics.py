@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.statistics import bootstrap_mean, paired_differences
+from tl_jacobian.statistics import bootstrap_mean, group_difference, paired_differences
 
 
 def samples(n: int, size: int, shift: float = 0.0) -> np.ndarray:
@@ -66,6 +68,42 @@ def test_the_p_value_is_that_of_all_sign_flips():
     means = np.abs((flips * x).mean(1))
     exact = np.mean(means >= abs(x.mean()) - 1e-12)
     assert paired_differences({"a": x.tolist(), "b": [0.0] * 6})[0].p == pytest.approx(exact)
+
+
+def test_a_difference_of_groups_is_that_of_the_normal_law_for_many_numbers():
+    x, y = samples(1, 1200, shift=0.5)[0], 3 * samples(2, 400)[1]
+    found, p = group_difference(x.tolist(), y.tolist())
+    half = stats.norm.ppf(0.975) * np.sqrt(x.var(ddof=1) / len(x) + y.var(ddof=1) / len(y))
+    assert found.mean == pytest.approx(x.mean() - y.mean())
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+    assert found.n == 1600
+    assert p < 0.001
+    assert group_difference(x, y) == (found, p)
+
+
+def test_small_groups_get_wider_intervals():
+    rows = np.random.default_rng(5).normal(size=(300, 8))
+    found = [group_difference(row[:4], row[4:], confidence=0.9, seed=i)[0] for i, row in enumerate(rows)]
+    assert sum(i.low <= 0 <= i.high for i in found) >= 252  # 84%; plain percentiles cover 75 to 80%
+
+
+def test_the_p_value_of_groups_is_that_of_all_ways_to_split_them():
+    x = np.array([0.3, 1.2, -0.4, 2.0, 0.7, 0.9, 2.2])
+    splits = [np.isin(range(7), chosen) for chosen in combinations(range(7), 3)]
+    differences = np.array([x[s].mean() - x[~s].mean() for s in splits])
+    below, above = (differences <= differences[0] + 1e-12).mean(), (differences >= differences[0] - 1e-12).mean()
+    assert group_difference(x[:3], x[3:])[1] == pytest.approx(min(1.0, 2 * min(below, above)))
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, float("nan")])
+def test_confidence_is_a_share(confidence):
+    message = f"confidence={confidence!r}, expected a share between 0 and 1"
+    for call in (
+        lambda: bootstrap_mean([2.0, 2.0], confidence=confidence),
+        lambda: group_difference([1.0, 2.0], [1.0, 3.0], confidence=confidence),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            call()
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, float("nan")], [1.0, float("inf")]])

@@ -9,15 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-from jaxtyping import Float64
+from scipy.stats import wilcoxon
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.statistics import bootstrap_mean, group_difference
 from tl_jacobian.timeseries.checks import check_count, check_number, series_of
 from tl_jacobian.timeseries.generators import Seed, generator_of
 
 Alternative = Literal["two-sided", "greater", "less"]
-_RESAMPLES = 4999
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,19 +65,18 @@ def mean_effect(
     >>> print(mean_effect([0.2, 0.4, 0.1, 0.3, 0.5, 0.2], alternative="greater"))
     0.283 [0.133, 0.433], p = 0.016, n = 6
     """
-    from scipy.stats import wilcoxon  # takes a while to import
-
     array = series_of(effects, "effects")
     _check_alternative(alternative)
     # Effects that are all zero say nothing against the null.
     found: Any = wilcoxon(array, alternative=alternative) if array.any() else None
-    low, high = _interval(_resampled_means(array, generator_of(seed)), confidence, len(array) - 1, len(array))
+    confidence = check_number("confidence", confidence)
+    interval = bootstrap_mean(array, confidence=confidence, seed=generator_of(seed))
     return Estimate(
-        estimate=float(array.mean()),
-        low=low,
-        high=high,
+        estimate=interval.mean,
+        low=interval.low,
+        high=interval.high,
         p_value=1.0 if found is None else float(found.pvalue),
-        n=len(array),
+        n=interval.n,
         confidence=confidence,
         test=f"Wilcoxon signed ranks, {alternative}",
     )
@@ -115,46 +113,18 @@ def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     >>> compare_groups([3.0, 4.0, 5.0, 4.0], [1.0, 0.0, 1.0, 2.0]).estimate
     3.0
     """
-    from scipy.stats import permutation_test  # takes a while to import
-
     left, right = series_of(a, "a"), series_of(b, "b")
-    generator = generator_of(seed)
-    options: dict[str, Any] = dict(vectorized=True, n_resamples=_RESAMPLES, rng=generator, batch=500)
-    found = permutation_test((left, right), _difference, alternative="two-sided", **options)
-    means = _resampled_means(left, generator) - _resampled_means(right, generator)
-    smaller = min(len(left), len(right))
-    low, high = _interval(means, confidence, len(left) + len(right) - 2, smaller)
+    confidence = check_number("confidence", confidence)
+    interval, p_value = group_difference(left, right, confidence=confidence, seed=generator_of(seed))
     return Estimate(
-        estimate=float(left.mean() - right.mean()),
-        low=low,
-        high=high,
-        p_value=float(found.pvalue),
-        n=len(left) + len(right),
+        estimate=interval.mean,
+        low=interval.low,
+        high=interval.high,
+        p_value=p_value,
+        n=interval.n,
         confidence=confidence,
         test="permutation of the groups, two-sided",
     )
-
-
-def _difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
-    return a.mean(axis=axis) - b.mean(axis=axis)
-
-
-def _resampled_means(array: Float64[np.ndarray, " n"], generator: np.random.Generator) -> Float64[np.ndarray, " b"]:
-    return array[generator.integers(len(array), size=(_RESAMPLES, len(array)))].mean(axis=1)
-
-
-def _interval(means: Float64[np.ndarray, " b"], confidence: float, freedom: int, n: int) -> tuple[float, float]:
-    """Percentiles of resampled means, as far out as Student's t would be.
-
-    Plain ones are too narrow in small samples: resampled means have (n - 1) / n of the variance, and normal tails.
-    """
-    from scipy.stats import norm, t
-
-    if not 0 < check_number("confidence", confidence) < 1:
-        raise ArgumentError(f"confidence={confidence!r}, expected a share between 0 and 1")
-    outside = norm.cdf(t.ppf((1 - confidence) / 2, freedom) * np.sqrt(n / (n - 1)))
-    low, high = np.quantile(means, [outside, 1 - outside])
-    return float(low), float(high)
 
 
 def _check_alternative(alternative: object) -> None:
