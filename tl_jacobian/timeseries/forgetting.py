@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.stats import theilslopes
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.timeseries.checks import check_count, series_of
@@ -49,8 +50,6 @@ def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0,
     >>> round(forgetting_slope([9.0, 1.0, 2.0, 4.0, 8.0, 16.0]).estimate, 3)  # it doubles: log 2
     0.693
     """
-    from scipy.stats import theilslopes  # takes a while to import
-
     kept = _kept(influence, skip_first, skip_last)
     if log and not (kept > 0).all():
         at = int(np.argmin(kept > 0))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from scipy.stats import rankdata
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.timeseries.checks import check_count, series_of
@@ -150,8 +151,6 @@ def _shifted_correlation(
 
 def _residual(name: str, array: Float64[np.ndarray, " k"], trend: int) -> Float64[np.ndarray, " k"]:
     """Ranks without their polynomial trend, of unit norm."""
-    from scipy.stats import rankdata  # takes a while to import
-
     ranks = rankdata(array)
     basis = np.polynomial.legendre.legvander(np.linspace(-1, 1, len(array)), trend)
     rest = ranks - basis @ np.linalg.lstsq(basis, ranks, rcond=None)[0]
