@@ -1,17 +1,22 @@
 """What an evaluation costs: evaluate() against the straightforward script, on the same weights in one run.
 
-    python -m benchmarks.evaluation [--data FILE ...] [--count 4] [--tokens 100] [--rounds 1]
+    python -m benchmarks.evaluation [--data FILE ...] [--count 4] [--tokens 100] [--rounds 1] [--processes 2]
 
 Both make the six attributions of the paper's table and score the target without the top 5, 10 and 20%. The
 script takes one prompt at a time through the Hugging Face model: a forward and a backward pass for each method and for
 each node of integrated gradients, all of F and its leading eigenvector, and a forward pass for each
-method and k. Prints prompts per second of either, the ratio, and how far their tables are apart.
+method and k. Prints prompts per second of either, the ratio, and how far their tables are apart. With several processes
+the corpus is dealt out to them, each with a model and one thread, as ``torchrun -m tl_jacobian evaluate`` does.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache, partial
+from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -86,36 +91,70 @@ class Script:
             return self.hf(inputs_embeds=x, use_cache=False).logits[0, -1].log_softmax(-1)[target]
 
 
+Corpus = list[tj.corpus.CorpusPrompt]
+
+
+def evaluated(model: Any, corpus: Corpus) -> Tensor:
+    """Falls of the log-probability: methods x k x prompts."""
+    e = tj.evaluate(model, corpus, tj.Trial(k=KS, sufficiency=False), progress=False)
+    return torch.tensor([[e.values("drop", m, k) for k in KS] for m in e.methods])
+
+
+class Processes:
+    """Models that stand ready, one a process with one thread."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.pool = ProcessPoolExecutor(n, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+        list(self.pool.map(_ready, range(n)))
+
+    def evaluated(self, corpus: Corpus) -> Tensor:
+        parts = list(self.pool.map(_part, [corpus[i :: self.n] for i in range(self.n)]))
+        found = parts[0].new_empty(*parts[0].shape[:2], len(corpus))
+        for i, part in enumerate(parts):
+            found[..., i :: self.n] = part
+        return found
+
+
+@cache
+def _model() -> Any:
+    return tj.load_demo_model("bridge")
+
+
+def _ready(_: int) -> None:
+    _model()
+    time.sleep(1.0)  # so that each process takes one of these
+
+
+def _part(corpus: Corpus) -> Tensor:
+    return evaluated(_model(), corpus)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     prompts.add_arguments(parser, count=4, tokens=100)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=0, help="also evaluate() in these many processes")
     args = parser.parse_args()
     hf, tokenizer = load_demo_hf()
-    script, model = Script(hf), tj.load_demo_model("bridge")
-    ids = prompts.read(args, tokenizer)
+    script, ids = Script(hf), prompts.read(args, tokenizer)
     corpus = [tj.corpus.CorpusPrompt(i, str(i), tokens=tuple(one)) for i, one in enumerate(ids)]
-    trial = tj.Trial(k=KS, sufficiency=False)
-    found: dict[str, Any] = {}
-
-    def ours() -> None:
-        e = found["ours"] = tj.evaluate(model, corpus, trial, progress=False)
-        found["ours"] = torch.tensor([[e.values("drop", m, k) for k in KS] for m in e.methods])
-
-    def straightforward() -> None:
-        found["script"] = torch.stack([script.drops(one, i) for i, one in enumerate(ids)], dim=-1)
-
-    t = medians({"evaluate": ours, "script": straightforward}, args.rounds)
-    apart = (found["ours"].double() - found["script"].double()).abs()
-    print(
-        "| prompts | tokens each | threads | evaluate, prompts/s | script, prompts/s | ratio | same drop within 0.001 |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    print(
-        f"| {len(ids)} | {sum(map(len, ids)) / len(ids):.0f} | {torch.get_num_threads()} "
-        f"| {len(ids) / t['evaluate']:.3f} | {len(ids) / t['script']:.3f} | {t['script'] / t['evaluate']:.2f} "
-        f"| {(apart < 1e-3).double().mean():.0%} |"
-    )
+    contenders: dict[str, Callable[[], Tensor]] = {
+        "script": lambda: torch.stack([script.drops(one, i) for i, one in enumerate(ids)], dim=-1),
+        "evaluate": lambda: evaluated(_model(), corpus),
+    }
+    if args.processes:
+        processes = Processes(args.processes)
+        contenders[f"evaluate, {args.processes} processes"] = lambda: processes.evaluated(corpus)
+    found: dict[str, Tensor] = {}
+    runs = {name: partial(lambda name: found.update({name: contenders[name]()}), name) for name in contenders}
+    t = medians(runs, args.rounds)
+    size = f"{len(ids)} prompts of {sum(map(len, ids)) / len(ids):.0f} tokens, {torch.get_num_threads()} threads"
+    print(f"| {size} | prompts/s | ratio | same drop within 0.001 |\n|---|---|---|---|")
+    for name, seconds in t.items():
+        apart = (found[name].double() - found["script"].double()).abs()
+        same = f"{(apart < 1e-3).double().mean():.0%}"
+        print(f"| {name} | {len(ids) / seconds:.3f} | {t['script'] / seconds:.2f} | {same} |")
 
 
 if __name__ == "__main__":
