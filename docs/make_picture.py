@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tl_jacobian as tj
 
-PROMPT = "He grew up in the South and studied at Columbia. As a student of politics, he became a"
+PROMPT = "She grew up in Rome, studied in Paris and now lives in Berlin, the capital of"
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -27,9 +27,9 @@ FLAGS = [
 def main() -> None:
     lin = tj.linearize(tj.load_demo_model("bridge"), PROMPT)
     scopes = [
-        tj.semantic_scope(lin, " liberal"),
+        tj.semantic_scope(lin, " Germany"),
         tj.temperature_scope(lin),
-        tj.fisher_scope(lin, method="low_rank", rank=32),
+        tj.fisher_scope(lin),
     ]
     picture = Path(__file__).with_name("first_attribution.png")
     with tempfile.TemporaryDirectory() as tmp:
