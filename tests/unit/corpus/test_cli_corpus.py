@@ -101,6 +101,14 @@ def test_another_run_is_refused(tmp_path, data):
     assert "job.scope was 'semantic' and is now 'temperature'" in told
 
 
+def test_a_corrected_target_may_use_the_folder_of_the_wrong_one(tmp_path, data):
+    (tmp_path / "many.txt").write_text("one\ntwo\nthree\n")
+    code, told = run(tmp_path / "many.txt", tmp_path / "out", "--target", "abc")
+    assert (code, "target 'abc' is 3 tokens" in told) == (1, True)
+    code, told = run(tmp_path / "many.txt", tmp_path / "out", "--target", "a")
+    assert code == 0, told
+
+
 def test_an_interrupt_says_how_to_go_on(tmp_path, data, monkeypatch):
     def interrupt(self, prompts):
         raise KeyboardInterrupt
