@@ -85,7 +85,8 @@ def run_corpus(
         raise ArgumentError(f"{len(prompts)} prompts, expected at least one, and an index of its own for each")
     corpus = Corpus(prompts, tokenize)
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "records": format}
-    work = Work(job, corpus, make_plan(corpus.lengths(), shard_size), Folder(Path(out), format), batch_size)
+    folder = Folder(Path(out), format, getattr(job, "example", None))
+    work = Work(job, corpus, make_plan(corpus.lengths(), shard_size), folder, batch_size)
     with processes() as among:
         return _carried_out(work, among, _manifest(job, corpus, sizes), progress)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from tl_jacobian.corpus import (
     CorpusPrompt,
@@ -27,6 +27,8 @@ from tl_jacobian.linearize import linearize
 from tl_jacobian.targets import resolve_target
 
 Explained = Literal["argmax", "next"]
+# A record, with a value of each kind.
+_EXAMPLE = {"n_tokens": 1, "target": 1, "target_text": "", "log_prob": -0.5, "methods": {}}
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class EvaluationJob:
     name: str = "prompts"
     max_memory: int | str | None = None
     facts: Mapping[str, Any] = field(init=False)
+    example: ClassVar[Mapping[str, Any]] = _EXAMPLE
 
     def __post_init__(self) -> None:
         if self.explained not in get_args(Explained):

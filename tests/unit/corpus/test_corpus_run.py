@@ -9,6 +9,7 @@ import resource
 import signal
 
 import corpus_toys as toys
+import pandas as pd
 import pytest
 import torch
 
@@ -261,6 +262,22 @@ def test_tokens_that_are_none_are_an_error(tmp_path):
     assert read_records(tmp_path) == [
         {"prompt": 0, "id": "a", "error": "the prompt has no tokens, expected at least one"}
     ]
+
+
+def test_a_folder_of_parquet_shards_is_one_table(tmp_path):
+    """As pandas reads it: the first shard says what columns there are."""
+
+    def fail(prompts):
+        if any(len(p.tokens) > 8 for p in prompts):
+            raise TargetError(f"prompt {prompts[0].index} is too long")
+
+    toys.run(tmp_path, 40, toys.Toy(fails=fail), format="parquet")
+    assert {r.get("scores") is None for r in toys.folder_of(tmp_path, "parquet").read(0)} == {True}
+    table = pd.read_parquet(tmp_path / "shards").sort_values("prompt")
+    for row, record in zip(table.to_dict("records"), read_records(tmp_path), strict=True):
+        assert record.get("error") == (None if pd.isna(row["error"]) else row["error"])
+        assert (row["scores"] is None) == ("error" in record)
+        assert row["scores"] is None or row["scores"].tolist() == record["scores"]
 
 
 # -- jobs and arguments that can't be used -------------------------------------------

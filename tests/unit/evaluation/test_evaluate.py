@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import pyarrow.parquet as pq
 import pytest
 from cases import cases, shared
 
@@ -84,6 +85,15 @@ def test_a_folder_is_read_back_and_gone_on_with(tmp_path):
         assert tj.evaluate(model(), TEXTS, TRIAL, **same).records == e.records
     with pytest.raises(CorpusError, match="methods"):
         tj.evaluate(model(), TEXTS, tj.Trial(methods=("random",)), **same)
+
+
+def test_all_parquet_shards_of_an_evaluation_have_one_schema(tmp_path):
+    texts = [*TEXTS, "", "", "", ""]
+    tj.evaluate(model(), texts, TRIAL, out=tmp_path, shard_size=3, format="parquet", progress=False)
+    schemas = [pq.read_schema(path) for path in (tmp_path / "shards").iterdir()]
+    assert len(schemas) == 3
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    assert str(schemas[0].field("log_prob").type) == "double"
 
 
 def test_tables_in_every_form():
