@@ -50,7 +50,14 @@ SplitOption = Annotated[str, typer.Option(help="Split of a data set.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only so many prompts, from the start.")]
 FormatOption = Annotated[Format, typer.Option(help="Of the records.")]
 BatchSizeOption = Annotated[int, typer.Option(min=1, help="Prompts in one forward pass.")]
-ShardSizeOption = Annotated[int, typer.Option(min=1, help="Prompts whose records are written together.")]
+ShardSizeOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Prompts whose records are written together: when a run is killed, at most one shard's prompts are lost "
+        "(of each process).",
+    ),
+]
 DeviceMapOption = Annotated[
     str | None, typer.Option(help='For a model larger than one device (bridge): "auto", "balanced", JSON, ...')
 ]

@@ -44,6 +44,16 @@ class Explain(StrEnum):
     next = "next"
 
 
+def _listed(names: str) -> str:
+    """``--methods help``, before anything else is missed."""
+    if names == "help":
+        from tl_jacobian.evaluation import METHODS, PAPER
+
+        Console().print("\n".join([*METHODS, f"all: {','.join(PAPER)}"]), markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit()
+    return names
+
+
 def evaluate(
     data: Annotated[
         list[str],
@@ -52,7 +62,11 @@ def evaluate(
     out: OutOption,
     methods: Annotated[
         str,
-        typer.Option(help='"all": the six of the paper\'s table; or names with commas (--methods help lists them).'),
+        typer.Option(
+            callback=_listed,
+            is_eager=True,
+            help='"all": the six of the paper\'s table; or names with commas (--methods help lists them).',
+        ),
     ] = "all",
     k: Annotated[str, typer.Option(help="Percentages of tokens to remove, with commas.")] = "5,10,20",
     perturbation: Annotated[
@@ -133,10 +147,8 @@ def _folders(data: Sequence[str], out: Path) -> list[Path]:
 
 
 def _methods(text: str) -> tuple[str, ...]:
-    from tl_jacobian.evaluation import METHODS, PAPER
+    from tl_jacobian.evaluation import PAPER
 
-    if text == "help":
-        raise typer.BadParameter(f"expected some of {', '.join(METHODS)}; all: {', '.join(PAPER)}")
     return PAPER if text == "all" else tuple(name.strip() for name in text.split(","))
 
 

@@ -59,10 +59,10 @@ class Evaluation(Frozen):
         self._set("records", tuple(self.records))
         self._protect_metadata()
         if len(self.usable) < 2:
-            first = next((r["error"] for r in self.records if r.get("error")), "there are none")
+            why = f"; the first error: {self.errors[0]['error']}" if self.errors else ""
             raise ArgumentError(
                 f"{self.name}: {len(self.usable)} of {len(self.records)} prompts could be used, expected at least two "
-                f"to compare methods on; the first error: {first}"
+                f"to compare methods on{why}"
             )
 
     def __repr__(self) -> str:

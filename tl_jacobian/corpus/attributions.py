@@ -7,10 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Int
+from torch import Tensor
+
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.corpus.encoding import Format
+from tl_jacobian.corpus.given import Given, as_prompts
 from tl_jacobian.corpus.manifest import read_manifest
-from tl_jacobian.corpus.prompt import CorpusPrompt, as_prompts
 from tl_jacobian.corpus.records import read_records
 from tl_jacobian.corpus.run import RunReport, run_corpus
 from tl_jacobian.corpus.scope_job import FisherMethod, Scope, ScopeJob, from_record
@@ -21,7 +24,7 @@ from tl_jacobian.targets import Target
 
 def attribute_corpus(
     model: Any,
-    prompts: Sequence[CorpusPrompt] | Sequence[str],
+    prompts: Sequence[Given] | Int[Tensor, "prompts pos"],
     scope: Scope,
     out: str | PathLike[str],
     *,
@@ -44,7 +47,8 @@ def attribute_corpus(
 
     Args:
         model: a HookedTransformer or a TransformerBridge; left as it was.
-        prompts: of :func:`read_corpus`, or a list of texts.
+        prompts: of :func:`read_corpus`, or a list of texts, of token ids (lists, tuples, tensors), or of objects with
+            ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``.
         scope: ``"semantic"``, ``"temperature"`` or ``"fisher"``.
         out: folder for the records.
         target, minus: of Semantic Scope, for prompts without a target of their own; default: the most probable token.
@@ -58,7 +62,7 @@ def attribute_corpus(
         shard_size, format, progress: see :func:`run_corpus`.
 
     Raises:
-        CorpusError, ArgumentError: as :func:`run_corpus` does.
+        CorpusError, ArgumentError: as :func:`run_corpus` does; ArgumentError for what is no prompt.
 
     >>> import tempfile, tl_jacobian as tj
     >>> from tl_jacobian.corpus import attribute_corpus, read_attributions

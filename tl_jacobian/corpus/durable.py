@@ -60,19 +60,22 @@ def sweep(folder: Path) -> int:
 
 
 @contextmanager
-def only_run(folder: Path) -> Iterator[None]:
+def only_run(folder: Path) -> Iterator[bool]:
     """Hold a run's folder; a second run in it is refused, a killed one's hold ends with it.
+
+    Gives whether the hold is certain: where there are no locks, nobody is refused.
 
     Raises:
         CorpusError: another run holds it.
     """
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if not _lock(handle):
+        held = _flock(handle)
+        if held is False:
             raise CorpusError(
                 f"another run is at work in {str(folder)!r}: wait until it has ended, or write to another folder"
             )
-        yield
+        yield held is True
     finally:
         os.close(handle)
 
@@ -89,14 +92,19 @@ def _claimed(path: Path) -> tuple[int, str]:
 
 def _lock(handle: int, wait: bool = False) -> bool:
     """Whether the file is ours now; a file system without locks lets everyone have it."""
+    return _flock(handle, wait) is not False
+
+
+def _flock(handle: int, wait: bool = False) -> bool | None:
+    """Whether the lock is ours; None where there are no locks."""
     if fcntl is None:
-        return True
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:
-        return True
+        return None
     return True
 
 

@@ -1,14 +1,14 @@
 """Records as the bytes of a shard, JSON lines or Parquet, and back without a change.
 
 In Parquet numbers, texts and lists of them are columns of their kind; anything deeper is a column of
-JSON text, which says so in its metadata.
+JSON text, which says so in its metadata. All shards of a run have the same columns, of the kinds of an example.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from tl_jacobian.errors import ArgumentError
@@ -16,17 +16,24 @@ from tl_jacobian.errors import ArgumentError
 Format = Literal["jsonl", "parquet"]
 Record = dict[str, Any]
 _AS_JSON = {b"tl_jacobian": b"json"}
+_ALWAYS: Mapping[str, Any] = {"prompt": 0, "id": "", "error": ""}
 
 
-def encoded(records: Sequence[Record], format: Format) -> bytes:
+def encoded(records: Sequence[Record], format: Format, example: Mapping[str, Any] | None = None) -> bytes:
     """The bytes of a shard.
+
+    Args:
+        records: of results and of errors.
+        format: of the shard.
+        example: a result with a value under every name, for the columns of Parquet; a value that doesn't fit is kept,
+            in a column of another kind. Without one, columns are of the kinds of the values in this shard.
 
     Raises:
         ArgumentError: a record isn't JSON (says which prompt's), or there is no such format.
     """
     for record in records:
         _text(record)
-    return _ENCODE[format](records)
+    return _ENCODE[format](records, example or {})
 
 
 def decoded(data: bytes, format: Format) -> list[Record]:
@@ -44,7 +51,7 @@ def _text(record: Record) -> str:
         ) from error
 
 
-def _to_lines(records: Sequence[Record]) -> bytes:
+def _to_lines(records: Sequence[Record], _: Mapping[str, Any]) -> bytes:
     return "".join(_text(record) + "\n" for record in records).encode()
 
 
@@ -52,31 +59,42 @@ def _from_lines(data: bytes) -> list[Record]:
     return [json.loads(line) for line in data.splitlines()]
 
 
-def _to_parquet(records: Sequence[Record]) -> bytes:
+def _to_parquet(records: Sequence[Record], example: Mapping[str, Any]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = list(dict.fromkeys(name for record in records for name in record))
-    columns = {name: _column(name, [record.get(name) for record in records]) for name in names}
+    like = {**_ALWAYS, **example}
+    names = dict.fromkeys([*like, *(name for record in records for name in record)])
+    columns = {name: _column(name, [record.get(name) for record in records], like.get(name)) for name in names}
     schema = pa.schema([field for field, _ in columns.values()])
     sink = io.BytesIO()
     pq.write_table(pa.Table.from_arrays([values for _, values in columns.values()], schema=schema), sink)
     return sink.getvalue()
 
 
-def _column(name: str, values: list[Any]) -> tuple[Any, Any]:
-    """A field and its values: of their own kind where that keeps them exactly, else as JSON."""
+def _column(name: str, values: list[Any], like: Any = None) -> tuple[Any, Any]:
+    """A field and its values: of the example's kind, or else their own, where that keeps them exactly; else JSON."""
     import pyarrow as pa
 
-    if not any(isinstance(leaf, dict) for value in values for leaf in _leaves(value)):
-        try:
-            array = pa.array(values)
-            if _same(array.to_pylist(), values):
-                return pa.field(name, array.type), array
-        except (pa.ArrowException, OverflowError):  # of several kinds
-            pass
-    array = pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
-    return pa.field(name, pa.string(), metadata=_AS_JSON), array
+    model = _array(values if like is None else [like])
+    if model is None:
+        array = pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+        return pa.field(name, pa.string(), metadata=_AS_JSON), array
+    array = model if like is None else _array(values, model.type)
+    return _column(name, values) if array is None else (pa.field(name, array.type), array)
+
+
+def _array(values: list[Any], kind: Any = None) -> Any:
+    """The values as Arrow has them; None where that would change them, or can't be."""
+    import pyarrow as pa
+
+    if any(isinstance(leaf, dict) for value in values for leaf in _leaves(value)):
+        return None
+    try:
+        array = pa.array(values, kind)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):  # of several kinds; half a surrogate pair
+        return None
+    return array if _same(array.to_pylist(), values) else None
 
 
 def _leaves(value: Any) -> Sequence[Any]:
@@ -108,7 +126,10 @@ def _record(row: Record) -> Record:
     return {name: value for name, value in row.items() if name != "error"}
 
 
-_ENCODE: dict[str, Callable[[Sequence[Record]], bytes]] = {"jsonl": _to_lines, "parquet": _to_parquet}
+_ENCODE: dict[str, Callable[[Sequence[Record], Mapping[str, Any]], bytes]] = {
+    "jsonl": _to_lines,
+    "parquet": _to_parquet,
+}
 _DECODE: dict[str, Callable[[bytes], list[Record]]] = {"jsonl": _from_lines, "parquet": _from_parquet}
 
 

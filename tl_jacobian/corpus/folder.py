@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,10 @@ class Note(NamedTuple):
 
 
 class Folder:
-    """A run's folder, whose shards are in one format."""
+    """A run's folder, whose shards are in one format, with the columns of one example."""
 
-    def __init__(self, root: Path, format: Format) -> None:
-        self.root = root
+    def __init__(self, root: Path, format: Format, example: Mapping[str, Any] | None = None) -> None:
+        self.root, self.example = root, example
         self.format: Format = format
         self.shards, self.notes, self.aside = root / "shards", root / "done", root / "set_aside"
 
@@ -53,7 +53,7 @@ class Folder:
 
     def write(self, number: int, records: Sequence[Record]) -> Note:
         """Records first, then the note: a run that dies in between does the shard again."""
-        data = encoded(records, self.format)
+        data = encoded(records, self.format, self.example)
         errors = sum("error" in record for record in records)
         note = Note(tuple(record["prompt"] for record in records), errors, hashlib.sha256(data).hexdigest())
         write_durably(self.shard_path(number), data)

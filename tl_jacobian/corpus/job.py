@@ -17,6 +17,9 @@ class Job(Protocol):
 
     Attributes:
         settings: JSON values, everything that decides the numbers; a run is only gone on with under the same.
+
+    It may also have an ``example``, a record with a value under every name: Parquet shards then all have its columns,
+    of its kinds, so that a folder of them is one table, whatever the values and errors in each.
     """
 
     @property

@@ -16,8 +16,15 @@ NAME = "manifest.json"
 _ADVISORY = "versions"  # may differ: the user is told
 
 
-def write_or_compare(root: Path, wanted: Mapping[str, Any]) -> bool:
-    """Write the manifest of a new run, or check that of an old one; returns whether it is an old one.
+def write_or_compare(root: Path, wanted: Mapping[str, Any], *, alone: bool) -> None:
+    """Write the manifest of a new run, or check that of an old one.
+
+    An old one that never finished a shard makes way: a run may fail at its first prompts, and be put right.
+
+    Args:
+        root: the run's folder.
+        wanted: the manifest.
+        alone: whether it is certain that no other run is at work here, which may not have finished one *yet*.
 
     Raises:
         CorpusError: the folder holds another run (says how it differs), or isn't one.
@@ -27,11 +34,22 @@ def write_or_compare(root: Path, wanted: Mapping[str, Any]) -> bool:
             raise CorpusError(
                 f"{str(root)!r} has shards but no {NAME}, so it can't be told what of; choose another folder"
             )
-        write_durably(root / NAME, (json.dumps(wanted, indent=1) + "\n").encode())
-        return False
-    _warn_of_versions(read_manifest(root).get(_ADVISORY, {}), wanted[_ADVISORY])
-    compare(root, wanted)
-    return True
+        _write(root, wanted)
+    elif (old := read_manifest(root)) != json.loads(json.dumps(wanted)):
+        if alone and not _has_work(root):
+            _write(root, wanted)
+            return
+        _warn_of_versions(old.get(_ADVISORY, {}), wanted[_ADVISORY])
+        compare(root, wanted)
+
+
+def _write(root: Path, wanted: Mapping[str, Any]) -> None:
+    write_durably(root / NAME, (json.dumps(wanted, indent=1) + "\n").encode())
+
+
+def _has_work(root: Path) -> bool:
+    """Whether any shard was written there, noted or not; what a killed write left half-done (hidden) is none."""
+    return any(any(root.glob(f"{name}/[!.]*")) for name in ("shards", "done", "set_aside"))
 
 
 def compare(root: Path, wanted: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -28,8 +27,3 @@ class CorpusPrompt:
     tokens: tuple[int, ...] | None = None
     target: str | int | None = None
     error: str | None = None
-
-
-def as_prompts(prompts: Sequence[str] | Sequence[CorpusPrompt]) -> list[CorpusPrompt]:
-    """Texts as a corpus, numbered in their order; prompts as they are."""
-    return [CorpusPrompt(i, str(i), p) if isinstance(p, str) else p for i, p in enumerate(prompts)]

@@ -24,7 +24,7 @@ def prompts_of(rows: Iterable[Any], column: str, source: str) -> list[CorpusProm
     found: list[CorpusPrompt] = []
     named = set()  # columns of the corpus, for the message
     for index, row in enumerate(rows):
-        found.append(_prompt(index, row, column))
+        found.append(prompt_of(index, row, column))
         if isinstance(row, Mapping) and len(named) < 20:
             named |= {str(name) for name in row}
     if not found:
@@ -37,7 +37,8 @@ def prompts_of(rows: Iterable[Any], column: str, source: str) -> list[CorpusProm
     return found
 
 
-def _prompt(index: int, row: Any, column: str) -> CorpusPrompt:
+def prompt_of(index: int, row: Any, column: str) -> CorpusPrompt:
+    """The prompt of a row, or one that says what is wrong with it."""
     if isinstance(row, Unreadable):
         return CorpusPrompt(index, str(index), error=row.why)
     if not isinstance(row, Mapping):
@@ -46,24 +47,24 @@ def _prompt(index: int, row: Any, column: str) -> CorpusPrompt:
     known = _known(name, (str, int, float))
     found = CorpusPrompt(index, str(name) if known else str(index))
     if not known and name is not None:
-        return _broken(found, f"id {_shown(name)}, expected text or a number")
+        return _broken(found, f"id {shown(name)}, expected text or a number")
     return _filled(found, row, column)
 
 
 def _filled(found: CorpusPrompt, row: Mapping[str, Any], column: str) -> CorpusPrompt:
     text, tokens, target = row.get(column), row.get("tokens"), row.get("target")
     if target is not None and not _known(target, (str, int)):
-        return _broken(found, f"target {_shown(target)}, expected text or a token id")
+        return _broken(found, f"target {shown(target)}, expected text or a token id")
     if tokens is not None:
         if not isinstance(tokens, list) or not all(_known(t, (int,)) for t in tokens):
-            return _broken(found, f"tokens {_shown(tokens)}, expected a list of token ids")
+            return _broken(found, f"tokens {shown(tokens)}, expected a list of token ids")
         text = text if isinstance(text, str) else None
     elif column not in row:
-        return _broken(found, f"no column {column!r}, expected one of text (it has {sorted(map(str, row))})")
+        return _broken(found, f"there is no column {column!r}, expected one with text (it has {sorted(map(str, row))})")
     elif not isinstance(text, str):
-        return _broken(found, f"column {column!r} is {_shown(text)}, expected text")
+        return _broken(found, f"column {column!r} is {shown(text)}, expected text")
     if (bad := _not_unicode(text, target)) is not None:
-        return _broken(found, f"{_shown(bad)} holds half a surrogate pair, expected valid Unicode text")
+        return _broken(found, f"{shown(bad)} holds half a surrogate pair, expected valid Unicode text")
     return CorpusPrompt(found.index, found.id, text, None if tokens is None else tuple(tokens), target)
 
 
@@ -85,7 +86,7 @@ def _not_unicode(*texts: Any) -> str | None:
     return None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value and its type, at a length that fits a message."""
     text = ascii(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

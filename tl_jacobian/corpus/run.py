@@ -59,7 +59,8 @@ def run_corpus(
 
     Prompts are tokenised and checked first, sorted by length and cut into shards, whose records are written as each
     is done. Shards and batches depend on nothing but the corpus and the sizes, so a run that was killed ends with
-    the records of one that wasn't. A shard that was damaged or edited since is set aside and done again.
+    the records of one that wasn't. A shard that was damaged or edited since is set aside and done again. The folder of
+    a run that ended before its first shard was written is free for another one.
     Processes that ``accelerate launch`` or ``torchrun`` starts share the work.
 
     Args:
@@ -84,7 +85,8 @@ def run_corpus(
         raise ArgumentError(f"{len(prompts)} prompts, expected at least one, and an index of its own for each")
     corpus = Corpus(prompts, tokenize)
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "records": format}
-    work = Work(job, corpus, make_plan(corpus.lengths(), shard_size), Folder(Path(out), format), batch_size)
+    folder = Folder(Path(out), format, getattr(job, "example", None))
+    work = Work(job, corpus, make_plan(corpus.lengths(), shard_size), folder, batch_size)
     with processes() as among:
         return _carried_out(work, among, _manifest(job, corpus, sizes), progress)
 
@@ -117,9 +119,9 @@ def _held(work: Work, manifest: dict[str, Any]) -> Iterator[None]:
     root = work.folder.root
     with disk(work.folder, lambda: 0):
         root.mkdir(parents=True, exist_ok=True)
-    with only_run(root):
+    with only_run(root) as alone:
         with disk(work.folder, lambda: 0):
-            write_or_compare(root, manifest)
+            write_or_compare(root, manifest, alone=alone)
             work.folder.make()
         work.check_done()
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 
@@ -24,8 +24,18 @@ from tl_jacobian.targets import Target
 
 Scope = Literal["semantic", "temperature", "fisher"]
 FisherMethod = Literal["auto", "exact", "low_rank", "estimate"]
-# Fields of an attribution that its record has; the others are the same for the whole run.
-_FIELDS = ("tokens", "str_tokens", "scores", "stderr", "target", "position", "combine", "words", "predictions")
+# Fields of an attribution that its record has, with a value of each kind; the others are the same for the whole run.
+_FIELDS: Mapping[str, Any] = {
+    "tokens": [0],
+    "str_tokens": [""],
+    "scores": [0.5],
+    "stderr": [0.5],
+    "target": "",
+    "position": 0,
+    "combine": "",
+    "words": [["", 1]],
+    "predictions": [[0, "", 0.5]],
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +63,7 @@ class ScopeJob:
     seed: int = 0
     max_memory: int | str | None = None
     facts: Mapping[str, Any] = field(init=False)
+    example: ClassVar[Mapping[str, Any]] = {**_FIELDS, "metadata": {}}
 
     def __post_init__(self) -> None:
         self._check()

@@ -121,7 +121,7 @@ def perturbation_curves(
         One for each attribution, in nats.
 
     Raises:
-        ArgumentError: an attribution of another prompt, of another target, or an option out of range.
+        ArgumentError: no attribution, one of another prompt or of another target, or an option out of range.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -130,6 +130,8 @@ def perturbation_curves(
     """
     if isinstance(attributions, Attribution):
         attributions = [attributions]
+    if not attributions:
+        raise ArgumentError("no attributions, expected one or more: [semantic_scope(lin), ...]")
     ks = percentages(k)
     check_count("batch_size", batch_size)
     for a in attributions:
@@ -213,7 +215,10 @@ def percentages(k: Sequence[float | int]) -> tuple[float, ...]:
     Raises:
         ArgumentError: they don't rise, or aren't between 0 and 100.
     """
-    values = tuple(float(x) for x in k) if isinstance(k, Sequence) and not isinstance(k, str) else ()
+    try:
+        values = tuple(map(float, k)) if isinstance(k, Sequence) and not isinstance(k, str) else ()
+    except (TypeError, ValueError):  # of something that is no number
+        values = ()
     if not values or not all(0 <= x <= 100 for x in values) or sorted(set(values)) != list(values):
         raise ArgumentError(f"k={k!r}, expected rising percentages between 0 and 100, such as (5, 10, 20)")
     return values

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
+
+from jaxtyping import Int
+from torch import Tensor
 
 from tl_jacobian.corpus import (
     CorpusPrompt,
@@ -17,8 +20,8 @@ from tl_jacobian.corpus import (
     run_corpus,
     tokenizer_of,
 )
+from tl_jacobian.corpus.given import Given, as_prompts
 from tl_jacobian.corpus.processes import is_launched
-from tl_jacobian.corpus.prompt import as_prompts
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
 from tl_jacobian.evaluation.judge import Trial, judge
 from tl_jacobian.evaluation_result import Evaluation
@@ -27,6 +30,8 @@ from tl_jacobian.linearize import linearize
 from tl_jacobian.targets import resolve_target
 
 Explained = Literal["argmax", "next"]
+# A record, with a value of each kind.
+_EXAMPLE = {"n_tokens": 1, "target": 1, "target_text": "", "log_prob": -0.5, "methods": {}}
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class EvaluationJob:
     name: str = "prompts"
     max_memory: int | str | None = None
     facts: Mapping[str, Any] = field(init=False)
+    example: ClassVar[Mapping[str, Any]] = _EXAMPLE
 
     def __post_init__(self) -> None:
         if self.explained not in get_args(Explained):
@@ -78,7 +84,7 @@ class EvaluationJob:
 
 def evaluate(
     model: Any,
-    prompts: str | PathLike[str] | Sequence[str] | Sequence[CorpusPrompt],
+    prompts: str | PathLike[str] | Sequence[Given] | Int[Tensor, "prompts pos"],
     trial: Trial | None = None,
     *,
     out: str | PathLike[str] | None = None,
@@ -98,7 +104,8 @@ def evaluate(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompts: a file or data set for :func:`read_corpus`, or texts.
+        prompts: a file or data set for :func:`read_corpus`, or a list of texts, of token ids (lists, tuples,
+            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``.
         trial: methods, percentages, perturbation; default: the paper's six methods at 5, 10 and 20%.
         out: folder for the records; killed and called again with the same arguments, it goes on where it was.
             Default: nothing is kept.
@@ -112,7 +119,7 @@ def evaluate(
         progress: show a bar.
 
     Raises:
-        ArgumentError: an option out of range, or fewer than two prompts that can be used.
+        ArgumentError: an option out of range, what is no prompt, or fewer than two prompts that can be used.
         CorpusError: see :func:`run_corpus`.
 
     >>> import tl_jacobian as tj

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.baselines.leave_one_out import left_out, logits_without_each
 from tl_jacobian.baselines.runs import BATCH, check_count
-from tl_jacobian.errors import PromptError
+from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.evaluation.agreement import rank_agreement
 from tl_jacobian.evaluation.curves import PERCENTAGES, PerturbationCurves, percentages, perturbation_curves
 from tl_jacobian.evaluation.methods import PAPER, Settings, attributions, check_methods
-from tl_jacobian.evaluation.removal import Perturbation
+from tl_jacobian.evaluation.removal import Perturbation, check_perturbation
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.linearization_batch import LinearizationBatch
 
@@ -25,7 +25,7 @@ class Trial:
 
     Attributes:
         methods: names of attributions, of :data:`METHODS`.
-        k: percentages of tokens to remove.
+        k: percentages of tokens to remove, above 0.
         perturbation: how: ``"zero"``, ``"mean"`` or ``"delete"``.
         skip_first: never remove the first token.
         sufficiency: whether the prompt is also run with nothing but the top k%; half of all runs.
@@ -34,7 +34,7 @@ class Trial:
         batch_size: runs with tokens removed in one forward pass.
 
     Raises:
-        ArgumentError: an unknown method, or percentages that make no sense.
+        ArgumentError: an unknown method or perturbation, or percentages that make no sense.
     """
 
     methods: Sequence[str] = PAPER
@@ -48,9 +48,10 @@ class Trial:
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
+        check_perturbation(self.perturbation)
         check_count("batch_size", self.batch_size)
         object.__setattr__(self, "methods", tuple(self.methods))
-        object.__setattr__(self, "k", percentages(self.k))
+        object.__setattr__(self, "k", _above_zero(self.k))
 
     @property
     def record(self) -> Literal["sources"] | None:
@@ -62,6 +63,17 @@ class Trial:
         facts = asdict(self)
         del facts["batch_size"]
         return {**facts, "methods": list(self.methods), "k": list(self.k)}
+
+
+def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
+    """Percentages at which methods can differ: none of 0, and no shares in the place of percentages."""
+    values = percentages(k)
+    if values[0] == 0:
+        raise ArgumentError(f"k={k!r}, expected percentages above 0: without 0% of the tokens all methods are equal")
+    if values[-1] < 1:
+        meant = ", ".join(f"{100 * x:g}" for x in values)
+        raise ArgumentError(f"k={k!r}: percentages; did you mean {meant}?")
+    return values
 
 
 def judge(

@@ -46,8 +46,7 @@ def log_probs_without(
     >>> before > 0.7, after < 0.1
     (True, True)
     """
-    if perturbation not in get_args(Perturbation):
-        raise ArgumentError(f"perturbation={perturbation!r}, expected one of {', '.join(map(repr, _CHOICES))}")
+    check_perturbation(perturbation)
     rerun_of(lin)
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
     found = torch.empty(len(sets), dtype=torch.float64)
@@ -58,7 +57,11 @@ def log_probs_without(
     return found[which]
 
 
-_CHOICES = get_args(Perturbation)
+def check_perturbation(perturbation: str) -> None:
+    """Raise ArgumentError unless tokens can be removed so."""
+    choices = get_args(Perturbation)
+    if perturbation not in choices:
+        raise ArgumentError(f"perturbation={perturbation!r}, expected one of {', '.join(map(repr, choices))}")
 
 
 def _replace(lin: Linearization, sets: Tensor, target: int, perturbation: str, batch_size: int) -> Tensor:

@@ -106,7 +106,16 @@ def _compared(differences: Sequence[Difference]) -> list[Table]:
         "Paired over prompts; p by flipping signs, adjusted for all pairs (false discovery rate, Benjamini and "
         f"Hochberg); the larger one is named where that is below {_LEVEL:g}."
     )
+    note += _too_few(differences[0].interval.n)
     return [Table(["difference of AOPC", "mean", "p", "adjusted", "larger"], rows, note)]
+
+
+def _too_few(n: int) -> str:
+    """Of the 2^n ways to flip n signs, the one that was seen and its mirror image are as extreme, whatever the data."""
+    least = 2 / 2**n
+    if least < _LEVEL:
+        return ""
+    return f" With {n} prompts no difference can reach p < {_LEVEL:g} (the smallest possible is {least:g})."
 
 
 def _larger(d: Difference) -> str:
@@ -122,7 +131,10 @@ def _summary(e: Evaluation) -> str:
 
 def _notes(e: Evaluation) -> list[str]:
     gaps = [(m.replace("_", " "), gap) for m in e.methods if (gap := e.completeness_gap(m)) is not None]
-    notes = [f"Completeness gap of {m}, median over the prompts: {gap:.0%}." for m, gap in gaps]
+    steps = e.metadata.get("settings", {}).get("integration_steps")
+    taken = "" if steps is None else f" with {steps} steps"
+    more = "for a smaller one take more (--integration-steps, Settings(integration_steps=))"
+    notes = [f"Completeness gap of {m}, median over the prompts: {gap:.0%}{taken}; {more}." for m, gap in gaps]
     if e.errors:
         notes.append(f"Prompts left out for errors: {len(e.errors):,}, such as: {e.errors[0]['error']}")
     return notes

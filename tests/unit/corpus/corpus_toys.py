@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tl_jacobian.corpus import CorpusPrompt, run_corpus
+from tl_jacobian.corpus.encoding import Format
 from tl_jacobian.corpus.folder import Folder
 from tl_jacobian.errors import PromptError
 
@@ -45,6 +46,8 @@ class Toy:
     fails: Callable[[Sequence[CorpusPrompt]], object] = lambda prompts: None
     calls: list[list[int]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=lambda: {"a": 1, "b": None})
+
+    example = {"n": 1, "scores": [0.5], "batch": [1]}  # noqa: RUF012
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -121,5 +124,5 @@ def slow_run(out: Path, format: str) -> None:
     run(out, 150, Toy(nap=0.003), format=format)
 
 
-def folder_of(out: Path) -> Folder:
-    return Folder(out, "jsonl")
+def folder_of(out: Path, format: Format = "jsonl") -> Folder:
+    return Folder(out, format)

@@ -101,6 +101,26 @@ def test_another_run_is_refused(tmp_path, data):
     assert "job.scope was 'semantic' and is now 'temperature'" in told
 
 
+def test_a_corrected_target_may_use_the_folder_of_the_wrong_one(tmp_path, data):
+    (tmp_path / "many.txt").write_text("one\ntwo\nthree\n")
+    code, told = run(tmp_path / "many.txt", tmp_path / "out", "--target", "abc")
+    assert (code, "target 'abc' is 3 tokens" in told) == (1, True)
+    code, told = run(tmp_path / "many.txt", tmp_path / "out", "--target", "a")
+    assert code == 0, told
+
+
+def test_help_says_what_a_kill_may_cost():
+    told = " ".join(runner.invoke(app, ["run", "--help"], env={"COLUMNS": "200"}).output.replace("│", " ").split())
+    assert "at most one shard's prompts are lost" in told
+
+
+def test_a_file_without_the_column_says_so(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    code, told = run(tmp_path / "a.jsonl", tmp_path / "out", "--column", "prompt")
+    assert code == 1
+    assert "there is no column 'prompt', expected one with text (it has ['text'])" in told
+
+
 def test_an_interrupt_says_how_to_go_on(tmp_path, data, monkeypatch):
     def interrupt(self, prompts):
         raise KeyboardInterrupt

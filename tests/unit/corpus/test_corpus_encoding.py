@@ -58,6 +58,36 @@ def test_numbers_and_texts_are_columns_of_their_kind():
     assert kinds["meta"] == kinds["mixed"] == "string"
 
 
+RESULT = {"prompt": 0, "id": "a", "n": 1, "scores": [0.5], "meta": {"k": 1}, "stderr": None}
+FAILED = {"prompt": 1, "id": "b", "error": "too long"}
+EXAMPLE = {"n": 1, "scores": [0.5], "meta": {}, "stderr": [0.5]}
+
+
+def schema_of(records, example=EXAMPLE):
+    data = encoded(records, "parquet", example)
+    assert decoded(data, "parquet") == records
+    return pq.read_schema(io.BytesIO(data))
+
+
+def test_every_shard_has_a_column_of_errors():
+    for records in ([RESULT], [FAILED], [RESULT, FAILED]):
+        field = schema_of(records, example={}).field("error")
+        assert (str(field.type), field.nullable) == ("string", True)
+
+
+def test_shards_of_one_job_have_one_schema():
+    """Of results, of errors alone, without a value in a column or with values in any."""
+    whole = schema_of([RESULT])
+    assert str(whole.field("stderr").type) == str(whole.field("scores").type)
+    for records in ([FAILED], [RESULT, FAILED], [{**RESULT, "stderr": [1.5], "meta": {}}], [{**RESULT, "scores": []}]):
+        assert schema_of(records).equals(whole, check_metadata=True)
+
+
+@pytest.mark.parametrize("value", ["text", [1], {"a": 1}, 2**70, True, 1.5])
+def test_a_value_that_does_not_fit_the_example_is_kept(value):
+    assert schema_of([{**RESULT, "n": value}]).names[:4] == ["prompt", "id", "error", "n"]
+
+
 @pytest.mark.parametrize("value", [[1, 2.0], [True, 1], [1, "a"], 2**70, [None, []], {}])
 def test_values_that_parquet_would_change_are_kept(value):
     records = [{"prompt": 0, "id": "a", "x": value}, {"prompt": 1, "id": "b", "x": None}]

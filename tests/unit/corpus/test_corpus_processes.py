@@ -16,7 +16,7 @@ import pytest
 from test_corpus_kills import files_of
 
 from tl_jacobian.corpus import read_records
-from tl_jacobian.errors import CorpusError
+from tl_jacobian.errors import CorpusError, TargetError
 
 pytestmark = pytest.mark.slow
 CHILD = Path(__file__).with_name("corpus_child.py")
@@ -109,6 +109,17 @@ def test_a_bug_in_one_process_ends_all(tmp_path, undisturbed, fails):
     assert "ValueError: a bug" in told[fails]
     assert "another process of this run has ended" in told[1 - fails]
     toys.run(tmp_path, 150)
+    check(tmp_path, undisturbed)
+
+
+def test_processes_may_take_a_folder_in_which_nothing_is_done(tmp_path, undisturbed):
+    def fail(prompts):
+        raise TargetError("no such token")
+
+    with pytest.raises(CorpusError, match="no such token"):
+        toys.run(tmp_path, 40, toys.Toy(fails=fail))
+    told, codes = ends(start(tmp_path, [0.0, 0.0]))
+    assert codes == [0, 0], told
     check(tmp_path, undisturbed)
 
 

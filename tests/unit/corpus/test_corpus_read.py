@@ -117,7 +117,7 @@ def test_a_limit(written, tmp_path, name):
         (b'{"text": ', "line 2 isn't JSON"),
         (b'{"text": "a"} extra', "line 2 isn't JSON: Extra data"),
         (b"[" * 100_000, "line 2 isn't JSON: maximum recursion"),
-        (b'{"other": "a"}', "no column 'text', expected one of text (it has ['other'])"),
+        (b'{"other": "a"}', "there is no column 'text', expected one with text (it has ['other'])"),
         (b'{"text": null}', "column 'text' is None (NoneType), expected text"),
         (b'{"text": 5}', "column 'text' is 5 (int), expected text"),
         (b'{"text": ["a"]}', "column 'text' is ['a'] (list), expected text"),

@@ -9,10 +9,11 @@ import resource
 import signal
 
 import corpus_toys as toys
+import pandas as pd
 import pytest
 import torch
 
-from tl_jacobian.corpus import CorpusPrompt, each_record, manifest, read_records, read_settings, run_corpus
+from tl_jacobian.corpus import CorpusPrompt, durable, each_record, manifest, read_records, read_settings, run_corpus
 from tl_jacobian.errors import ArgumentError, CorpusError, MemoryBudgetError, TargetError
 
 
@@ -69,6 +70,62 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path, change, message):
     with pytest.raises(CorpusError, match=f"holds another run: {message}"):
         toys.run(tmp_path, **change)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    "change", [dict(job=toys.Toy(name="other")), dict(n=41), dict(shard_size=6), dict(format="parquet")]
+)
+def test_a_folder_in_which_nothing_is_done_may_be_taken(tmp_path, change):
+    with pytest.raises(CorpusError, match="fail for the same reason"):
+        toys.run(tmp_path, 40, toys.Toy(fails=fail_alike))
+    toys.run(tmp_path, **change)
+    toys.run(tmp_path / "new", **change)
+    assert read_records(tmp_path) == read_records(tmp_path / "new")
+    assert (tmp_path / "manifest.json").read_bytes() == (tmp_path / "new" / "manifest.json").read_bytes()
+
+
+def fail_alike(prompts):
+    raise TargetError("target 'abc' is 3 tokens")
+
+
+@pytest.mark.parametrize("left", ["shards/00000.jsonl", "done/00000.json", "set_aside/00000.0.jsonl"])
+def test_a_folder_with_any_work_in_it_is_not_taken(tmp_path, left):
+    """A shard without its note too: it was written in full."""
+    toys.run(tmp_path, 5)
+    (tmp_path / "set_aside").mkdir()
+    (tmp_path / "set_aside" / "00000.0.jsonl").write_text("")
+    for path in [*(tmp_path / "shards").iterdir(), *(tmp_path / "done").iterdir(), *(tmp_path / "set_aside").iterdir()]:
+        if path != tmp_path / left:
+            path.unlink()
+    with pytest.raises(CorpusError, match="holds another run: shard_size was 5"):
+        toys.run(tmp_path, 5, shard_size=6)
+
+
+def test_other_versions_of_a_run_without_work_are_those_of_now(tmp_path, recwarn):
+    with pytest.raises(CorpusError):
+        toys.run(tmp_path, 40, toys.Toy(fails=fail_alike))
+    edit(tmp_path / "manifest.json", lambda m: m["versions"].update(torch="1.0"))
+    toys.run(tmp_path)
+    assert json.loads((tmp_path / "manifest.json").read_text())["versions"]["torch"] == torch.__version__
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("locks", [None, "refused"])
+def test_without_locks_no_folder_is_taken(tmp_path, monkeypatch, locks):
+    """Another run may be at its first shard there."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    with pytest.raises(CorpusError):
+        toys.run(tmp_path, 40, toys.Toy(fails=fail_alike))
+    if locks is None:
+        monkeypatch.setattr(durable, "fcntl", None)
+    else:
+        monkeypatch.setattr(durable.fcntl, "flock", refuse)
+    with pytest.raises(CorpusError, match=r"holds another run: corpus.n_prompts was 40"):
+        toys.run(tmp_path, 41)
+    assert toys.run(tmp_path, 40).n_prompts == 40
 
 
 def test_another_tokenizer_is_another_run(tmp_path):
@@ -182,11 +239,8 @@ def test_a_bug_ends_the_run_and_what_was_done_is_kept(tmp_path, error):
 
 
 def test_what_fails_for_all_in_the_same_words_is_not_the_prompts_fault(tmp_path):
-    def fail(prompts):
-        raise TargetError("target 'abc' is 3 tokens")
-
     with pytest.raises(CorpusError, match="all of the first 5 prompts fail for the same reason: target 'abc' is 3 tok"):
-        toys.run(tmp_path, 40, toys.Toy(fails=fail))
+        toys.run(tmp_path, 40, toys.Toy(fails=fail_alike))
     assert not read_records(tmp_path, partial=True)
 
 
@@ -208,6 +262,22 @@ def test_tokens_that_are_none_are_an_error(tmp_path):
     assert read_records(tmp_path) == [
         {"prompt": 0, "id": "a", "error": "the prompt has no tokens, expected at least one"}
     ]
+
+
+def test_a_folder_of_parquet_shards_is_one_table(tmp_path):
+    """As pandas reads it: the first shard says what columns there are."""
+
+    def fail(prompts):
+        if any(len(p.tokens) > 8 for p in prompts):
+            raise TargetError(f"prompt {prompts[0].index} is too long")
+
+    toys.run(tmp_path, 40, toys.Toy(fails=fail), format="parquet")
+    assert {r.get("scores") is None for r in toys.folder_of(tmp_path, "parquet").read(0)} == {True}
+    table = pd.read_parquet(tmp_path / "shards").sort_values("prompt")
+    for row, record in zip(table.to_dict("records"), read_records(tmp_path), strict=True):
+        assert record.get("error") == (None if pd.isna(row["error"]) else row["error"])
+        assert (row["scores"] is None) == ("error" in record)
+        assert row["scores"] is None or row["scores"].tolist() == record["scores"]
 
 
 # -- jobs and arguments that can't be used -------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from cases import HAS_HOOKED, make, shared
@@ -162,6 +164,19 @@ def test_an_attribution_comes_back_equal(format, tmp_path):
     run_corpus(job, prompts, tmp_path, tokenize=tokenize, format=format, progress=False, batch_size=8)
     plain = attribute_corpus(job.model, TEXTS, "fisher", tmp_path / "b", method="estimate", progress=False).out
     assert list(read_attributions(tmp_path)) == list(read_attributions(plain))
+
+
+@pytest.mark.parametrize("scope", ["semantic", "temperature", "fisher"])
+def test_all_parquet_shards_of_a_run_have_one_schema(tmp_path, scope):
+    """One without errors, one with both, one of errors alone; Fisher has error bars for some prompts."""
+    texts = [*TEXTS, "x" * 100, "", "", ""]
+    options = dict(shard_size=3, format="parquet", progress=False, method="estimate" if scope == "fisher" else None)
+    attribute_corpus(shared("gpt2", "bridge"), texts, scope, tmp_path, **options)
+    schemas = [pq.read_schema(path) for path in (tmp_path / "shards").iterdir()]
+    assert len(schemas) == 4
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    assert str(schemas[0].field("stderr").type) == str(schemas[0].field("scores").type)
+    assert pd.read_parquet(tmp_path / "shards")["error"].notna().sum() == 4
 
 
 def test_a_record_keeps_all_of_an_attribution():

@@ -72,7 +72,8 @@ def test_all_are_the_papers_six(corpora, tmp_path):
     ("args", "code", "message"),
     [
         (["--methods", "magic"], 1, "method 'magic', expected some of"),
-        (["--methods", "help"], 2, "expected some of random, integrated_gradients"),
+        (["--perturbation", "mask"], 2, "mask"),
+        (["--k", "0.2,0.4"], 1, "k=(0.2, 0.4): percentages; did you mean 20, 40?"),
         (["--k", "5,x"], 1, "--k '5,x', expected percentages"),
         (["--k", "20,5"], 1, "expected rising percentages"),
         (["--limit", "1"], 1, "1 of 1 prompts could be used"),
@@ -82,6 +83,19 @@ def test_what_is_wrong_is_said(corpora, tmp_path, args, code, message, unchecked
     result = run("--data", corpora[0], "--out", str(tmp_path / "out"), *args)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("more", [(), ("--data", "no.json", "--out", "no")])
+def test_methods_are_listed_without_any_work(more):
+    result = run("--methods", "help", *more)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.split()[: len(tj.evaluation.METHODS)] == list(tj.evaluation.METHODS)
+    assert f"all: {','.join(tj.evaluation.PAPER)}" in " ".join(result.stdout.split())
+
+
+def test_help_says_what_a_kill_may_cost():
+    told = " ".join(run("--help").output.replace("│", " ").split())
+    assert "at most one shard's prompts are lost" in told
 
 
 def test_two_files_of_one_name(corpora, tmp_path):

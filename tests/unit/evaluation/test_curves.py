@@ -187,6 +187,8 @@ def test_bad_arguments(unchecked):
     a = tj.semantic_scope(lin)
     with pytest.raises(ArgumentError, match="is of another prompt: '<1>"):
         tj.perturbation_curves(toy([3, KEY]), [a])
+    with pytest.raises(ArgumentError, match=r"no attributions, expected one or more: \[semantic_scope\(lin\), ...\]"):
+        tj.perturbation_curves(lin, [])
     with pytest.raises(ArgumentError, match="got a str, expected attributions"):
         tj.perturbation_curves(lin, ["semantic"])
     with pytest.raises(ArgumentError, match="perturbation='blur', expected one of 'zero', 'mean', 'delete'"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 
+import pyarrow.parquet as pq
 import pytest
 from cases import cases, shared
 
@@ -86,6 +87,15 @@ def test_a_folder_is_read_back_and_gone_on_with(tmp_path):
         tj.evaluate(model(), TEXTS, tj.Trial(methods=("random",)), **same)
 
 
+def test_all_parquet_shards_of_an_evaluation_have_one_schema(tmp_path):
+    texts = [*TEXTS, "", "", "", ""]
+    tj.evaluate(model(), texts, TRIAL, out=tmp_path, shard_size=3, format="parquet", progress=False)
+    schemas = [pq.read_schema(path) for path in (tmp_path / "shards").iterdir()]
+    assert len(schemas) == 3
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    assert str(schemas[0].field("log_prob").type) == "double"
+
+
 def test_tables_in_every_form():
     e = tj.evaluate(model(), TEXTS, tj.Trial(k=(20, 50), agreement=True), name="five", progress=False)
     text, table = e.to_markdown(), json.loads(json.dumps(e.to_json()))
@@ -96,7 +106,8 @@ def test_tables_in_every_form():
     assert table["prompts"] == 5
     assert "integrated_gradients" in table["completeness_gap"]
     assert len(e.to_dataframe()) == len(e.methods) * len(e.columns())
-    for word in ("tau, KL", "sufficiency", "Completeness gap of integrated gradients"):
+    more = "with 8 steps; for a smaller one take more (--integration-steps, Settings(integration_steps=))."
+    for word in ("tau, KL", "sufficiency", "Completeness gap of integrated gradients", more):
         assert word in text
 
 
@@ -115,6 +126,33 @@ def test_a_figure_of_drops():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["random", "input x gradient", "semantic"]
     bars = ax.containers[2].lines[0]
     assert bars.get_ydata().tolist() == pytest.approx([e.interval("drop", "semantic", k).mean for k in e.k])
+
+
+def test_two_bad_prompts_are_not_the_same_as_one_prompt():
+    with pytest.raises(
+        ArgumentError, match=r"0 of 2 prompts could be used, .*; the first error: the prompt '' is empty"
+    ):
+        tj.evaluate(model(), ["", ""], TRIAL, progress=False)
+    with pytest.raises(
+        ArgumentError, match=r"1 of 1 prompts could be used, expected at least two to compare methods on$"
+    ):
+        tj.evaluate(model(), ["abcd"], TRIAL, progress=False)
+
+
+@pytest.mark.parametrize(("n", "least"), [(2, "0.5"), (5, "0.0625"), (6, None)])
+def test_too_few_prompts_for_any_significance(n, least, capsys):
+    """Flipping the signs of n differences gives 2^n sums, of which the observed one and its negative are extreme."""
+    records = [
+        {"log_prob": -1.0, "methods": {"a": {"removed": [-9.0 - i]}, "b": {"removed": [-2.0]}}} for i in range(n)
+    ]
+    e = tj.Evaluation(name="few", records=tuple(records), metadata={"k": [20.0]})
+    (d,) = e.differences()
+    assert d.p == pytest.approx(2 / 2**n)
+    e.show()
+    for text in (e.to_markdown(), " ".join(capsys.readouterr().out.split())):
+        told = f"With {n} prompts no difference can reach p < 0.05 (the smallest possible is {least})"
+        assert (told in text) == (least is not None)
+        assert ("can reach" in text) == (least is not None)
 
 
 def test_misspelt_names(unchecked):

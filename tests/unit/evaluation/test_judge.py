@@ -123,6 +123,28 @@ def test_bad_trials():
         tj.Trial(k=(20, 5))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(perturbation="mask"), r"perturbation='mask', expected one of 'zero', 'mean', 'delete'"),
+        (dict(k=(0, 20)), r"k=\(0, 20\), expected percentages above 0: without 0% of the tokens all methods are equal"),
+        (dict(k=(0.2, 0.4)), r"k=\(0\.2, 0\.4\): percentages; did you mean 20, 40\?"),
+        (dict(k=[0.005]), r"k=\[0\.005\]: percentages; did you mean 0\.5\?"),
+        (dict(k=(5, 120)), r"k=\(5, 120\), expected rising percentages between 0 and 100"),
+        (dict(k=(-1, 5)), r"expected rising percentages between 0 and 100"),
+        (dict(k=("five",)), r"k=\('five',\), expected rising percentages"),
+        (dict(k=(None,)), r"k=\(None,\), expected rising percentages"),
+    ],
+)
+def test_trials_that_measure_nothing(unchecked, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        tj.Trial(**options)
+
+
+def test_a_trial_may_go_below_one_percent_and_to_all_tokens():
+    assert tj.Trial(k=(0.5, 1, 100)).k == (0.5, 1.0, 100.0)
+
+
 def test_a_name_is_no_list(unchecked):
     with pytest.raises(ArgumentError, match=r"methods='random', expected a list of names: \['random'\]"):
         tj.Trial(methods="random")
