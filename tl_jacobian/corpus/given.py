@@ -34,6 +34,8 @@ def as_prompts(prompts: Iterable[Given] | Int[Tensor, "prompts pos"]) -> list[Co
     """
     if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Iterable):
         raise ArgumentError(f"prompts={shown(prompts)}, expected a list of prompts: read_corpus(path) reads a file")
+    if hasattr(prompts, "columns"):  # iterating over a table gives the names of its columns
+        raise ArgumentError(f'got a {type(prompts).__name__}, expected a list of prompts: table.to_dict("records")')
     return [_as_prompt(index, one) for index, one in enumerate(prompts)]
 
 

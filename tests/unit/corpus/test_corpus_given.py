@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from cases import shared
@@ -87,6 +88,13 @@ def test_what_is_no_prompt_is_refused_by_its_number(one, why):
 def test_what_is_no_list_of_prompts(prompts, why):
     with pytest.raises(ArgumentError, match=why):
         as_prompts(prompts)
+
+
+def test_a_table_is_no_list_of_its_column_names():
+    table = pd.DataFrame({"text": ["Rome is", "Paris is"]})
+    with pytest.raises(ArgumentError, match="got a DataFrame, expected a list of prompts"):
+        as_prompts(table)
+    assert [one.text for one in as_prompts(table.to_dict("records"))] == ["Rome is", "Paris is"]
 
 
 def test_ids_and_objects_in_a_run_of_attributions(tmp_path):
