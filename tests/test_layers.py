@@ -13,7 +13,7 @@ ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
     {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision"},
-    {"tokens", "attribution", "statistics"},
+    {"tokens", "attribution", "statistics", "links"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions", "number_distribution"},
     {
         "patch_comparison",
@@ -52,6 +52,7 @@ SIDE_MAY_IMPORT = {
     "statistics",
     "number_influence",
     "number_distribution",
+    "links",
     "aligned_word",
     "word_alignment",
     "counterfactuals",

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,19 +21,13 @@ from tl_jacobian.attribution import Combine
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.frozen import Frozen
 from tl_jacobian.grid import Grid
+from tl_jacobian.links import Link, Links
 from tl_jacobian.plain import is_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LinkRule = Literal["argmax", "intersection"] | float
-
-
-class Link(NamedTuple):
-    """A word of the source and a word of the target, by index, that say the same."""
-
-    source: int
-    target: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -224,12 +218,16 @@ class WordAlignment(Frozen):
 
         return write_alignment(self, path)
 
-    def plot(self, ax: Axes | None = None, *, sure: Any = (), possible: Any = ()) -> Axes:
+    def plot(self, ax: Axes | None = None, *, sure: Links = (), possible: Links = ()) -> Axes:
         """Draw the heat map with matplotlib (extra ``plot``); returns its axes.
 
         Args:
             ax: default a new figure's.
-            sure, possible: gold links, as (source, target) pairs, to be framed: solid and dashed.
+            sure, possible: gold links to be framed, solid and dashed: (source, target) pairs of word indices, or
+                text like ``"0-0 1-2"``.
+
+        Raises:
+            ArgumentError: something else, or a link to a word that isn't there.
         """
         from tl_jacobian.render import plot_alignment
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from conftest import INJECTION, NASTY
 from tl_jacobian.attribution import Prediction
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.language import Counterfactuals, Edit, WordAlignment
 from tl_jacobian.render import render_aligned_word_terminal, render_counterfactuals_terminal
 from tl_jacobian.render.colors import NEGATIVE
@@ -164,6 +165,16 @@ def test_the_plot_frames_gold_links(alignment):
     assert "dashed: possible" in ax.get_xlabel()
     torch.testing.assert_close(torch.tensor(ax.images[0].get_array().filled(0)), alignment.shares)
     assert alignment.plot().get_xlabel() == "source word"
+
+
+@pytest.mark.usefixtures("plt", "unchecked")
+def test_the_plot_takes_links_as_text_and_refuses_what_isnt_there(alignment):
+    ax = alignment.plot(sure="0-0", possible="1-1")
+    assert sum(p.get_width() == 0.88 for p in ax.patches) == 2
+    with pytest.raises(ArgumentError, match=r"gold link 9-9 \(source-target\) is outside 2 source words and 2"):
+        alignment.plot(sure=[(9, 9)])
+    with pytest.raises(ArgumentError, match=r"possible=.*expected pairs of word indices \(source, target\)"):
+        alignment.plot(possible=[("rot", "red")])
 
 
 def test_the_plot_of_a_word(alignment, plt):
