@@ -1,9 +1,12 @@
-"""Links: which words of two sentences say the same, as pairs of their indices; checks of what is given as such."""
+"""Links: which words of two sentences say the same, as pairs of their indices; given, or read off a matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.plain import is_id
@@ -17,6 +20,7 @@ class Link(NamedTuple):
 
 
 Links = str | Collection[tuple[int, int]]
+LinkRule = Literal["argmax", "intersection"] | float
 
 
 def parse_links(text: str) -> frozenset[Link]:
@@ -81,3 +85,18 @@ def links_inside(links: Links, n_source: int, n_target: int, name: str) -> froze
                 "target words, both counted from 0"
             )
     return found
+
+
+def link_words(
+    matrix: Float[Tensor, "targets sources"], shares: Float[Tensor, "targets sources"], method: LinkRule
+) -> frozenset[Link]:
+    """The words that an alignment's matrix links; rules and errors: :meth:`WordAlignment.links`."""
+    rows = {Link(int(row.argmax()), t) for t, row in enumerate(matrix) if row.any()}
+    if method == "argmax":
+        return frozenset(rows)
+    if method == "intersection":
+        columns = {Link(s, int(column.argmax())) for s, column in enumerate(shares.T) if column.any()}
+        return frozenset(rows & columns)
+    if isinstance(method, (str, bool)) or not 0 < method <= 1:
+        raise ArgumentError(f'method={method!r}, expected "argmax", "intersection" or a share above 0, at most 1')
+    return frozenset(Link(s, t) for t, s in (shares >= method).nonzero().tolist())
