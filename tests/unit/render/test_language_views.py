@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
+from html import unescape
 
 import pytest
 import torch
@@ -217,9 +219,23 @@ def test_edits_are_listed_by_score_and_changes_are_coloured(table):
     assert "#d55e00" in html
 
 
-def test_a_table_of_too_few_words_has_no_ranks(table):
-    import dataclasses
+def test_a_small_p_isnt_printed_as_zero_and_is_said_to_be_one_sided(table):
+    n = 9
+    pairs = [(i, f"w{i}", float(i), "removed", "", 0.0, float(i), 0.1, Prediction(0, " a", 0.5)) for i in range(n)]
+    c = dataclasses.replace(
+        table,
+        words=tuple(f"w{i}" for i in range(n)),
+        scores=tuple(map(float, range(n))),
+        edits=tuple(Edit(*pair) for pair in pairs),
+    )
+    assert c.agreement().p < 0.001
+    for text in (printed(render_counterfactuals_terminal, c), unescape(c._repr_html_())):
+        assert "p < 0.001, one-sided" in " ".join(text.split())
+        assert "0.000" not in text
+    assert re.search(r"p = 0\.\d{3}, one-sided", printed(render_counterfactuals_terminal, table))
 
+
+def test_a_table_of_too_few_words_has_no_ranks(table):
     few = dataclasses.replace(table, edits=table.edits[:2])
     assert "Spearman" not in printed(render_counterfactuals_terminal, few)
     none = dataclasses.replace(table, edits=())
