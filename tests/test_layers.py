@@ -12,7 +12,7 @@ import tl_jacobian
 ROOT = Path(tl_jacobian.__file__).parent
 # From the bottom up. A module may import its own layer's package-mates and every layer before it.
 LAYERS = [
-    {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision"},
+    {"errors", "versions", "files", "progress", "modes", "plain", "frozen", "sizes", "precision", "scope_names"},
     {"tokens", "attribution", "statistics", "links"},
     {"map_rows", "attribution_map", "spectrum_values", "grid_checks", "grid", "contributions", "number_distribution"},
     {
@@ -57,6 +57,7 @@ SIDE_MAY_IMPORT = {
     "word_alignment",
     "counterfactuals",
     "tokens",
+    "scope_names",
     "errors",
     "files",
 }

@@ -22,6 +22,7 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.frozen import Frozen
 from tl_jacobian.grid import Grid
 from tl_jacobian.links import Link, LinkRule, Links, link_words
+from tl_jacobian.scope_names import scope_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +176,7 @@ class WordAlignment(Frozen):
             values=self.shares if per_row else self.matrix,
             rows=self.target_words,
             columns=self.source_words,
-            title=f"{self.scope} alignment",
+            title=f"{scope_title(self.scope)}: word alignment",
             quantity="share of the row" if per_row else unit,
             row_axis="target word",
             column_axis="source word",

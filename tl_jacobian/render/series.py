@@ -15,6 +15,7 @@ from tl_jacobian.number_distribution import NumberDistribution
 from tl_jacobian.number_influence import NumberInfluence
 from tl_jacobian.render.axes import head, new_axes, unit
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE
+from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _draw_values(ax: Axes, i: NumberInfluence, distribution: NumberDistribution 
     ax.set_ylabel("value", fontsize=_SIZE, y=(1 + _BARS) / 2)
     ax.tick_params(labelsize=_SIZE)
     ax.spines[["top", "right"]].set_visible(False)
-    head(ax, visible(f"{i.scope}: {i.target}"), _SIZE + 1)
+    head(ax, visible(f"{scope_title(i.scope)}: {i.target}"), _SIZE + 1)
 
 
 def _span(i: NumberInfluence, distribution: NumberDistribution | None) -> tuple[float, float]:

@@ -39,7 +39,7 @@ def test_values_and_influences_stand_at_the_same_places():
     drawn = bars.patches
     assert [round(bar.get_x() + bar.get_width() / 2, 6) for bar in drawn] == ax.lines[0].get_xdata().tolist()
     assert [bar.get_height() for bar in drawn] == [50, 1, 4, 2]
-    assert ax.get_title(loc="left") == "temperature: confidence: ||y||"
+    assert ax.get_title(loc="left") == "Temperature Scope: confidence: ||y||"
 
 
 def test_the_cut_off_is_marked():
