@@ -5,10 +5,11 @@ from __future__ import annotations
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.contributions import Contributions
 from tl_jacobian.grid import Grid
+from tl_jacobian.linearity_result import Linearity
 from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
 
-Described = Attribution | Grid | Contributions
+Described = Attribution | Grid | Contributions | Linearity
 _MODEL_FACTS = ("model", "host", "dtype")
 
 
