@@ -22,7 +22,7 @@ from tl_jacobian.tokens import visible
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TOKENS = 5  # columns; as many as are moved by default
+_TOKENS = 3  # columns; more would not stand side by side in a terminal
 _NOTE = "tokens: predicted → actual change, in logits"
 
 
@@ -50,7 +50,7 @@ def rows(found: Linearity) -> Iterator[list[str]]:
     numbers = zip(found.epsilons, found.relative_error.tolist(), found.predicted, found.actual, strict=True)
     for epsilon, error, predicted, actual in numbers:
         pairs = zip(predicted[:_TOKENS].tolist(), actual[:_TOKENS].tolist(), strict=True)
-        yield [f"{epsilon:g}", words.number(error), *(f"{a:+.3g} → {b:+.3g}" for a, b in pairs)]
+        yield [f"{epsilon:g}", words.number(error), *(f"{a:+.2g} → {b:+.2g}" for a, b in pairs)]
 
 
 def show_linearity(found: Linearity) -> None:
