@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.attribution import Ranked
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.plain import is_id
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,3 +83,19 @@ class AlignedWord:
         from tl_jacobian.render import notebook_alignment
 
         return notebook_alignment(self.alignment, only=self.index)
+
+
+def place_of(word: str | int, words: Sequence[str]) -> int:
+    """Which target word is meant, by its text or its index; errors: :meth:`WordAlignment.row`."""
+    n = len(words)
+    if is_id(word):
+        if not -n <= int(word) < n:
+            raise ArgumentError(f"target word {word} of {n}, expected {-n} to {n - 1}")
+        return int(word) % n
+    found = [i for i, text in enumerate(words) if text == word]
+    if len(found) != 1:
+        names = ", ".join(f"{i} {text!r}" for i, text in enumerate(words))
+        raise ArgumentError(
+            f"{word!r} is {len(found)} target words, expected one of {names}; an index tells them apart"
+        )
+    return found[0]

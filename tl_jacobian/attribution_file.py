@@ -108,7 +108,7 @@ def _build(data: dict[str, Any]) -> Attribution:
         scope=is_a(str, data["scope"]),
         target=is_a(str, data["target"]),
         position=is_a(int, data["position"]),
-        combine=_combine(data["combine"]),
+        combine=combine(data["combine"]),
         tokens=tuple(is_a(int, t) for t in is_a(list, data["tokens"])),
         str_tokens=tuple(is_a(str, t) for t in is_a(list, data["str_tokens"])),
         sizes=tuple(is_a(int, s) for s in is_a(list, data["sizes"])),
@@ -149,7 +149,8 @@ def _floats(values: Any) -> torch.Tensor:
     return tensor
 
 
-def _combine(value: Any) -> Any:
+def combine(value: Any) -> Any:
+    """A rule by which scores of several tokens make one."""
     if value not in ("root_sum_squares", "sum"):
         raise ValueError(f'combine={value!r}, expected "root_sum_squares" or "sum"')
     return value

@@ -55,7 +55,9 @@ class RankAgreement(NamedTuple):
 
     Attributes:
         spearman: rank correlation of the words' scores and the sizes of their changes.
-        p: of as high a correlation if scores and changes had nothing to do with each other (permutations).
+        p: of a correlation as high as this, or higher, if scores and sizes of changes had nothing to do with each
+            other. One-sided: it asks only whether the two go together, so it is near 1 where they go against each
+            other. From permutations: of all orders where there are few, else of 4999, which is never below 1 in 5000.
         n: words.
         first: the word with the highest score.
         rank_of_first: place of its change among all, largest first; 1 if no other word changes more.

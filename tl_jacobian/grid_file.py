@@ -54,7 +54,7 @@ def from_json(data: Any) -> Grid:
 def _build(data: dict[str, Any]) -> Grid:
     return Grid(
         values=torch.tensor(
-            [[math.nan if value is None else number(value) for value in row] for row in _rows(data["values"])],
+            [[math.nan if value is None else number(value) for value in row] for row in number_rows(data["values"])],
             dtype=torch.float32,
         ),
         rows=texts(data["rows"]),
@@ -88,7 +88,7 @@ def number(value: Any) -> float:
     return float(value)
 
 
-def _rows(values: Any) -> list[list[Any]]:
+def number_rows(values: Any) -> list[list[Any]]:
     """Rows of one length, or what's wrong with them."""
     rows = [is_a(list, row) for row in is_a(list, values)]
     if not rows or len({len(row) for row in rows}) > 1:

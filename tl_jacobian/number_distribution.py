@@ -122,7 +122,7 @@ class NumberDistribution(Frozen):
     def log_score(self) -> float:
         """Log-probability of the true number, in nats; probability on what isn't a number counts as lost.
 
-        -inf where the true value can't be written in the prompt's range.
+        -inf where the true value can't be written in the prompt's range (:func:`predict_number` warns of it).
 
         Raises:
             ArgumentError: the true value isn't known, or the beam left its number out.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
@@ -16,10 +16,19 @@ from jaxtyping import Float64
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.frozen import Frozen, owned
 from tl_jacobian.number_distribution import NumberDistribution
+from tl_jacobian.plain import is_id
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+
+class RankedNumber(NamedTuple):
+    """One entry of :meth:`NumberInfluence.top`; the value is in the data's units."""
+
+    position: int
+    value: float
+    influence: float
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,6 +46,8 @@ class NumberInfluence(Frozen):
     >>> i = NumberInfluence(values=np.array([0.5, 0.7]), influence=np.array([2.0, 3.0]), scope="s", target="t")
     >>> i.cut_off, i.to_dataframe()["influence"].tolist()
     (2, [2.0, 3.0])
+    >>> i.top(1)
+    [RankedNumber(position=1, value=0.7, influence=3.0)]
     """
 
     values: Float64[np.ndarray, " n"]
@@ -63,13 +74,30 @@ class NumberInfluence(Frozen):
         return len(self.values)
 
     def __repr__(self) -> str:
-        top = ", ".join(f"{i}: {self.influence[i]:.3g}" for i in np.argsort(-self.influence, kind="stable")[:3])
+        top = ", ".join(f"{r.position}: {r.influence:.3g}" for r in self.top(3))
         return f"NumberInfluence({self.scope}: {self.target}; {len(self)} numbers; top: {top})"
 
     @property
     def cut_off(self) -> int:
         """Index of the number that is predicted."""
         return len(self.values)
+
+    def top(self, k: int = 5, *, skip_first: int = 0) -> list[RankedNumber]:
+        """The ``k`` numbers with the largest influences, largest first (of negative ones, furthest from zero).
+
+        Args:
+            k: how many at most.
+            skip_first: how many first numbers to leave out, which an attention sink often dominates.
+
+        Raises:
+            ArgumentError: ``skip_first`` isn't a count.
+        """
+        if not is_id(skip_first) or int(skip_first) < 0:
+            raise ArgumentError(
+                f"skip_first={skip_first!r}, expected a number of first numbers to leave out, 0 or more"
+            )
+        order = np.argsort(-np.abs(self.influence[skip_first:]), kind="stable")[: max(k, 0)] + skip_first
+        return [RankedNumber(i, float(self.values[i]), float(self.influence[i])) for i in order.tolist()]
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a number: position, value, influence, stderr."""

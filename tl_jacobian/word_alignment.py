@@ -10,30 +10,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.aligned_word import AlignedWord
+from tl_jacobian.aligned_word import AlignedWord, place_of
 from tl_jacobian.attribution import Combine
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.frozen import Frozen
 from tl_jacobian.grid import Grid
-from tl_jacobian.plain import is_id
+from tl_jacobian.links import Link, LinkRule, Links, link_words
+from tl_jacobian.scope_names import scope_title
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
-
-LinkRule = Literal["argmax", "intersection"] | float
-
-
-class Link(NamedTuple):
-    """A word of the source and a word of the target, by index, that say the same."""
-
-    source: int
-    target: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -150,15 +143,7 @@ class WordAlignment(Frozen):
         Raises:
             ArgumentError: no such method, or a share outside 0 to 1.
         """
-        rows = {Link(int(row.argmax()), t) for t, row in enumerate(self.matrix) if row.any()}
-        if method == "argmax":
-            return frozenset(rows)
-        if method == "intersection":
-            columns = {Link(s, int(column.argmax())) for s, column in enumerate(self.shares.T) if column.any()}
-            return frozenset(rows & columns)
-        if isinstance(method, (str, bool)) or not 0 < method <= 1:
-            raise ArgumentError(f'method={method!r}, expected "argmax", "intersection" or a share above 0, at most 1')
-        return frozenset(Link(s, t) for t, s in (self.shares >= method).nonzero().tolist())
+        return link_words(self.matrix, self.shares, method)
 
     def relative(self) -> WordAlignment:
         """How much more each source word drives a target word than it drives them all on average.
@@ -178,18 +163,7 @@ class WordAlignment(Frozen):
         Raises:
             ArgumentError: there is no such word, or several.
         """
-        n = len(self.target_words)
-        if is_id(word):
-            if not -n <= int(word) < n:
-                raise ArgumentError(f"target word {word} of {n}, expected {-n} to {n - 1}")
-            return AlignedWord(self, int(word) % n)
-        found = [i for i, text in enumerate(self.target_words) if text == word]
-        if len(found) != 1:
-            names = ", ".join(f"{i} {text!r}" for i, text in enumerate(self.target_words))
-            raise ArgumentError(
-                f"{word!r} is {len(found)} target words, expected one of {names}; an index tells them apart"
-            )
-        return AlignedWord(self, found[0])
+        return AlignedWord(self, place_of(word, self.target_words))
 
     def to_grid(self, *, per_row: bool = True) -> Grid:
         """The matrix as a heat map: target words x source words.
@@ -202,13 +176,39 @@ class WordAlignment(Frozen):
             values=self.shares if per_row else self.matrix,
             rows=self.target_words,
             columns=self.source_words,
-            title=f"{self.scope} alignment",
+            title=f"{scope_title(self.scope)}: word alignment",
             quantity="share of the row" if per_row else unit,
             row_axis="target word",
             column_axis="source word",
             signed=False,
             metadata=self.metadata,
         )
+
+    # -- out of Python -------------------------------------------------------------
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The matrix, a row for each target word and a column for each source word, in the sentences' order."""
+        import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
+
+        rows, columns = pd.Index(self.target_words, name="target word"), pd.Index(self.source_words, name="source word")
+        return pd.DataFrame(self.matrix.numpy().copy(), index=rows, columns=columns)
+
+    def save(self, path: str | Path) -> None:
+        """Write this alignment as JSON; :meth:`load` gives back an equal one."""
+        from tl_jacobian.word_alignment_file import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> WordAlignment:
+        """Read an alignment that :meth:`save` wrote.
+
+        Raises:
+            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
+        """
+        from tl_jacobian.word_alignment_file import load
+
+        return load(path)
 
     # -- pictures ------------------------------------------------------------------
 
@@ -224,12 +224,16 @@ class WordAlignment(Frozen):
 
         return write_alignment(self, path)
 
-    def plot(self, ax: Axes | None = None, *, sure: Any = (), possible: Any = ()) -> Axes:
+    def plot(self, ax: Axes | None = None, *, sure: Links = (), possible: Links = ()) -> Axes:
         """Draw the heat map with matplotlib (extra ``plot``); returns its axes.
 
         Args:
             ax: default a new figure's.
-            sure, possible: gold links, as (source, target) pairs, to be framed: solid and dashed.
+            sure, possible: gold links to be framed, solid and dashed: (source, target) pairs of word indices, or
+                text like ``"0-0 1-2"``.
+
+        Raises:
+            ArgumentError: something else, or a link to a word that isn't there.
         """
         from tl_jacobian.render import plot_alignment
 

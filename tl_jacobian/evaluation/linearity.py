@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,50 +11,13 @@ from torch import Tensor
 
 from tl_jacobian.baselines.runs import BATCH, batches, check_count, inputs_of, pair, rerun_of, value_of
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.frozen import Frozen
+from tl_jacobian.linearity_result import Linearity
 from tl_jacobian.linearization import Linearization
 from tl_jacobian.scopes.semantic import explain_logit
 from tl_jacobian.targets import Target
 
 Way = Literal["steepest", "away"]
 EPSILONS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Linearity(Frozen):
-    """Predicted and true changes of a logit as one token's embedding moves further and further.
-
-    Attributes:
-        epsilons: how far it moves, as a share of the embedding's norm.
-        positions: the tokens that are moved, one at a time.
-        str_tokens: their texts.
-        predicted: first-order changes; ``(epsilons, positions)``, logits.
-        actual: what the model does; same shape.
-        metadata: the explained logit, the way of moving (JSON values).
-    """
-
-    epsilons: tuple[float, ...]
-    positions: tuple[int, ...]
-    str_tokens: tuple[str, ...]
-    predicted: Float[Tensor, "epsilons positions"]
-    actual: Float[Tensor, "epsilons positions"]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("predicted", "actual"):
-            self._set(name, getattr(self, name).detach().to("cpu", torch.float64, copy=True))
-        self._protect_metadata()
-
-    def __repr__(self) -> str:
-        errors = ", ".join(
-            f"{e:g}: {error:.2g}" for e, error in zip(self.epsilons, self.relative_error.tolist(), strict=True)
-        )
-        return f"Linearity(relative error of first order at epsilon {errors})"
-
-    @property
-    def relative_error(self) -> Float[Tensor, " epsilons"]:
-        """||predicted - actual|| / ||predicted|| over the tokens, for each epsilon."""
-        return (self.predicted - self.actual).norm(dim=1) / self.predicted.norm(dim=1)
 
 
 def linearity(

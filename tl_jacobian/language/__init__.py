@@ -15,10 +15,10 @@ from tl_jacobian.language.score import (
     chance_alignment,
     diagonal_alignment,
     link_score,
-    parse_links,
     score_alignment,
 )
-from tl_jacobian.word_alignment import Link, WordAlignment
+from tl_jacobian.links import Link, parse_links
+from tl_jacobian.word_alignment import WordAlignment
 
 __all__ = [
     # which source words drive each word of a translation

@@ -74,7 +74,7 @@ def counterfactuals(
         scope: what scores the words: ``"semantic"`` (of ``target`` and ``minus``), ``"temperature"``, ``"fisher"``, or
             a function from a linearization to an attribution.
         replace: for words of the prompt (by text or index) or phrases (by text: ``"the South"``), what is put in
-            their place.
+            their place; no empty text, for removals are measured anyway.
         top: remove these many words with the highest scores alone; default all.
         prepend_bos, final_norm, max_memory: as for :func:`linearize`.
         options: handed to the scope: ``method``, ``confidence``, ...
@@ -177,10 +177,22 @@ def _removals(prompt: str, words: Sequence[Span], chosen: Sequence[int]) -> Iter
 def _replacements(prompt: str, words: Sequence[Span], replace: Mapping[str | int, Sequence[str]]) -> Iterator[_Plan]:
     for name, alternatives in replace.items():
         at = _found(words, name)
-        if isinstance(alternatives, str) or not all(isinstance(text, str) and text.strip() for text in alternatives):
-            raise ArgumentError(f"replace={{{name!r}: {alternatives!r}}}, expected a list of texts for each word")
-        for text in alternatives:
+        for text in _texts(name, alternatives):
             yield _Plan(at, "replaced", text, prompt[: words[at[0]].start] + text + prompt[words[at[-1]].stop :])
+
+
+def _texts(name: str | int, alternatives: Any) -> Sequence[str]:
+    """What is to be put in a word's place, checked."""
+    given = f"replace={{{name!r}: {alternatives!r}}}"
+    known = isinstance(alternatives, Sequence) and not isinstance(alternatives, str)
+    if not known or not all(isinstance(text, str) for text in alternatives):
+        raise ArgumentError(f"{given}, expected a list of texts for each word")
+    if not all(text.strip() for text in alternatives):
+        raise ArgumentError(
+            f"{given}, expected text: an empty one is no replacement, and each word's removal is measured anyway, as "
+            'an edit of kind "removed"'
+        )
+    return alternatives
 
 
 def _found(words: Sequence[Span], name: str | int) -> range:

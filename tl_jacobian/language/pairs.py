@@ -18,9 +18,8 @@ from typing import Any
 
 from tl_jacobian.attribution_file import checked, is_a, read
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.language.score import parse_links
 from tl_jacobian.language.words import split_words
-from tl_jacobian.word_alignment import Link
+from tl_jacobian.links import Link, parse_links
 
 FORMAT = "tl_jacobian.aligned_pairs"
 

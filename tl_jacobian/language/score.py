@@ -11,7 +11,7 @@ Chance is what equal scores get: every tie is resolved by its expectation over r
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.word_alignment import Link, WordAlignment
+from tl_jacobian.links import Links, links_inside, read_links
+from tl_jacobian.word_alignment import WordAlignment
 
 
 class LinkScore(NamedTuple):
@@ -55,20 +56,20 @@ class AlignmentScore(NamedTuple):
     average_precision: float
 
 
-def link_score(
-    links: Collection[tuple[int, int]], sure: Collection[tuple[int, int]], possible: Collection[tuple[int, int]] = ()
-) -> LinkScore:
-    """Links, as (source, target) pairs, against sure and possible gold links; sure ones are possible too.
+def link_score(links: Links, sure: Links, possible: Links = ()) -> LinkScore:
+    """Links against sure and possible gold links; sure ones are possible too.
+
+    Each as (source, target) pairs of word indices, or as text like ``"0-0 1-2"``.
 
     Raises:
-        ArgumentError: there is no sure link to find.
+        ArgumentError: they are something else, or there is no sure link to find.
 
     >>> score = link_score({(0, 0), (1, 1)}, sure={(0, 0)}, possible={(1, 1), (2, 1)})
     >>> score.aer, score.precision, score.recall
     (0.0, 1.0, 1.0)
     """
-    found, s = {tuple(link) for link in links}, {tuple(link) for link in sure}
-    p = s | {tuple(link) for link in possible}
+    found, s = read_links(links), read_links(sure, "sure")
+    p = s | read_links(possible, "possible")
     return _rates(len(found), len(s), len(found & s), len(found & p))
 
 
@@ -81,24 +82,22 @@ def _rates(n_found: int, n_sure: int, n_hit_sure: int | float, n_hit: int | floa
     return LinkScore(1 - (n_hit_sure + n_hit) / (n_found + n_sure), precision, recall, f1)
 
 
-def score_alignment(
-    alignment: WordAlignment, sure: Collection[tuple[int, int]], possible: Collection[tuple[int, int]] = ()
-) -> AlignmentScore:
-    """An alignment against gold links, as (source, target) pairs.
+def score_alignment(alignment: WordAlignment, sure: Links, possible: Links = ()) -> AlignmentScore:
+    """An alignment against gold links, as (source, target) pairs of word indices or as text like ``"0-0 1-2"``.
 
     A target word's link goes to its highest source word; shared by ties, so that equal scores get exactly what
     links drawn at random get on average.
 
     Raises:
-        ArgumentError: no sure link, or one to a word that isn't there.
+        ArgumentError: not links, no sure one, or one to a word that isn't there.
 
     >>> a = WordAlignment.of_matrix(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), ["noir", "chat"], ["cat", "black"])
     >>> score_alignment(a, sure=[(1, 0), (0, 1)])
     AlignmentScore(aer=0.0, precision=1.0, recall=1.0, f1=1.0, reciprocal_rank=1.0, average_precision=1.0)
     """
     matrix = alignment.matrix.double()
-    s = _mask(sure, matrix)
-    p = s | _mask(possible, matrix)
+    s = _mask(sure, matrix, "sure")
+    p = s | _mask(possible, matrix, "possible")
     highest = (matrix == matrix.amax(1, keepdim=True)).double()
     links = highest / highest.sum(1, keepdim=True)
     rates = _rates(len(matrix), int(s.sum()), (links * s).sum().item(), (links * p).sum().item())
@@ -108,14 +107,9 @@ def score_alignment(
     return AlignmentScore(*rates, sum(ranks) / len(rows), sum(precisions) / len(rows))
 
 
-def _mask(links: Collection[tuple[int, int]], matrix: Float[Tensor, "t s"]) -> Bool[Tensor, "t s"]:
+def _mask(links: Links, matrix: Float[Tensor, "t s"], name: str) -> Bool[Tensor, "t s"]:
     mask = torch.zeros(matrix.shape, dtype=torch.bool)
-    for source, target in links:
-        if not (0 <= source < matrix.shape[1] and 0 <= target < matrix.shape[0]):
-            raise ArgumentError(
-                f"gold link {source}-{target} (source-target) is outside {matrix.shape[1]} source words and "
-                f"{matrix.shape[0]} target words, both counted from 0"
-            )
+    for source, target in links_inside(links, matrix.shape[1], matrix.shape[0], name):
         mask[target, source] = True
     return mask
 
@@ -170,18 +164,3 @@ def diagonal_alignment(source_words: Sequence[str], target_words: Sequence[str])
     source, target = ((torch.arange(len(words)) + 0.5).double() / len(words) for words in (source_words, target_words))
     closeness = 1 - (target[:, None] - source).abs()
     return WordAlignment.of_matrix(closeness, source_words, target_words, "diagonal")
-
-
-def parse_links(text: str) -> frozenset[Link]:
-    """Links as ``"0-0 1-2"``: source-target, counted from 0, as alignment tools write them.
-
-    Raises:
-        ArgumentError: it isn't written so.
-
-    >>> sorted(parse_links("0-0 1-2"))
-    [Link(source=0, target=0), Link(source=1, target=2)]
-    """
-    try:
-        return frozenset(Link(*map(int, pair.split("-", 1))) for pair in text.split())
-    except (ValueError, TypeError) as error:
-        raise ArgumentError(f'links {text!r} can\'t be read, expected pairs like "0-0 1-2"') from error

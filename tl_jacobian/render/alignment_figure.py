@@ -14,10 +14,10 @@ from tl_jacobian.render import static, words
 from tl_jacobian.render.colors import NEGATIVE, Scale, css_color, scale_of
 from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.grid_figure import grid_figure
+from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
 from tl_jacobian.word_alignment import WordAlignment
 
-_SCOPES = ("semantic", "temperature", "fisher", "direction", "output")
 FRAME = f"border:2px solid {css_color(NEGATIVE, 1.0)};border-radius:3px;padding:0 1px"
 
 
@@ -35,8 +35,7 @@ def title(a: WordAlignment) -> str:
 
 def scope_name(a: WordAlignment) -> str:
     """A scope by its name; anything else as it is called."""
-    name = visible(a.scope).capitalize()
-    return f"{name} Scope" if a.scope in _SCOPES else name
+    return visible(scope_title(a.scope))
 
 
 def facts_of(row: AlignedWord, scale: Scale) -> list[str]:

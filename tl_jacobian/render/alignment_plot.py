@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from tl_jacobian.aligned_word import AlignedWord
+from tl_jacobian.links import Links, links_inside
 from tl_jacobian.render.alignment_figure import facts_of, scope_name
 from tl_jacobian.render.axes import head, new_axes, unit
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale, scale_of
@@ -26,24 +27,27 @@ def plot_alignment(
     a: WordAlignment,
     ax: Axes | None = None,
     *,
-    sure: Collection[tuple[int, int]] = (),
-    possible: Collection[tuple[int, int]] = (),
+    sure: Links = (),
+    possible: Links = (),
 ) -> Axes:
-    """Draw the heat map; gold links, as (source, target) pairs, are framed: sure ones solid, possible ones dashed.
+    """Draw the heat map; gold links are framed: sure ones solid, possible ones dashed.
 
     Raises:
+        ArgumentError: what is given aren't links, or one is to a word that isn't there.
         ImportError: matplotlib isn't installed.
     """
     from matplotlib.patches import Rectangle
 
-    size = (2.0 + 0.45 * len(a.source_words), 1.4 + 0.32 * len(a.target_words))
+    n, m = len(a.source_words), len(a.target_words)
+    certain, likely = links_inside(sure, n, m, "sure"), links_inside(possible, n, m, "possible")
+    size = (2.0 + 0.45 * n, 1.4 + 0.32 * m)
     ax = plot_grid(a.to_grid(), ax or new_axes(*size), title=f"{scope_name(a)}: shares of each row")
-    for links, style in ((sure, "solid"), (set(possible) - set(sure), "dashed")):
+    for links, style in ((certain, "solid"), (likely - certain, "dashed")):
         for source, target in links:
             place = (source - 0.44, target - 0.44)
             ax.add_patch(Rectangle(place, 0.88, 0.88, fill=False, edgecolor=unit(NEGATIVE), linestyle=style, lw=1.4))
-    if sure or possible:
-        label = "source word\nframed: gold links" + (" (dashed: possible)" if possible else "")
+    if certain or likely:
+        label = "source word\nframed: gold links" + (" (dashed: possible)" if likely else "")
         ax.set_xlabel(label, fontsize=8, parse_math=False)
     return ax
 

@@ -110,9 +110,11 @@ def _notes(c: Counterfactuals) -> list[str]:
         found = c.agreement()
     except ArgumentError:
         return [visible(before), visible(c.scope)]
+    p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
     return [
         visible(before),
         visible(f"scores: {c.scope}"),
-        f"scores and removals: Spearman {found.spearman:.2f} (p = {found.p:.3f}, {found.n} words); the word scored "
+        f"scores and sizes of changes by removal: Spearman {found.spearman:.2f} ({p}, one-sided: whether the two go "
+        f"together; {found.n} words); the word scored "
         f"highest, {visible(found.first)!r}, is number {found.rank_of_first} by change",
     ]

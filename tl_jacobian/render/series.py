@@ -6,6 +6,8 @@ peak of influence stands right below the motif that it belongs to.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +15,9 @@ import numpy as np
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.number_distribution import NumberDistribution
 from tl_jacobian.number_influence import NumberInfluence
-from tl_jacobian.render.axes import head, new_axes, unit
+from tl_jacobian.render.axes import head, new_axes, unit, whole_ticks
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE
+from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
 
 if TYPE_CHECKING:
@@ -72,12 +75,13 @@ def _draw_values(ax: Axes, i: NumberInfluence, distribution: NumberDistribution 
     low, high = _span(i, distribution)
     ax.set_yticks(_ticks(low, high))
     ax.set_ylim(high - (high - low) / (1 - _BARS), high)
-    ax.set_xlim(-1, i.cut_off + 1)
+    ax.set_xlim(-0.9, i.cut_off + 0.9)  # no room for ticks where there is no number
+    whole_ticks(ax)
     ax.set_xlabel("position of the number", fontsize=_SIZE)
     ax.set_ylabel("value", fontsize=_SIZE, y=(1 + _BARS) / 2)
     ax.tick_params(labelsize=_SIZE)
     ax.spines[["top", "right"]].set_visible(False)
-    head(ax, visible(f"{i.scope}: {i.target}"), _SIZE + 1)
+    head(ax, visible(f"{scope_title(i.scope)}: {i.target}"), _SIZE + 1)
 
 
 def _span(i: NumberInfluence, distribution: NumberDistribution | None) -> tuple[float, float]:
@@ -95,7 +99,7 @@ def _ticks(low: float, high: float) -> list[float]:
     """A few round values in a range, whatever else the axis shows."""
     from matplotlib.ticker import MaxNLocator
 
-    return [tick for tick in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+    return _inside(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high), low, high)
 
 
 def _draw_bars(ax: Axes, i: NumberInfluence, drawn: np.ndarray, log: bool, skip_first: int) -> None:
@@ -125,13 +129,30 @@ def _label_bars(bars: Axes, bottom: float, top: float, log: bool) -> None:
 
     bars.yaxis.set_label_position("left")
     bars.yaxis.tick_left()
-    ticks: Any = ticker.LogLocator(numticks=4) if log else ticker.MaxNLocator(2)
-    chosen = [tick for tick in ticks.tick_values(bottom, top) if bottom <= tick <= top]
+    chosen = _log_ticks(bottom, top) if log else _inside(ticker.MaxNLocator(2).tick_values(bottom, top), bottom, top)
     bars.yaxis.set_major_locator(ticker.FixedLocator(chosen))
+    if log and not all(math.log10(tick).is_integer() for tick in chosen):  # matplotlib labels powers of ten alone
+        bars.yaxis.set_major_formatter(ticker.FuncFormatter(lambda tick, _: f"{tick:.3g}"))
     bars.yaxis.set_minor_locator(ticker.NullLocator())
     bars.set_ylabel("influence", fontsize=_SIZE, y=_BARS / 2, color=unit(POSITIVE))
     bars.tick_params(labelsize=_SIZE, colors=unit(POSITIVE))
     bars.spines[["top", "right", "left", "bottom"]].set_visible(False)
+
+
+def _log_ticks(bottom: float, top: float) -> list[float]:
+    """Two to four values of a logarithmic scale: powers of ten; where too few are in the range, rounder first."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = range(math.floor(math.log10(bottom)), math.ceil(math.log10(top)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        found = _inside([step * 10.0**k for k in powers for step in steps], bottom, top)
+        if len(found) > 1:
+            return found[:: -(-len(found) // 4)]
+    return _inside(MaxNLocator(3).tick_values(bottom, top), bottom, top)
+
+
+def _inside(ticks: Iterable[float], low: float, high: float) -> list[float]:
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def _draw_distribution(ax: Axes, d: NumberDistribution) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from tl_jacobian.attribution import Attribution
 from tl_jacobian.contributions import Contributions
 from tl_jacobian.grid import Grid
+from tl_jacobian.linearity_result import Linearity
+from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
 
-Described = Attribution | Grid | Contributions
+Described = Attribution | Grid | Contributions | Linearity
 _MODEL_FACTS = ("model", "host", "dtype")
 
 
 def scope_name(attribution: Attribution) -> str:
-    """``"Semantic Scope"``."""
-    return f"{visible(attribution.scope).capitalize()} Scope"
+    """``"Semantic Scope"``; a baseline's own name."""
+    return visible(scope_title(attribution.scope))
 
 
 def target(attribution: Attribution) -> str:

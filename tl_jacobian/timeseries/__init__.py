@@ -1,7 +1,7 @@
 """In-context time series: from numbers to tokens, and from token influences back to numbers."""
 
 from tl_jacobian.number_distribution import NumberDistribution
-from tl_jacobian.number_influence import NumberInfluence
+from tl_jacobian.number_influence import NumberInfluence, RankedNumber
 from tl_jacobian.timeseries.codec import NumberCodec
 from tl_jacobian.timeseries.estimates import Estimate, compare_groups, compare_paired, mean_effect
 from tl_jacobian.timeseries.forgetting import ForgettingSlope, effective_count, forgetting_slope
@@ -27,6 +27,7 @@ __all__ = [
     # what drove a forecast, and the forecast
     "number_influence",
     "NumberInfluence",
+    "RankedNumber",
     "predict_number",
     "NumberDistribution",
     # claims, tested: one number a series

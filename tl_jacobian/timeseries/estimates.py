@@ -134,8 +134,11 @@ def _check_alternative(alternative: object) -> None:
         )
 
 
-def check_kept(n: int, least: int, what: str) -> None:
-    """Refuse a statistic of too few numbers."""
+def check_kept(n: int, least: int, what: str, **left_out: int) -> None:
+    """Refuse a statistic of too few numbers; ``left_out`` are the options that left some out, as they are now."""
     check_count("n", n, 0)
     if n < least:
-        raise ArgumentError(f"only {n} {what} are left, expected at least {least}: a longer series, or leave out fewer")
+        now = " and ".join(f"{name}={value}" for name, value in left_out.items())
+        raise ArgumentError(
+            f"only {n} {what} are left, expected at least {least}: take a longer series, or leave out fewer than {now}"
+        )

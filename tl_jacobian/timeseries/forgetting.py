@@ -50,7 +50,7 @@ def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0,
     >>> round(forgetting_slope([9.0, 1.0, 2.0, 4.0, 8.0, 16.0]).estimate, 3)  # it doubles: log 2
     0.693
     """
-    kept = _kept(influence, skip_first, skip_last)
+    kept = _kept(influence, skip_first=skip_first, skip_last=skip_last)
     if log and not (kept > 0).all():
         at = int(np.argmin(kept > 0))
         raise ArgumentError(
@@ -75,7 +75,7 @@ def effective_count(influence: Any, *, skip_first: int = 1) -> float:
     >>> effective_count([9.0, 1.0, 1.0, 1.0, 1.0, 0.0]), effective_count([9.0, 0.0, 0.0, 3.0, 0.0, 0.0])
     (4.0, 1.0)
     """
-    kept = _kept(influence, skip_first, 0)
+    kept = _kept(influence, skip_first=skip_first)
     if (kept < 0).any() or not kept.any():
         raise ArgumentError(
             f"influences from {kept.min():.3g} to {kept.max():.3g}, expected none negative and some above zero"
@@ -84,9 +84,10 @@ def effective_count(influence: Any, *, skip_first: int = 1) -> float:
     return float(shares.sum() ** 2 / (shares**2).sum())
 
 
-def _kept(influence: Any, skip_first: int, skip_last: int) -> Float64[np.ndarray, " k"]:
+def _kept(influence: Any, **left_out: int) -> Float64[np.ndarray, " k"]:
     array = series_of(influence, "influence")
-    first, last = check_count("skip_first", skip_first, 0), check_count("skip_last", skip_last, 0)
+    counts = {name: check_count(name, value, 0) for name, value in left_out.items()}
+    first, last = counts["skip_first"], counts.get("skip_last", 0)
     kept = array[first : max(first, len(array) - last)]
-    check_kept(len(kept), _LEAST, "numbers")
+    check_kept(len(kept), _LEAST, "numbers", **left_out)
     return kept

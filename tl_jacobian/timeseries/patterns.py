@@ -98,7 +98,7 @@ def pattern_match(
         trend: degree of the polynomial; 0 takes out the mean alone.
 
     Raises:
-        ArgumentError: too few candidates are left, or influence or nearness is the same everywhere.
+        ArgumentError: fewer than ten candidates are left, or influence or nearness is the same everywhere.
 
     >>> import math
     >>> s = [math.sin(0.7 * i) for i in range(80)]
@@ -135,7 +135,7 @@ def _candidates(n: int, span: int, shift: int, window: int, skip_first: int) -> 
     motifs = np.arange(span, n - 1 - window)  # where they end
     places = motifs + shift
     places = places[(places >= skip_first) & (places < n)]
-    check_kept(len(places), _LEAST, "earlier motifs")
+    check_kept(len(places), _LEAST, "earlier motifs", exclude=window, skip_first=skip_first)
     return places
 
 

@@ -7,6 +7,7 @@ so for two digits of a token each, ten forward passes give all ninety numbers ex
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,10 +42,15 @@ def predict_number(
     Args:
         model: the model whose tokenizer wrote the series.
         series: from :func:`serialize`.
-        truth: the value that really comes next, in the data's units, for the scores.
+        truth: the value that really comes next, in the data's units, for the scores. One that the series' range has
+            no number for is warned of: its ``log_score`` is -inf, whatever the model; ``crps`` still says how far off
+            the forecast is.
         beam: keep only so many of the most probable beginnings of a number; default: all, which is exact and takes
             1 + 10 + 100 + … forward passes where each digit is a token, and one where a number is.
         batch_size: sequences in one forward pass.
+
+    Warns:
+        UserWarning: the truth can't be written in the series' range.
 
     Raises:
         PromptError: the model's context or vocabulary is too small for the series.
@@ -58,6 +64,9 @@ def predict_number(
     beam, batch_size = None if beam is None else check_count("beam", beam), check_count("batch_size", batch_size)
     host = resolve(model)
     _check_model(host, series)
+    truth = None if truth is None else check_number("truth", truth)
+    if truth is not None:
+        _warn_outside(series, truth)
     logs: dict[Ids, float] = {(): 0.0}  # of beginnings of numbers
     passes = 0
     for depth in range(1, series.codec.width + 1):
@@ -72,9 +81,21 @@ def predict_number(
         offset=series.offset,
         scale=series.scale,
         exact=len(numbers) == len(series.codec.numbers),
-        truth=None if truth is None else check_number("truth", truth),
+        truth=truth,
         metadata={**host.facts(), "forward_passes": passes, "beam": beam, "after": len(series)},
     )
+
+
+def _warn_outside(series: SerializedSeries, truth: float) -> None:
+    """A truth that no number stands for has no probability, which is the range's fault, not the forecast's."""
+    written, codec = np.rint((truth - series.offset) / series.scale), series.codec
+    if not codec.low <= written <= codec.high:
+        warnings.warn(
+            f"truth={truth:g} would be written {written:g}, but the series' range has numbers from {codec.low} to "
+            f"{codec.high} alone, so its log_score is -inf: make room for it with data_range= or a larger margin= of "
+            "serialize",
+            stacklevel=3,
+        )
 
 
 def _extended(host: Host, context: Ids, logs: dict[Ids, float], longer: set[Ids], batch_size: int) -> dict[Ids, float]:

@@ -88,7 +88,8 @@ def serialize(
         separator: text after each number.
         data_range: the values written as the smallest and as the largest number; default: the data's own
             range, widened by ``margin``.
-        margin: how much of the data's range to leave free on either side, for what comes next to go.
+        margin: how much of the data's range to leave free on either side, for what comes next to go: a next value
+            beyond it can't be written, so no forecast gives it any probability.
         prepend_bos: whether the BOS token comes first; default: the model's own setting. A tokenizer
             alone doesn't know, so it has to be said.
 

@@ -138,6 +138,28 @@ def test_gold_links_outside_the_sentences_are_refused(link):
         score_alignment(planted([], 2, 2), [link])
 
 
+def test_gold_links_may_be_written_as_text():
+    a = planted([(1, 0), (0, 1)], 2, 2)
+    assert score_alignment(a, "1-0 0-1") == score_alignment(a, [(1, 0), (0, 1)])
+    assert score_alignment(a, "1-0", "0-1") == score_alignment(a, [(1, 0)], [(0, 1)])
+    assert link_score("1-0 0-1", sure="1-0", possible="0-1") == link_score({(1, 0), (0, 1)}, {(1, 0)}, {(0, 1)})
+
+
+@pytest.mark.parametrize(
+    "links", [[("dog", "Hund")], {0: 0}, [(0,)], [(0, 0, 1)], [0], 3, None, [(0.5, 1)], [(True, 1)], ["0-0"]]
+)
+@pytest.mark.usefixtures("unchecked")
+def test_what_isnt_a_link_is_refused(links):
+    message = r"expected pairs of word indices \(source, target\).*parse_links"
+    a = planted([], 2, 2)
+    with pytest.raises(tj.ArgumentError, match=rf"sure.*{message}"):
+        score_alignment(a, links)
+    with pytest.raises(tj.ArgumentError, match=rf"possible.*{message}"):
+        score_alignment(a, [(0, 0)], links)
+    with pytest.raises(tj.ArgumentError, match=message):
+        link_score(links, [(0, 0)])
+
+
 def test_links_are_written_as_alignment_tools_do():
     assert parse_links(" 0-0  11-2") == {(0, 0), (11, 2)}
     assert parse_links("") == frozenset()

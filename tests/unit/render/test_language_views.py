@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
+from html import unescape
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from rich.console import Console
 
 from conftest import INJECTION, NASTY
 from tl_jacobian.attribution import Prediction
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.language import Counterfactuals, Edit, WordAlignment
 from tl_jacobian.render import render_aligned_word_terminal, render_counterfactuals_terminal
 from tl_jacobian.render.colors import NEGATIVE
@@ -166,6 +169,16 @@ def test_the_plot_frames_gold_links(alignment):
     assert alignment.plot().get_xlabel() == "source word"
 
 
+@pytest.mark.usefixtures("plt", "unchecked")
+def test_the_plot_takes_links_as_text_and_refuses_what_isnt_there(alignment):
+    ax = alignment.plot(sure="0-0", possible="1-1")
+    assert sum(p.get_width() == 0.88 for p in ax.patches) == 2
+    with pytest.raises(ArgumentError, match=r"gold link 9-9 \(source-target\) is outside 2 source words and 2"):
+        alignment.plot(sure=[(9, 9)])
+    with pytest.raises(ArgumentError, match=r"possible=.*expected pairs of word indices \(source, target\)"):
+        alignment.plot(possible=[("rot", "red")])
+
+
 def test_the_plot_of_a_word(alignment, plt):
     ax = alignment.row("red").plot()
     assert "".join(t.get_text() for t in ax.texts) == "X:rotist=redis."
@@ -206,9 +219,23 @@ def test_edits_are_listed_by_score_and_changes_are_coloured(table):
     assert "#d55e00" in html
 
 
-def test_a_table_of_too_few_words_has_no_ranks(table):
-    import dataclasses
+def test_a_small_p_isnt_printed_as_zero_and_is_said_to_be_one_sided(table):
+    n = 9
+    pairs = [(i, f"w{i}", float(i), "removed", "", 0.0, float(i), 0.1, Prediction(0, " a", 0.5)) for i in range(n)]
+    c = dataclasses.replace(
+        table,
+        words=tuple(f"w{i}" for i in range(n)),
+        scores=tuple(map(float, range(n))),
+        edits=tuple(Edit(*pair) for pair in pairs),
+    )
+    assert c.agreement().p < 0.001
+    for text in (printed(render_counterfactuals_terminal, c), unescape(c._repr_html_())):
+        assert "p < 0.001, one-sided" in " ".join(text.split())
+        assert "0.000" not in text
+    assert re.search(r"p = 0\.\d{3}, one-sided", printed(render_counterfactuals_terminal, table))
 
+
+def test_a_table_of_too_few_words_has_no_ranks(table):
     few = dataclasses.replace(table, edits=table.edits[:2])
     assert "Spearman" not in printed(render_counterfactuals_terminal, few)
     none = dataclasses.replace(table, edits=())

@@ -39,7 +39,7 @@ def test_values_and_influences_stand_at_the_same_places():
     drawn = bars.patches
     assert [round(bar.get_x() + bar.get_width() / 2, 6) for bar in drawn] == ax.lines[0].get_xdata().tolist()
     assert [bar.get_height() for bar in drawn] == [50, 1, 4, 2]
-    assert ax.get_title(loc="left") == "temperature: confidence: ||y||"
+    assert ax.get_title(loc="left") == "Temperature Scope: confidence: ||y||"
 
 
 def test_the_cut_off_is_marked():
@@ -76,6 +76,28 @@ def test_a_logarithmic_scale_shows_small_ones():
     assert shares.min() > 0.01
     assert shares.max() < 0.36
     np.testing.assert_allclose(np.exp(heights), [500, 0.1, 4, 0.2])
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 20, 33, 400])
+@pytest.mark.parametrize("width", [3.3, 6.8])
+def test_positions_are_whole_numbers(n, width):
+    ax = NumberInfluence(values=np.arange(n) / n, influence=np.ones(n), scope="s", target="t").plot(width=width)
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert len(ticks) >= 2
+    assert all(tick == round(tick) and 0 <= tick <= n for tick in ticks)
+
+
+@pytest.mark.parametrize("low", [1.05, 0.97, 0.0021, 31.0, 8.0])
+@pytest.mark.parametrize("ratio", [1.0, 1.02, 1.5, 3.0, 9.0, 12.0, 60.0, 99.0, 1e3, 1e7])
+def test_a_logarithmic_scale_has_two_labels_or_more(low, ratio):
+    ax = influence((low, low * ratio, low)).plot(log=True)
+    ax.figure.canvas.draw()
+    bars, _ = parts(ax)
+    shown = [t for t in bars.get_yticklabels() if t.get_text()]
+    assert 2 <= len({t.get_text() for t in shown}) == len(shown) <= 4
+    assert all(low / 1.5 <= t.get_position()[1] <= low * ratio * 1.001 for t in shown), "beside the bars"
 
 
 def test_the_forecast_shares_the_value_axis():

@@ -105,6 +105,25 @@ def test_a_model_that_knows_the_number():
     assert d.log_score == pytest.approx(0, abs=1e-9), "71 is written as 73"
 
 
+@pytest.mark.parametrize(("truth", "written"), [(200.0, 188), (-60.0, -43), (101.0, 100)])
+def test_a_truth_that_cant_be_written_is_warned_of(truth, written):
+    """10 is written for 0 and 99 for 100; from 100.6 on it would be 100."""
+    model = shared("llama", "bridge")
+    series = serialize([0.0, 50.0], model, data_range=(0.0, 100.0))
+    with pytest.warns(UserWarning, match=rf"truth={truth:g} would be written {written}, .* data_range=.*margin="):
+        d = predict_number(model, series, truth=truth)
+    assert d.log_score == -math.inf
+    assert math.isfinite(d.crps)
+
+
+@pytest.mark.parametrize("truth", [None, 0.0, 100.0, 100.5, -0.5])
+def test_a_truth_that_can_be_written_isnt(truth, recwarn):
+    model = shared("llama", "bridge")
+    d = predict_number(model, serialize([0.0, 50.0], model, data_range=(0.0, 100.0)), truth=truth)
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+    assert truth is None or math.isfinite(d.log_score)
+
+
 def test_the_model_stays_as_it_was():
     model = make("llama", "bridge")
     series = serialize([1.0, 2.0], model)

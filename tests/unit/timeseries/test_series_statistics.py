@@ -190,6 +190,14 @@ def test_delay_vectors_by_hand():
             lambda: pattern_match(np.arange(12.0), np.arange(12.0)),
             "only 7 earlier motifs are left, expected at least 10",
         ),
+        (
+            lambda: pattern_match(np.arange(30.0), np.arange(30.0), exclude=19),
+            r"only 8 earlier motifs are left, .* leave out fewer than exclude=19 and skip_first=1",
+        ),
+        (
+            lambda: pattern_match(np.arange(12.0), np.arange(12.0)),
+            r"take a longer series, or leave out fewer than exclude=2 and",
+        ),
         (lambda: pattern_match(np.arange(30.0), np.ones(30), shift=-1), "shift=-1, expected an integer, at least 0"),
         (lambda: pattern_match(np.arange(30.0), np.ones(30), trend=6), "trend=6, expected an integer, 0 to 5"),
         (lambda: pattern_match([1.0, np.nan], [1.0, 1.0]), r"values\[1\] is nan"),
@@ -260,7 +268,14 @@ def test_effective_count():
     [
         (lambda: forgetting_slope([1.0, 2.0, 0.0, 1.0, 2.0, 3.0]), r"influence\[2\] is 0, which has no logarithm"),
         (lambda: forgetting_slope(np.ones(5)), "only 4 numbers are left, expected at least 5"),
-        (lambda: forgetting_slope(np.ones(9), skip_last=9), "only 0 numbers are left"),
+        (
+            lambda: forgetting_slope(np.ones(9), skip_last=9),
+            r"only 0 numbers are left, .* fewer than skip_first=1 and skip_last=9",
+        ),
+        (
+            lambda: effective_count(np.ones(9), skip_first=7),
+            r"only 2 numbers are left, .* fewer than skip_first=7",
+        ),
         (lambda: forgetting_slope(np.ones(9), skip_first=-1), "skip_first=-1, expected an integer, at least 0"),
         (lambda: effective_count([1.0, -1, 2, 3, 4, 5]), "expected none negative and some above zero"),
         (lambda: effective_count(np.eye(1, 9)[0]), "expected none negative and some above zero"),
