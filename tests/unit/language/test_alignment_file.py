@@ -33,7 +33,8 @@ def test_words_that_are_there_twice_keep_their_places():
 
 def test_the_table_is_the_users_own():
     a = running()
-    a.to_dataframe().iloc[0, 0] = 99.0
+    table = a.to_dataframe()
+    table.iloc[0, 0] = 99.0
     assert a == running()
     assert isinstance(a.to_dataframe(), pd.DataFrame)
 
