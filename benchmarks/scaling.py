@@ -55,9 +55,9 @@ def by_length(model: Any, lengths: list[int], rounds: int, name: str) -> None:
 def by_batch(model: Any, sizes: list[int], rounds: int, name: str) -> None:
     ids = model.tokenizer(TEXT * 200)["input_ids"][:25]
     for scope, run in SCOPES.items():
-        points = {}
-        for n in sizes:
-            points[n] = medians({"it": lambda n=n, run=run: run(tj.linearize(model, [ids] * n))}, rounds)["it"] / n
+        runs = {str(n): lambda n=n, run=run: run(tj.linearize(model, [ids] * n)) for n in sizes}
+        seconds = medians(runs, rounds)  # sizes take turns: only their ratios matter
+        points = {n: seconds[str(n)] / n for n in sizes}
         report(f"{name}, prompts in a batch (seconds each), {scope}", points)
 
 
