@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 import tl_jacobian as tj
+from tl_jacobian.render import evaluations_figure
+from tl_jacobian.statistics import Difference
 
 RESULTS = Path(__file__).with_name("results")
 KEPT = ("n_tokens", "log_prob", "error")  # of a record; the target's text is part of the data
@@ -53,25 +54,19 @@ def by_confidence(e: tj.Evaluation) -> Iterator[str]:
     parts = thirds(e)
     yield f"| AOPC, {e.name} | " + " | ".join(span(part.records) for part in parts) + " |"
     yield "|---|---|---|---|"
+    tested = [part.differences() for part in parts]
     for method in e.methods:
-        cells = [f"{part.interval('aopc', method)}{star(part, method)}" for part in parts]
+        cells = [f"{p.interval('aopc', method)}{star(d, method)}" for p, d in zip(parts, tested, strict=True)]
         yield f"| {method} | {' | '.join(cells)} |"
 
 
-def star(e: tj.Evaluation, method: str) -> str:
+def star(differences: Sequence[Difference], method: str) -> str:
     """Marks a difference from the random ranking beyond chance (adjusted for all pairs)."""
-    for d in e.differences():
+    for d in differences:
         if {d.method, d.other} == {method, "random"} and d.adjusted < 0.05:
             more = d.interval.mean * (1 if d.method == method else -1) > 0
             return " ▲" if more else " ▼"
     return ""
-
-
-def draw(found: Sequence[tj.Evaluation], path: Path) -> None:
-    figure = Figure(figsize=(5.2 * len(found), 3.6), layout="constrained")
-    for ax, e in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        e.plot(ax)
-    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -81,7 +76,7 @@ def main() -> None:
     found = [tj.load_evaluation(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
     kept = [{"name": e.name, "metadata": dict(e.metadata), "records": list(map(numbers, e.records))} for e in found]
     (RESULTS / "aopc.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
-    draw(found, RESULTS / "aopc.png")
+    evaluations_figure(found).savefig(RESULTS / "aopc.png", dpi=110)
     split = ["\n".join(by_confidence(e)) for e in found]
     note = "▲ above the random ranking, ▼ below it, beyond chance (adjusted p < 0.05)."
     text = "\n\n".join([*(e.to_markdown() for e in found), "## By how sure the model is", *split, note])

@@ -176,12 +176,11 @@ def _report(found: Sequence[Evaluation], out: Path) -> None:
 
 def _draw(found: Sequence[Evaluation], path: Path) -> None:
     """One panel a corpus; nothing without matplotlib."""
+    from tl_jacobian.render import evaluations_figure
+
     try:
-        from matplotlib.figure import Figure
+        figure = evaluations_figure(found)
     except ImportError:
         return
-    figure = Figure(figsize=(5.2 * len(found), 3.6), layout="constrained")
-    for ax, e in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-        e.plot(ax)
     with atomic(path, "wb") as file:
         figure.savefig(file, format="png", dpi=150)

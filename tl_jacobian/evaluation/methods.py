@@ -101,8 +101,10 @@ def _integrated(lin: Linearization, target: int, _: int, settings: Settings) -> 
         return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps)
 
 
-def _estimate(lin: Linearization, _: int, prompt: int, settings: Settings) -> Attribution:
-    return fisher_scope(lin, generator=settings.generator(prompt))
+def _estimate(
+    batch: LinearizationBatch, _: Sequence[int], prompts: Sequence[int], settings: Settings
+) -> list[Attribution]:
+    return fisher_scope(batch, generator=[settings.generator(prompt) for prompt in prompts])
 
 
 METHODS: Mapping[str, Method] = {
@@ -113,7 +115,7 @@ METHODS: Mapping[str, Method] = {
     "temperature": lambda batch, *_: temperature_scope(batch),
     "fisher": lambda batch, *_: fisher_scope(batch, method="low_rank"),
     # beyond the paper's table
-    "fisher_trace": _one_by_one(_estimate),
+    "fisher_trace": _estimate,
     "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
     "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
     "leave_one_out": _one_by_one(lambda lin, t, *_: leave_one_out(lin, t)),

@@ -23,7 +23,7 @@ from tl_jacobian.render.counterfactual_table import (
     write_counterfactuals,
 )
 from tl_jacobian.render.display import Comparison, compare, show, show_map
-from tl_jacobian.render.evaluation_plot import plot_evaluation
+from tl_jacobian.render.evaluation_plot import evaluations_figure, plot_evaluation
 from tl_jacobian.render.evaluation_table import evaluation_markdown, show_evaluation
 from tl_jacobian.render.grid_display import notebook_grid, show_grid, write_grid
 from tl_jacobian.render.grid_plot import plot_grid
@@ -40,6 +40,7 @@ __all__ = [
     "compare",
     "embed_scripts_again",
     "evaluation_markdown",
+    "evaluations_figure",
     "notebook_alignment",
     "notebook_contributions",
     "notebook_counterfactuals",

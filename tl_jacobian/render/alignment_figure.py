@@ -14,7 +14,6 @@ from tl_jacobian.render import static, words
 from tl_jacobian.render.colors import NEGATIVE, Scale, css_color, scale_of
 from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.grid_figure import grid_figure
-from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
 from tl_jacobian.word_alignment import WordAlignment
 
@@ -30,12 +29,7 @@ def alignment_figures(a: WordAlignment, figure_id: str, *, only: int | None = No
 
 def title(a: WordAlignment) -> str:
     """``"Fisher Scope: word alignment"``."""
-    return f"{scope_name(a)}: word alignment"
-
-
-def scope_name(a: WordAlignment) -> str:
-    """A scope by its name; anything else as it is called."""
-    return visible(scope_title(a.scope))
+    return f"{words.scope_name(a)}: word alignment"
 
 
 def facts_of(row: AlignedWord, scale: Scale) -> list[str]:
@@ -48,7 +42,9 @@ def facts_of(row: AlignedWord, scale: Scale) -> list[str]:
 
 def _pictures(a: WordAlignment, rows: Sequence[AlignedWord]) -> str:
     shown = "".join(_picture(row) for row in rows)
-    head = static.head_html(scope_name(a), "which source words drive the prediction of each framed word", _model(a))
+    head = static.head_html(
+        words.scope_name(a), "which source words drive the prediction of each framed word", _model(a)
+    )
     # Every row has its own full shade, named beside it.
     legend = static.bar_html("full shade", ["each word on its own scale"], signed=False)
     return frame(head, f'<div class="tlj-aligned">{shown}</div>{legend}')

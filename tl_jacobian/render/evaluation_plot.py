@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tl_jacobian.evaluation_result import Evaluation
@@ -9,10 +10,25 @@ from tl_jacobian.render.axes import head, new_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, which stays apart in every common colour blindness; markers say the same again.
 _COLORS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#000000")
 _MARKERS = "osD^vPX*"
+
+
+def evaluations_figure(found: Sequence[Evaluation]) -> Figure:
+    """A figure to be saved, one panel a corpus.
+
+    Raises:
+        ImportError: matplotlib isn't installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(found), 3.6), layout="constrained")
+    for ax, e in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
+        e.plot(ax)
+    return figure
 
 
 def plot_evaluation(e: Evaluation, ax: Axes | None = None) -> Axes:

@@ -79,12 +79,7 @@ def linearity_html(found: Linearity) -> str:
     names = "".join(
         f'<th style="{cell};font-weight:normal;opacity:0.75"><bdi>{escape(name)}</bdi></th>' for name in heads(found)
     )
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{cell}"><bdi>{escape(text)}</bdi></td>' for text in row) + "</tr>"
-        for row in rows(found)
-    )
-    table = f'<table style="font-size:12px;border-collapse:collapse;margin:0"><tr>{names}</tr>{body}</table>'
-    return frame(static.head_html(title(found), "", facts(found)), table)
+    return frame(static.head_html(title(found), "", facts(found)), static.table_html(names, rows(found), cell))
 
 
 def plot_linearity(found: Linearity, ax: Axes | None = None) -> Axes:

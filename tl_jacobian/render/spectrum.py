@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from tl_jacobian.render import words
+from tl_jacobian.render import static, words
 from tl_jacobian.render.axes import new_axes, whole_ticks
 from tl_jacobian.render.colors import POSITIVE, css_color
 from tl_jacobian.render.display import display_html, in_notebook
@@ -85,15 +85,11 @@ def spectrum_html(spectrum: Spectrum, n: int = 8) -> str:
     """The same table as static HTML, with inline styles only (notebook viewers strip others)."""
     cell = "padding:1px 12px 1px 0;text-align:left;border:none;vertical-align:top"
     heads = "".join(f'<th style="{cell};opacity:0.75">{head}</th>' for head in ("", spectrum.value_name, *_HEADS))
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{cell}"><bdi>{escape(text)}</bdi></td>' for text in row) + "</tr>"
-        for row in rows(spectrum, n, ", ")
-    )
     small = " · ".join(f"<bdi>{escape(visible(fact))}</bdi>" for fact in facts(spectrum))
     return frame(
         f'<div class="tlj-head"><b><bdi>{escape(visible(spectrum.title))}</bdi></b></div>'
         f'<div class="tlj-small" style="font-size:12px;opacity:0.75">{small}</div>',
-        f'<table style="font-size:12px;border-collapse:collapse;margin:0"><tr>{heads}</tr>{body}</table>',
+        static.table_html(heads, rows(spectrum, n, ", "), cell),
     )
 
 

@@ -120,6 +120,14 @@ def _legend(left: str, right: str, facts: str, *, signed: bool) -> str:
     )
 
 
+def table_html(heads: str, rows: Iterable[Sequence[str]], cell: str) -> str:
+    """A plain table: a row of ready-made headings, and texts in cells of the given style."""
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{cell}"><bdi>{escape(text)}</bdi></td>' for text in row) + "</tr>" for row in rows
+    )
+    return f'<table style="font-size:12px;border-collapse:collapse;margin:0"><tr>{heads}</tr>{body}</table>'
+
+
 def predictions_html(predictions: Iterable[Prediction]) -> str:
     """The most probable next tokens as horizontal bars, the longest filling the width."""
     entries = list(predictions)

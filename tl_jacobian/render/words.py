@@ -8,14 +8,15 @@ from tl_jacobian.grid import Grid
 from tl_jacobian.linearity_result import Linearity
 from tl_jacobian.scope_names import scope_title
 from tl_jacobian.tokens import visible
+from tl_jacobian.word_alignment import WordAlignment
 
 Described = Attribution | Grid | Contributions | Linearity
 _MODEL_FACTS = ("model", "host", "dtype")
 
 
-def scope_name(attribution: Attribution) -> str:
-    """``"Semantic Scope"``; a baseline's own name."""
-    return visible(scope_title(attribution.scope))
+def scope_name(value: Attribution | WordAlignment) -> str:
+    """``"Semantic Scope"``; a baseline's own name, and anything else as it is called."""
+    return visible(scope_title(value.scope))
 
 
 def target(attribution: Attribution) -> str:

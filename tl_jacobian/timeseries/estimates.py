@@ -12,9 +12,9 @@ from typing import Any, Literal, get_args
 from scipy.stats import wilcoxon
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.statistics import bootstrap_mean, group_difference
+from tl_jacobian.statistics import Seed, bootstrap_mean, group_difference
 from tl_jacobian.timeseries.checks import check_count, check_number, series_of
-from tl_jacobian.timeseries.generators import Seed, generator_of
+from tl_jacobian.timeseries.generators import generator_of
 
 Alternative = Literal["two-sided", "greater", "less"]
 

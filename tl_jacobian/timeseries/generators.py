@@ -7,9 +7,8 @@ from jaxtyping import Float64
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.plain import is_id
+from tl_jacobian.statistics import Seed
 from tl_jacobian.timeseries.checks import check_count, check_number
-
-Seed = int | np.random.Generator
 
 
 def logistic_map(n: int, *, r: float = 3.8, x0: float = 0.4) -> Float64[np.ndarray, " n"]:

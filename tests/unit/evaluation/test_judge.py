@@ -64,6 +64,21 @@ def test_methods_of_one_pass_share_it(name, monkeypatch):
     assert passes == [1]
 
 
+def test_estimates_share_their_passes(monkeypatch):
+    """A batch of three takes as many backward passes as its hungriest prompt alone, not the sum of all."""
+    passes, pull = [], Graph.pull
+    monkeypatch.setattr(Graph, "pull", lambda self, v: passes.append(len(v)) or pull(self, v))
+
+    def spent(texts):
+        passes.clear()
+        n = len(texts)
+        attributions(batch(texts=texts), ["fisher_trace"], TARGETS[:n], [4, 9, 2][:n], tj.Settings())
+        return sum(passes)
+
+    alone = [spent([text]) for text in TEXTS]
+    assert 0 < spent(TEXTS) < sum(alone)
+
+
 @hosts
 def test_records_dont_depend_on_the_batch(architecture, state):
     trial = tj.Trial(k=(20, 50), agreement=True, settings=tj.Settings(integration_steps=2), batch_size=5)
