@@ -9,7 +9,7 @@ import pytest
 
 @functools.cache
 def _demo_model(kind=None):
-    from tl_jacobian.host.demo_model import load_demo_model
+    from tl_jacobian.core.host.demo import load_demo_model
 
     return load_demo_model(kind)
 

@@ -19,8 +19,8 @@ from typing import Any
 from scipy import stats
 
 import tl_jacobian as tj
-from tl_jacobian.language import AlignedPair, AlignmentScore, WordAlignment, score_alignment
-from tl_jacobian.statistics import Difference, bootstrap_mean, paired_differences
+from tl_jacobian.results.statistics import Difference, bootstrap_mean, paired_differences
+from tl_jacobian.studies.language import AlignedPair, AlignmentScore, WordAlignment, score_alignment
 
 METHODS: dict[str, dict[str, Any]] = {
     "fisher, rank 1": dict(scope="fisher", method="low_rank"),

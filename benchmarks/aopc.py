@@ -20,7 +20,7 @@ import numpy as np
 
 import tl_jacobian as tj
 from tl_jacobian.render import evaluations_figure
-from tl_jacobian.statistics import Difference
+from tl_jacobian.results.statistics import Difference
 
 RESULTS = Path(__file__).with_name("results")
 KEPT = ("n_tokens", "log_prob", "error")  # of a record; the target's text is part of the data

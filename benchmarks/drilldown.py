@@ -16,7 +16,7 @@ from typing import Any
 import tl_jacobian as tj
 from benchmarks.ratios import medians
 from benchmarks.scope_cost import TEXT
-from tl_jacobian.host.demo_model import kinds
+from tl_jacobian.core.host.demo import kinds
 
 EVERYTHING = ("resid", "components", "heads")
 

@@ -26,7 +26,7 @@ from torch import Tensor
 import tl_jacobian as tj
 from benchmarks import prompts
 from benchmarks.ratios import medians
-from tl_jacobian.host.demo_model import load_demo_hf
+from tl_jacobian.core.host.demo import load_demo_hf
 
 KS = (5, 10, 20)
 STEPS = tj.Settings().integration_steps

@@ -20,7 +20,7 @@ import torch
 import tl_jacobian as tj
 from benchmarks.ratios import medians
 from benchmarks.scope_cost import TEXT
-from tl_jacobian.host.demo_model import kinds
+from tl_jacobian.core.host.demo import kinds
 
 
 def textbook(lin: tj.Linearization, batch: int) -> torch.Tensor:

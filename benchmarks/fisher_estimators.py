@@ -19,7 +19,7 @@ from torch import Tensor
 
 import tl_jacobian as tj
 from benchmarks import prompts
-from tl_jacobian.linalg.fisher import FisherFactor
+from tl_jacobian.core.linalg.fisher import FisherFactor
 
 TARGET = 0.01
 

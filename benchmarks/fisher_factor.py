@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 import torch
 
-from tl_jacobian.linalg.fisher import FisherFactor
-from tl_jacobian.linalg.spectrum import Eigenpairs, eigenpairs, nucleus, nucleus_eigenpairs
-from tl_jacobian.unembedding import Unembedding
+from tl_jacobian.core.linalg.eigen import Eigenpairs, eigenpairs, nucleus, nucleus_eigenpairs
+from tl_jacobian.core.linalg.fisher import FisherFactor
+from tl_jacobian.core.unembedding import Unembedding
 
 
 def made_up(d_model: int, d_vocab: int) -> FisherFactor:

@@ -15,9 +15,8 @@ import torch
 import tl_jacobian as tj
 from benchmarks.ratios import medians
 from benchmarks.scope_cost import TEXT
-from tl_jacobian.jacobian_block import JacobianBlock
-from tl_jacobian.linalg.moments import moments
-from tl_jacobian.linalg.singular import dense, krylov
+from tl_jacobian.analyses.spectra import JacobianBlock
+from tl_jacobian.core.linalg.singular import dense, krylov, moments
 
 
 def measure(lin: tj.Linearization, position: int, k: int, rounds: int) -> str:

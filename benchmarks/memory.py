@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tl_jacobian.sizes import text_of
+from tl_jacobian.core.memory import text_of
 
 TEXT = "The old lighthouse keeper counted the ships that passed below, and wrote each of them down. "
 HEADER = "| host | tokens | scope | budget | activations | at once | predicted | measured | process | seconds |"
@@ -42,7 +42,7 @@ def measure(kind: str, length: int, scope: str, budget: str | None) -> dict[str,
     import torch
 
     import tl_jacobian as tj
-    from tl_jacobian.host.resolve import resolve
+    from tl_jacobian.core.host.hosts import resolve
 
     model = tj.load_demo_model(kind)
     ids = model.tokenizer(TEXT * 120)["input_ids"][:length]
@@ -88,7 +88,7 @@ def row(kind: str, length: int, scope: str, budget: str) -> str:
 
 
 def main() -> None:
-    from tl_jacobian.host.demo_model import kinds
+    from tl_jacobian.core.host.demo import kinds
 
     parser = argparse.ArgumentParser()
     parser.add_argument("--one", nargs=4, help="KIND LENGTH SCOPE BUDGET: one measurement, as JSON")

@@ -18,7 +18,7 @@ import torch
 
 import tl_jacobian as tj
 from benchmarks.ratios import medians
-from tl_jacobian.patch_pair import n_passes
+from tl_jacobian.analyses.patching import n_passes
 
 # Indirect objects, facts, agreement and copying; each pair has the same number of tokens.
 PAIRS = (

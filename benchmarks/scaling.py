@@ -20,7 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import tl_jacobian as tj
 from benchmarks.ratios import medians
 from benchmarks.scope_cost import TEXT
-from tl_jacobian.host.demo_model import kinds, load_demo_hf
+from tl_jacobian.core.host.demo import kinds, load_demo_hf
 
 SCOPES: Mapping[str, Callable[[Any], Any]] = {
     "semantic": tj.semantic_scope,

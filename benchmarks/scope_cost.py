@@ -16,7 +16,7 @@ import torch
 
 import tl_jacobian as tj
 from benchmarks.ratios import medians
-from tl_jacobian.host.demo_model import kinds, load_demo_hf
+from tl_jacobian.core.host.demo import kinds, load_demo_hf
 
 TEXT = "The old lighthouse keeper counted the ships that passed below, and wrote each of them down. "
 

@@ -27,7 +27,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tl_jacobian.host.hooked import hooked_class
+from tl_jacobian.core.host.hosts import hooked_class
 
 HAS_HOOKED = hooked_class() is not None
 VOCAB, WIDTH, HEADS, KV_HEADS, D_HEAD, LAYERS, MLP, CONTEXT = 300, 32, 4, 2, 8, 3, 48, 64

@@ -3,10 +3,9 @@
 Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.16407.
 """
 
-from tl_jacobian import corpus, language, timeseries
-from tl_jacobian.attribution import Attribution, Prediction, Ranked
-from tl_jacobian.attribution_map import AttributionMap
-from tl_jacobian.baselines import (
+from tl_jacobian.analyses import baselines as baselines
+from tl_jacobian.analyses import scopes as scopes
+from tl_jacobian.analyses.baselines import (
     attention_rollout,
     input_x_gradient,
     leave_one_out,
@@ -15,15 +14,16 @@ from tl_jacobian.baselines import (
     random_attribution,
     smoothgrad,
 )
-from tl_jacobian.contributions import Contributions, Part
-from tl_jacobian.drilldown import (
-    PathSplit,
-    Place,
-    head_influence,
-    layer_influence,
-    path_scope,
-    residual_contributions,
-)
+from tl_jacobian.analyses.contributions import residual_contributions
+from tl_jacobian.analyses.influence import head_influence, layer_influence
+from tl_jacobian.analyses.maps import attribute_generation, attribution_map
+from tl_jacobian.analyses.patching import compare_patching, predict_patching
+from tl_jacobian.analyses.paths import PathSplit, Place, path_scope
+from tl_jacobian.analyses.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
+from tl_jacobian.analyses.spectra import fisher_spectrum, jacobian_spectrum
+from tl_jacobian.core.host.demo import load_demo_model
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearize import linearize
 from tl_jacobian.errors import (
     ArgumentError,
     AttributionFileError,
@@ -39,7 +39,18 @@ from tl_jacobian.errors import (
     TargetError,
     UnsupportedModelError,
 )
-from tl_jacobian.evaluation import (
+from tl_jacobian.render import compare
+from tl_jacobian.results.attribution import Attribution, Prediction, Ranked
+from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.contributions import Contributions, Part
+from tl_jacobian.results.evaluation import Evaluation
+from tl_jacobian.results.grid import Cell, Grid
+from tl_jacobian.results.patching import PatchComparison
+from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum
+from tl_jacobian.results.tokens import Word
+from tl_jacobian.studies import corpus, language, timeseries
+from tl_jacobian.studies import evaluation as evaluation
+from tl_jacobian.studies.evaluation import (
     Agreement,
     Linearity,
     PerturbationCurves,
@@ -51,20 +62,6 @@ from tl_jacobian.evaluation import (
     perturbation_curves,
     rank_agreement,
 )
-from tl_jacobian.evaluation_result import Evaluation
-from tl_jacobian.grid import Cell, Grid
-from tl_jacobian.host.demo_model import load_demo_model
-from tl_jacobian.linearization import Linearization
-from tl_jacobian.linearization_batch import LinearizationBatch
-from tl_jacobian.linearize import linearize
-from tl_jacobian.maps import attribute_generation, attribution_map
-from tl_jacobian.patch_comparison import PatchComparison
-from tl_jacobian.patching import compare_patching, predict_patching
-from tl_jacobian.render import compare
-from tl_jacobian.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
-from tl_jacobian.spectra import fisher_spectrum, jacobian_spectrum
-from tl_jacobian.spectrum_values import FisherSpectrum, JacobianSpectrum
-from tl_jacobian.tokens import Word
 
 __all__ = [
     # a model, a prompt, its linearization

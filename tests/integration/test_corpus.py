@@ -13,8 +13,8 @@ import torch
 from typer.testing import CliRunner
 
 import tl_jacobian as tj
-from tl_jacobian.cli import app
-from tl_jacobian.corpus import read_attributions, read_records
+from tl_jacobian.cli.app import app
+from tl_jacobian.studies.corpus import read_attributions, read_records
 
 pytestmark = pytest.mark.slow
 PLACES = ["France", "Italy", "Spain", "Japan", "Egypt", "Greece", "Norway", "Peru", "Cuba", "Iran"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import tl_jacobian as tj
-from tl_jacobian.host.demo_model import kinds, load_demo_hf
+from tl_jacobian.core.host.demo import kinds, load_demo_hf
 
 pytestmark = pytest.mark.slow
 PROMPT = "As a smart and honest AI, I always try to be nice and never"

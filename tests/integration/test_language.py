@@ -6,7 +6,7 @@ import pytest
 
 import tl_jacobian as tj
 from benchmarks import alignment as benchmark
-from tl_jacobian.host.demo_model import kinds
+from tl_jacobian.core.host.demo import kinds
 
 pytestmark = pytest.mark.slow
 every_kind = pytest.mark.parametrize("kind", kinds())

@@ -7,7 +7,7 @@ import pytest
 
 import tl_jacobian as tj
 from tl_jacobian import timeseries as ts
-from tl_jacobian.host.demo_model import kinds
+from tl_jacobian.core.host.demo import kinds
 
 pytestmark = pytest.mark.slow
 

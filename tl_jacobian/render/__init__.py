@@ -1,6 +1,6 @@
 """Pictures of values: in a notebook, in a page, in a terminal, as a matplotlib figure.
 
-A side branch: it imports the values and :mod:`tl_jacobian.tokens`, and no
+A side branch: it imports the values and :mod:`tl_jacobian.results.tokens`, and no
 model. Every HTML view is complete as static HTML; where scripts run, CircuitsVis' views
 take the place of the static ones. Nothing here opens a connection.
 """

@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from tl_jacobian.aligned_word import AlignedWord
 from tl_jacobian.render.alignment_figure import alignment_figures, facts_of, title
 from tl_jacobian.render.colors import scale_of
 from tl_jacobian.render.display import display_html, in_notebook
@@ -15,8 +14,8 @@ from tl_jacobian.render.grid_terminal import render_grid_terminal
 from tl_jacobian.render.page import new_id, output, write_figures
 from tl_jacobian.render.terminal import fit, style_of, terminal_background
 from tl_jacobian.render.words import number
-from tl_jacobian.tokens import visible
-from tl_jacobian.word_alignment import WordAlignment
+from tl_jacobian.results.alignment import AlignedWord, WordAlignment
+from tl_jacobian.results.tokens import visible
 
 
 def show_alignment(a: WordAlignment) -> None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from tl_jacobian.aligned_word import AlignedWord
 from tl_jacobian.render import static, words
 from tl_jacobian.render.colors import NEGATIVE, Scale, css_color, scale_of
 from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.grid_figure import grid_figure
-from tl_jacobian.tokens import visible
-from tl_jacobian.word_alignment import WordAlignment
+from tl_jacobian.results.alignment import AlignedWord, WordAlignment
+from tl_jacobian.results.tokens import visible
 
 FRAME = f"border:2px solid {css_color(NEGATIVE, 1.0)};border-radius:3px;padding:0 1px"
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from tl_jacobian.aligned_word import AlignedWord
-from tl_jacobian.links import Links, links_inside
 from tl_jacobian.render.alignment_figure import facts_of
 from tl_jacobian.render.axes import head, new_axes, unit
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale, scale_of
 from tl_jacobian.render.grid_plot import plot_grid
 from tl_jacobian.render.words import scope_name
-from tl_jacobian.tokens import visible
-from tl_jacobian.word_alignment import WordAlignment
+from tl_jacobian.results.alignment import AlignedWord, Links, WordAlignment, links_inside
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

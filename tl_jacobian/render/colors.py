@@ -4,7 +4,7 @@ A score's colour is one hue with an opacity proportional to ``|score|``: zero is
 transparent, so the page's own background (light or dark) shows through and the text
 keeps the page's colour. Both hues are of middling lightness and the opacity stops at
 :data:`MAX_OPACITY`, which keeps the text's contrast at 4.5 or more on both themes
-(tests/unit/render/test_colors.py measures it).
+(tests/render/test_colors.py measures it).
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tl_jacobian.contributions import Contributions
 from tl_jacobian.render import contributions_words
 from tl_jacobian.render.contributions_figure import contributions_figures
 from tl_jacobian.render.contributions_terminal import render_contributions_terminal
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.page import new_id, output, write_figures
+from tl_jacobian.results.contributions import Contributions
 
 
 def show_contributions(c: Contributions) -> None:

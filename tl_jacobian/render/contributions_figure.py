@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from html import escape
 
-from tl_jacobian.contributions import Contributions, Part
 from tl_jacobian.render import contributions_words as of_parts
 from tl_jacobian.render import static, words
 from tl_jacobian.render.colors import RGB, css_color
 from tl_jacobian.render.contributions_words import REST, Line
 from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.grid_figure import grid_figure
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.contributions import Contributions, Part
+from tl_jacobian.results.tokens import visible
 
 _SOURCES = 24  # heads whose source tokens are shown, the strongest
 _MANY_LINES = 48  # more go into a box that scrolls

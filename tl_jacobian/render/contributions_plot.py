@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tl_jacobian.contributions import Contributions
 from tl_jacobian.render import contributions_words as of_parts
 from tl_jacobian.render.axes import head, name_ticks, new_axes, unit
 from tl_jacobian.render.contributions_words import REST
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.contributions import Contributions
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.text import Text
 
-from tl_jacobian.contributions import Contributions, Part
 from tl_jacobian.render import contributions_words as of_parts
 from tl_jacobian.render import words
 from tl_jacobian.render.grid_terminal import render_grid_terminal
 from tl_jacobian.render.terminal import fit
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.contributions import Contributions, Part
+from tl_jacobian.results.tokens import visible
 
 MAX_PARTS = 80
 _SOURCES = 16  # rows of heads x tokens

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from tl_jacobian.contributions import Contributions, Part
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import RGB
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.contributions import Contributions, Part
+from tl_jacobian.results.tokens import visible
 
 # Of Okabe and Ito's palette, and neither of the two that stand for signs: a bar's side is its sign.
 KIND_COLORS: tuple[RGB, ...] = ((0, 158, 115), (204, 121, 167), (86, 180, 233))

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tl_jacobian.counterfactuals import Counterfactuals, Edit, ranked
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.render import static
 from tl_jacobian.render.colors import Scale, scale_of
@@ -19,7 +18,8 @@ from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.page import output, write_figures
 from tl_jacobian.render.terminal import fit, style_of, terminal_background
 from tl_jacobian.render.words import number, quoted
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.counterfactuals import Counterfactuals, Edit, ranked
+from tl_jacobian.results.tokens import visible
 
 _HEADS = ("word", "score", "edit", "value", "change", "KL, nats", "predicted")
 _NUMBERS = (1, 3, 4, 5)  # columns

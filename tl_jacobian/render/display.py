@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tl_jacobian.attribution import Attribution
-from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.render.figure import check_comparable
 from tl_jacobian.render.map_terminal import render_map_terminal
 from tl_jacobian.render.page import notebook_figures, notebook_html, notebook_map, write_page
 from tl_jacobian.render.terminal import render_terminal
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.attribution_map import AttributionMap
 
 
 def show(attributions: Attribution | Sequence[Attribution], *, skip_first: bool = False) -> None:

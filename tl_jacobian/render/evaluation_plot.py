@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tl_jacobian.evaluation_result import Evaluation
 from tl_jacobian.render.axes import head, new_axes
+from tl_jacobian.results.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from tl_jacobian.evaluation_result import METRICS, Evaluation
 from tl_jacobian.render.display import display_markdown, in_notebook
-from tl_jacobian.statistics import Difference, Interval
+from tl_jacobian.results.evaluation import METRICS, Evaluation
+from tl_jacobian.results.statistics import Difference, Interval
 
 _LEVEL = 0.05
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tl_jacobian.attribution import Attribution
 from tl_jacobian.render import static
 from tl_jacobian.render.colors import Scale, scale_of
 from tl_jacobian.render.interactive import asset, figure_script
+from tl_jacobian.results.attribution import Attribution
 
 
 @dataclass(frozen=True)

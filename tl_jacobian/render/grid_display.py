@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tl_jacobian.grid import Grid
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.grid_figure import grid_figure
 from tl_jacobian.render.grid_terminal import render_grid_terminal
 from tl_jacobian.render.page import new_id, output, write_figures
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.tokens import visible
 
 
 def show_grid(g: Grid, *, skip_first: bool | None = None) -> None:

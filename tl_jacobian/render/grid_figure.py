@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tl_jacobian.grid import TOKEN, Grid
 from tl_jacobian.render import grid_words, static, words
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale
 from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.heatmap import Heat, heatmap_html
 from tl_jacobian.render.interactive import call_script
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.grid import TOKEN, Grid
+from tl_jacobian.results.tokens import visible
 
 MAX_BUTTONS = 130
 MAX_LIVE_CELLS = 20_000

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tl_jacobian.grid import TOKEN, Grid
 from tl_jacobian.render import grid_words
 from tl_jacobian.render.axes import head, heatmap_axes, label, shades
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.grid import TOKEN, Grid
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,11 +10,11 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group
 from rich.text import Text
 
-from tl_jacobian.grid import Grid
 from tl_jacobian.render import grid_words, words
 from tl_jacobian.render.colors import Scale
 from tl_jacobian.render.terminal import color_bar, fit, style_of, terminal_background
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.tokens import visible
 
 MAX_ROWS = 64
 _LONGEST_NAME = 28  # of a row

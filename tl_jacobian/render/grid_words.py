@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from tl_jacobian.grid import TOKEN, Grid
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import Scale
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.grid import TOKEN, Grid
+from tl_jacobian.results.tokens import visible
 
 
 def scale_of_grid(g: Grid, *, skip_first: bool | None = None, limit: float | None = None) -> Scale:

@@ -18,10 +18,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from tl_jacobian.attribution import Attribution
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.tokens import visible
 
 # The runtime may come after the figure (front ends order outputs as they like): ask for 10 s.
 _CALL = """(function call(left) {

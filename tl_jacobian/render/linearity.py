@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tl_jacobian.linearity_result import Linearity
 from tl_jacobian.render import static, words
 from tl_jacobian.render.axes import head, new_axes
 from tl_jacobian.render.colors import POSITIVE, css_color
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.figure import frame
 from tl_jacobian.render.terminal import fit
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.linearity import Linearity
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

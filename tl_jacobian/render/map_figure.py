@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import map_words, static, words
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale, blend
 from tl_jacobian.render.figure import Figure, frame
 from tl_jacobian.render.heatmap import Heat, heatmap_html
 from tl_jacobian.render.interactive import call_script
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.tokens import visible
 
 # CircuitsVis draws every cell three times (two scalings to choose from, and one of them large).
 MAX_ATTENTION_CELLS = 25_000

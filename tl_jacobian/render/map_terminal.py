@@ -6,9 +6,9 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import map_words, words
 from tl_jacobian.render.terminal import fit
+from tl_jacobian.results.attribution_map import AttributionMap
 
 _TOP = 3
 

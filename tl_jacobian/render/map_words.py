@@ -6,9 +6,9 @@ import dataclasses
 from bisect import bisect_right
 from itertools import accumulate
 
-from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import Scale, scale_of
+from tl_jacobian.results.attribution_map import AttributionMap
 
 
 def scales(m: AttributionMap, *, skip_first: bool, per_row: bool) -> list[Scale]:

@@ -6,14 +6,14 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from tl_jacobian.attribution import Attribution
-from tl_jacobian.attribution_map import AttributionMap
-from tl_jacobian.files import atomic
 from tl_jacobian.render import words
 from tl_jacobian.render.figure import Figure, figure, style_tag
 from tl_jacobian.render.interactive import asset, csp_hash, runtime_scripts, script_tag
 from tl_jacobian.render.map_figure import map_figure
 from tl_jacobian.render.static import escape
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.files import atomic
 
 Group = Sequence[Attribution]
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from tl_jacobian.grid import Grid
-from tl_jacobian.patch_comparison import PatchComparison
 from tl_jacobian.render.axes import pyplot, unit
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE
 from tl_jacobian.render.display import display_html, in_notebook
@@ -20,7 +18,9 @@ from tl_jacobian.render.grid_figure import grid_figure
 from tl_jacobian.render.grid_plot import plot_grid
 from tl_jacobian.render.grid_terminal import render_grid_terminal
 from tl_jacobian.render.page import new_id, output, write_figures
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.patching import PatchComparison
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

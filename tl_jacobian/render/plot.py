@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tl_jacobian.attribution_map import AttributionMap
 from tl_jacobian.render import map_words, words
 from tl_jacobian.render.axes import heatmap_axes, label, shades
 from tl_jacobian.render.colors import Scale
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.number_distribution import NumberDistribution
-from tl_jacobian.number_influence import NumberInfluence
 from tl_jacobian.render.axes import head, new_axes, unit, whole_ticks
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE
-from tl_jacobian.scope_names import scope_title
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
+from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,8 +16,8 @@ from tl_jacobian.render.colors import POSITIVE, css_color
 from tl_jacobian.render.display import display_html, in_notebook
 from tl_jacobian.render.figure import frame
 from tl_jacobian.render.terminal import fit
-from tl_jacobian.spectrum_values import Move, Spectrum
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.spectra import Move, Spectrum
+from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from tl_jacobian.attribution import Attribution, Prediction
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, Scale, css_color
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.attribution import Attribution, Prediction
+from tl_jacobian.results.tokens import visible
 
 _GREY = "#80808066"
 _CLEAR = "#80808000"

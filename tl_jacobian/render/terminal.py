@@ -12,10 +12,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tl_jacobian.attribution import Attribution
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import RGB, Scale, contrast, scale_of
-from tl_jacobian.tokens import visible
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.tokens import visible
 
 _DARK, _LIGHT = (24, 24, 24), (255, 255, 255)
 _BLACK_TEXT, _WHITE_TEXT = (16, 16, 16), (245, 245, 245)

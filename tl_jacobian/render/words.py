@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tl_jacobian.attribution import Attribution
-from tl_jacobian.contributions import Contributions
-from tl_jacobian.grid import Grid
-from tl_jacobian.linearity_result import Linearity
-from tl_jacobian.scope_names import scope_title
-from tl_jacobian.tokens import visible
-from tl_jacobian.word_alignment import WordAlignment
+from tl_jacobian.results.alignment import WordAlignment
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.contributions import Contributions
+from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.linearity import Linearity
+from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.tokens import visible
 
 Described = Attribution | Grid | Contributions | Linearity
 _MODEL_FACTS = ("model", "host", "dtype")

@@ -1,0 +1,118 @@
+"""The command line, on a small model in place of the demo model."""
+
+from __future__ import annotations
+
+import pytest
+from cases import HAS_HOOKED, make
+from typer.testing import CliRunner
+
+import tl_jacobian as tj
+from tl_jacobian.cli.app import app
+from tl_jacobian.core.host import load
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def small_demo(monkeypatch):
+    """``--model demo`` is a random three-layer model here."""
+    kind_of = {"hooked": "hooked", "bridge": "bridge", None: "bridge"}
+    monkeypatch.setattr(load, "load_demo_model", lambda kind, **options: make("gpt2", kind_of[kind]))
+
+
+def run(*args: str, stdin: str | None = None):
+    return runner.invoke(app, ["attribute", *args], input=stdin, env={"COLUMNS": "100", "NO_COLOR": "1"})
+
+
+@pytest.mark.parametrize("scope", ["semantic", "temperature", "fisher"])
+@pytest.mark.parametrize("host", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
+def test_every_scope_prints_tokens_and_predictions(scope, host):
+    result = run("Paris is", "--scope", scope, "--host", host)
+    assert result.exit_code == 0, result.output
+    for text in (scope.capitalize(), "Paris is", "predicted next token", "%"):
+        assert text in result.output
+
+
+def test_files_are_written(tmp_path):
+    html, json = tmp_path / "a.html", tmp_path / "a.json"
+    result = run("Paris", "--target", "s", "--html", str(html), "--json", str(json))
+    assert result.exit_code == 0, result.output
+    assert "CircuitsVis" in html.read_text()
+    assert tj.Attribution.load(json).target.startswith("logit of 's'")
+
+
+def test_prompt_from_standard_input_without_its_last_newline():
+    piped, given = run(stdin="Rome\n"), run("Rome")
+    assert piped.exit_code == 0, piped.output
+    assert piped.output == given.output
+
+
+def test_words_and_contrast_and_rank():
+    assert "3 highest scores of 3" in run("one two now", "--words", "--no-bos").output
+    assert "minus logit of" in run("one", "--target", "a", "--minus", "b").output
+    assert "rank 3" in run("one", "--scope", "fisher", "--rank", "3").output
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["Paris", "--target", "abc"], 1, "target 'abc' is 3 tokens"),
+        (["Paris", "--position", "99"], 1, "position=99 is outside"),
+        (["", "--bos"], 1, "the prompt '' is empty"),
+        (["Paris", "--device", "nowhere"], 1, "device 'nowhere' isn't available"),
+        (["Paris", "--model", "no/such-model", "--host", "bridge"], 1, "can't load model 'no/such-model'"),
+        (["Paris", "--html", "/no/such/folder/x.html"], 1, "expected a file in a folder that exists"),
+        (["Paris", "--scope", "temperature", "--target", "a"], 2, "are for --scope semantic"),
+        (["Paris", "--rank", "3"], 2, "--rank is for --scope fisher"),
+        (["Paris", "--scope", "magic"], 2, "magic"),
+        (["Paris", "--method", "exact"], 2, "--method is for --scope fisher, without --rank"),
+        (["Paris", "--scope", "fisher", "--rank", "2", "--method", "exact"], 2, "without --rank"),
+    ],
+)
+def test_exit_codes_and_messages(args, code, message):
+    result = run(*args)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.output.split())
+
+
+def test_fisher_methods(tmp_path):
+    for method, stderr in (("estimate", True), ("exact", False), ("auto", False)):
+        result = run("Paris is", "--scope", "fisher", "--method", method, "--json", str(tmp_path / "a.json"))
+        assert result.exit_code == 0, result.output
+        assert (tj.Attribution.load(tmp_path / "a.json").stderr is not None) == stderr
+
+
+def test_a_rank_out_of_range_is_a_usage_error():
+    result = run("Paris", "--scope", "fisher", "--rank", "0")
+    assert result.exit_code == 2
+    result = run("Paris", "--scope", "fisher", "--rank", "33")
+    assert result.exit_code == 1
+    assert "rank=33, expected 1 to d_model=32" in result.output
+
+
+def test_a_target_by_id_is_the_target():
+    assert (
+        run("Paris", "--target-id", "7").output
+        == run("Paris", "--target", make("gpt2", "bridge").tokenizer.decode([7])).output
+    )
+
+
+def test_version_names_what_numbers_depend_on():
+    result = runner.invoke(app, ["--version"])
+    assert result.exit_code == 0
+    for name in ("tl_jacobian", "transformer-lens", "torch"):
+        assert name in result.output
+
+
+def test_input_that_is_not_utf8_is_an_error():
+    result = runner.invoke(app, ["attribute"], input=b"\xff\xfe", env={"COLUMNS": "100"})
+    assert result.exit_code == 1
+    assert "isn't UTF-8" in result.output
+
+
+def test_a_full_disk_loses_no_result(tmp_path):
+    """Shown first, written after."""
+    (tmp_path / "a.json").mkdir()
+    result = run("Paris", "--json", str(tmp_path / "a.json"))
+    assert result.exit_code == 1
+    assert "can't write" in result.output

@@ -1,0 +1,202 @@
+"""Attribution: a frozen value that ranks, groups and tabulates itself."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import pickle
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from tl_jacobian.results.attribution import Attribution, Prediction, Ranked
+from tl_jacobian.results.tokens import Word
+
+
+def make(scores: list[float] | torch.Tensor = (3.0, 4.0, 1.0), **fields: Any) -> Attribution:
+    scores = torch.as_tensor(scores, dtype=torch.float32) if not isinstance(scores, torch.Tensor) else scores
+    n = len(scores)
+    defaults: dict[str, Any] = dict(
+        scores=scores,
+        scope="direction",
+        tokens=tuple(range(n)),
+        str_tokens=tuple(f"t{i}" for i in range(n)),
+        position=n - 1,
+        target="v.y",
+    )
+    return Attribution(**{**defaults, **fields})
+
+
+WORDS = (Word("t0t1", 2), Word("t2", 1))
+
+
+def test_scores_become_cpu_float32_without_a_graph():
+    scores = torch.tensor([1.0, 2.0], dtype=torch.float64, requires_grad=True)
+    a = make(scores, stderr=scores * 0.1)
+    assert a.scores.dtype == a.stderr.dtype == torch.float32
+    assert not a.scores.requires_grad
+    assert not a.stderr.requires_grad
+
+
+def test_no_field_can_be_set():
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'scores'"):
+        make().scores = torch.ones(3)
+
+
+def test_metadata_is_read_only_and_a_copy():
+    given_ = {"seed": 1}
+    a = make(metadata=given_)
+    given_["seed"] = 2
+    assert a.metadata["seed"] == 1
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        a.metadata["seed"] = 3
+
+
+def test_changing_the_tensor_that_made_it_does_not_change_it():
+    scores = torch.tensor([1.0, 2.0])
+    a = make(scores, stderr=scores)
+    scores.zero_()
+    assert a.scores.tolist() == [1.0, 2.0]
+    assert a.stderr.tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(str_tokens=("a",)), "one score and one text per unit.*'str_tokens': 1"),
+        (dict(tokens=(1, 2)), "add up to its 2 tokens.*'sizes': 2"),
+        (dict(sizes=(1, 1, 2)), "add up to its 3 tokens.*adding up to 4"),
+        (dict(stderr=torch.ones(2)), "'stderr': 2"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_fields_of_different_lengths_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        make(**fields)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(scores=torch.tensor([3.0, 4.0, math.nextafter(1, 2) + 1e-6])),
+        dict(stderr=torch.zeros(3)),
+        dict(scope="fisher"),
+        dict(tokens=(0, 1, 3)),
+        dict(str_tokens=("t0", "t1", "x")),
+        dict(position=1),
+        dict(target="other"),
+        dict(combine="sum"),
+        dict(word_groups=WORDS),
+        dict(predictions=(Prediction(1, "a", 0.5),)),
+        dict(metadata={"seed": 1}),
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_equality_looks_at_every_field(change):
+    assert make() == make()
+    assert make() != make(**change)
+
+
+def test_is_no_equal_of_other_things_and_not_hashable():
+    assert make() != "attribution"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(make())
+
+
+def test_a_copy_is_equal():
+    a = make(stderr=torch.ones(3), metadata={"versions": {"torch": "2"}})
+    assert copy.copy(a) == a
+    assert copy.deepcopy(a) == a
+    assert pickle.loads(pickle.dumps(a)) == a
+
+
+def test_repr_names_scope_target_and_best():
+    assert repr(make()) == "Attribution(direction: v.y; 3 units; top: 't1' 4, 't0' 3, 't2' 1)"
+
+
+def test_top_is_sorted_and_keeps_the_order_of_ties():
+    a = make([1.0, 5.0, 1.0, 2.0])
+    assert a.top(3) == [Ranked(1, "t1", 5.0), Ranked(3, "t3", 2.0), Ranked(0, "t0", 1.0)]
+    assert [r[0] for r in make([1.0] * 40).top(40)] == list(range(40))
+
+
+def test_top_takes_at_most_what_there_is():
+    assert len(make().top()) == 3
+    assert make().top(0) == []
+    assert make().top(-1) == []
+
+
+def test_top_can_skip_the_first_unit_without_renumbering():
+    assert make([9.0, 1.0, 2.0]).top(2, skip_first=True) == [Ranked(2, "t2", 2.0), Ranked(1, "t1", 1.0)]
+    assert make([9.0]).top(2, skip_first=True) == []
+
+
+@pytest.mark.parametrize(("combine", "joint"), [("root_sum_squares", 5.0), ("sum", 7.0)])
+def test_a_words_score_is_that_of_its_tokens_jointly(combine, joint):
+    words = make(combine=combine, word_groups=WORDS, stderr=torch.ones(3)).words()
+    assert words.scores.tolist() == [joint, 1.0]
+    assert words.scores.dtype == torch.float32
+    assert words.str_tokens == ("t0t1", "t2")
+    assert words.sizes == (2, 1)
+    assert words.tokens == (0, 1, 2)
+    assert (words.stderr is None) == (combine == "root_sum_squares")
+    if combine == "sum":
+        assert words.stderr.tolist() == [float(size) for size in words.sizes]  # errors add up at worst
+
+
+def test_words_of_words_are_the_same():
+    words = make(word_groups=WORDS).words()
+    assert words.words() == words
+
+
+def test_a_words_text_is_the_readable_one_not_its_pieces():
+    a = make([1.0, 1.0], str_tokens=("\ufffd", "\ufffd"), word_groups=(Word("é", 2),))
+    assert a.words().str_tokens == ("é",)
+
+
+def test_grouping_twice_is_grouping_once():
+    a = make([1.0, 2.0, 3.0, 4.0])
+    twice, once = a.grouped([1, 2, 1]).grouped([2, 1]), a.grouped([3, 1])
+    assert twice.sizes == once.sizes == (3, 1)
+    assert twice.str_tokens == once.str_tokens == ("t0t1t2", "t3")
+    assert torch.allclose(twice.scores, once.scores, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [[1, 1], [4], [3, 0], [4, -1], []])
+def test_groups_that_do_not_fit_are_refused(sizes):
+    with pytest.raises(ValueError, match=r"positive and add up to 3 units, got \["):
+        make().grouped(sizes)
+
+
+def test_more_texts_than_groups_are_refused():
+    with pytest.raises(ValueError, match="one score and one text per unit"):
+        make().grouped([2, 1], ["a", "b", "c"])
+
+
+@given(st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=20), st.data())
+def test_grouping_equals_the_formula(scores, data):
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(scores)), max_size=5)) | {len(scores)})
+    sizes = [b - a for a, b in zip([0, *cuts], cuts, strict=False)]
+    parts = [scores[end - size : end] for size, end in zip(sizes, cuts, strict=True)]
+    for combine, joint in (("sum", math.fsum), ("root_sum_squares", lambda part: math.hypot(*part))):
+        grouped = make(scores, combine=combine).grouped(sizes)
+        assert grouped.scores.tolist() == pytest.approx([joint(part) for part in parts], rel=1e-6, abs=1e-44)
+        assert grouped.sizes == tuple(sizes)
+
+
+def test_dataframe_has_one_row_a_unit():
+    frame = make(word_groups=WORDS).words().to_dataframe()
+    assert list(frame.columns) == ["position", "tokens", "text", "score", "stderr"]
+    assert frame["position"].tolist() == [0, 2]
+    assert frame["tokens"].tolist() == [(0, 1), (2,)]
+    assert frame["text"].tolist() == ["t0t1", "t2"]
+    assert frame["score"].tolist() == [5.0, 1.0]
+    assert frame["stderr"].isna().all()
+
+
+def test_dataframe_has_standard_errors_where_there_are_some():
+    assert make(stderr=torch.tensor([0.5, 0.25, 0.0])).to_dataframe()["stderr"].tolist() == [0.5, 0.25, 0.0]

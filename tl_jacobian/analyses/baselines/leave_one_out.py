@@ -1,0 +1,98 @@
+"""Leave one out: what really happens to the prediction when a token's embedding is taken away."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, rerun_of
+from tl_jacobian.analyses.scopes.apply import attribution
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.prompts import Target, name_of, resolve_target
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.attribution import Attribution
+
+Measure = Literal["log_prob", "kl"]
+Replacement = Literal["zero", "mean"] | Float[Tensor, " d_in"]
+
+
+def leave_one_out(
+    lin: Linearization,
+    target: Target | None = None,
+    *,
+    measure: Measure = "log_prob",
+    replacement: Replacement = "zero",
+    batch_size: int = BATCH,
+) -> Attribution:
+    """An intervention on each token: its embedding replaced, the model run again; as many runs as tokens.
+
+    Args:
+        lin: one linearization.
+        target: whose log-probability; default the most probable next token. Not for ``"kl"``.
+        measure: ``"log_prob"`` by how much the target's log-probability falls (negative: it rises);
+            ``"kl"`` how far the new distribution is from the old (Kullback-Leibler divergence).
+        replacement: of the embedding: ``"zero"``, the ``"mean"`` of the prompt's embeddings, or a vector.
+        batch_size: runs in one forward pass.
+
+    Returns:
+        Scores in nats.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> tj.leave_one_out(lin, " Paris").top(1)[0].text
+    ' France'
+    """
+    if measure not in ("log_prob", "kl"):
+        raise ArgumentError(f'measure={measure!r}, expected "log_prob" or "kl"')
+    if measure == "kl" and target is not None:
+        raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
+    rerun_of(lin)  # one linearization, which can be run again
+    token = None if measure == "kl" else resolve_target(lin, target)
+    return left_out(lin, logits_without_each(lin, replacement, batch_size), token, _named(replacement))
+
+
+def logits_without_each(
+    lin: Linearization, replacement: Replacement = "zero", batch_size: int = BATCH
+) -> Float[Tensor, "pos d_vocab"]:
+    """Logits at the explained position after replacing each token's embedding in turn."""
+    check_count("batch_size", batch_size)
+    rerun, x = rerun_of(lin), inputs_of(lin)
+    left = _replacement(x, replacement)
+
+    def without(part: Tensor) -> Tensor:
+        values = x.repeat(len(part), 1, 1)
+        values[torch.arange(len(part)), part] = left
+        return values
+
+    return torch.cat([rerun.logits(v) for v in batches(len(x), without, batch_size, "tokens left out")])
+
+
+def left_out(
+    lin: Linearization, logits: Float[Tensor, "pos d_vocab"], token: int | None, replacement: str
+) -> Attribution:
+    """What :func:`logits_without_each` says of one token's log-probability, or (None) of the distribution."""
+    new, old = logits.double().log_softmax(-1), lin.logits.double().log_softmax(-1)
+    details = {"score": "nats", "measure": "kl" if token is None else "log_prob", "replacement": replacement}
+    if token is None:
+        scores = (old.exp() * (old - new)).sum(-1).clamp_min(0.0)
+        return attribution(lin, "leave_one_out", "predicted distribution", scores.cpu(), "sum", details)
+    details |= {"target_token": token, "value": old[token].item()}
+    words = f"log-probability of {name_of(lin, token)}"
+    return attribution(lin, "leave_one_out", words, (old[token] - new[:, token]).cpu(), "sum", details)
+
+
+def _replacement(x: Float[Tensor, "pos d_in"], replacement: Replacement) -> Float[Tensor, " d_in"]:
+    if isinstance(replacement, Tensor):
+        if replacement.shape != x.shape[1:]:
+            raise ArgumentError(f"replacement has shape {tuple(replacement.shape)}, expected {tuple(x.shape[1:])}")
+        return replacement.detach().to(x)
+    if replacement not in ("zero", "mean"):
+        raise ArgumentError(f'replacement={replacement!r}, expected "zero", "mean" or a vector')
+    return torch.zeros_like(x[0]) if replacement == "zero" else x.mean(0)
+
+
+def _named(replacement: Replacement) -> str:
+    return replacement if isinstance(replacement, str) else "given by the caller"

@@ -1,0 +1,122 @@
+"""Baselines that take a scope's gradient as it is, or averaged over noisy embeddings, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, logit_gradients, pair, rerun_of
+from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
+from tl_jacobian.analyses.scopes.simple import explain_logit
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.products import pulled
+from tl_jacobian.core.prompts import Target
+from tl_jacobian.core.unembedding import exact
+from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.results.attribution import Attribution
+
+
+def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
+    """Input x gradient of one logit: ||x_t * grad_t z||_2, one backward pass.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> len(tj.input_x_gradient(lin, " Paris"))
+    5
+    """
+    return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)])[0]
+
+
+def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explained]) -> list[Attribution]:
+    """:func:`input_x_gradient` of several linearizations of one forward pass, which share backward passes."""
+    scores: dict[int, Float[Tensor, " pos"]] = {}
+    for slots, grads in pulled(lins, torch.stack([e.v for e in explained], dim=1)):
+        for at, _, member in slots:
+            x = inputs_of(lins[member])
+            product = x.double() * grads[at, lins[member].prompt_row, : len(x)].double()
+            scores[member] = product.norm(dim=-1).cpu()
+    return [
+        attribution(lin, "input_x_gradient", e.target, scores[i], "root_sum_squares", {**e.details, "score": "logits"})
+        for i, (lin, e) in enumerate(zip(lins, explained, strict=True))
+    ]
+
+
+def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
+    """Uniform random scores: what any attribution must beat."""
+    one_of(lin)
+    if not isinstance(generator, torch.Generator):
+        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+    scores = torch.rand(len(lin.tokens), generator=generator, device=generator.device).cpu()
+    return attribution(lin, "random", "nothing: random scores", scores, "sum", {"score": "uniform random numbers"})
+
+
+def attention_rollout(lin: Linearization) -> Attribution:
+    """Attention rollout (Abnar and Zuidema, 2020): (A + 1)/2 multiplied over the layers, A the mean over heads.
+
+    Args:
+        lin: made with ``linearize(..., record="sources")`` or ``record=True``.
+
+    Raises:
+        HookPointError: the attention patterns weren't recorded.
+    """
+    names = [name for name in one_of(lin).taps if name.endswith("hook_pattern")]
+    if lin.anatomy is None or len(names) != lin.anatomy.n_layers:
+        raise HookPointError(
+            f"attention rollout needs every layer's pattern and found {len(names)}: linearize(model, prompt, "
+            'record="sources")'
+        )
+    row = torch.zeros(len(lin.tokens), dtype=torch.float64)
+    row[-1] = 1.0
+    for name in reversed(names):
+        mean = exact(lin.taps[name]).mean(0)
+        row = (row @ mean + row) / 2
+    details = {"score": "share of attention, all layers multiplied"}
+    return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)
+
+
+def smoothgrad(
+    lin: Linearization,
+    target: Target | None = None,
+    *,
+    minus: Target | None = None,
+    noise: float = 0.1,
+    samples: int = 16,
+    generator: torch.Generator | None = None,
+    batch_size: int = BATCH,
+) -> Attribution:
+    """SmoothGrad (Smilkov et al., 2017): ||mean over noisy x of grad_t z||_2.
+
+    Args:
+        lin: one linearization.
+        target, minus: as for :func:`semantic_scope`.
+        noise: standard deviation, as a share of the embeddings' root mean square.
+        samples: how many noisy runs.
+        generator: of the noise (on the CPU); default one of its own, seeded with 0.
+        batch_size: runs in one forward pass.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> len(tj.smoothgrad(lin, " Paris", samples=2))
+    5
+    """
+    check_count("samples", samples)
+    check_count("batch_size", batch_size)
+    if not isinstance(noise, (int, float)) or not noise > 0:
+        raise ArgumentError(f"noise={noise!r}, expected a positive share of the embeddings' size, such as 0.1")
+    generator = generator or torch.Generator().manual_seed(0)
+    rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
+    size = noise * x.double().square().mean().sqrt().item()
+
+    def noisy(part: torch.Tensor) -> torch.Tensor:
+        return x + size * torch.randn(len(part), *x.shape, generator=generator, dtype=torch.float64).to(x)
+
+    total = torch.zeros_like(x, dtype=torch.float64)
+    for values in batches(samples, noisy, batch_size, "noisy runs"):
+        total += logit_gradients(rerun, values, token, other).double().sum(0)
+    explained = explain_logit(lin, token, other)
+    details = {**explained.details, "noise": noise, "samples": samples}
+    scores = (total / samples).norm(dim=-1).cpu()
+    return attribution(lin, "smoothgrad", explained.target, scores, "root_sum_squares", details)

@@ -1,0 +1,301 @@
+"""Per-layer residual contributions: what each component wrote at the explained position, read along v.
+
+y is the final norm of the residual stream h, and h is a sum: the embeddings plus what every attention
+and MLP layer wrote. At the scale that the norm had, y is linear in h, so v^T y splits exactly
+(direct logit attribution, for any v): into components, an attention layer's part into heads, and a
+head's by the token that it read from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.analyses.scopes.apply import Explained
+from tl_jacobian.analyses.scopes.choose import Direction, explain, only_direction
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.norms import FrozenNorm, freeze
+from tl_jacobian.core.unembedding import exact
+from tl_jacobian.errors import HookPointError, UnsupportedModelError
+from tl_jacobian.results.contributions import Contributions
+from tl_jacobian.results.grid import Grid
+
+_STREAM = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
+# Within a block: where the stream is cut, and who writes after that.
+_CUTS = {"pre": 0, "mid": 1, "post": 2}
+_WRITERS = {"hook_attn_out": 0, "hook_mlp_out": 1}
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """What the explained activation is made of.
+
+    Attributes:
+        parts: by name, what each component wrote at the explained position; float64.
+        hooks: of those that have one, their hook point.
+        total: the residual stream there.
+        norm: from there to y, at the scale it had.
+    """
+
+    parts: dict[str, Float[Tensor, " d_model"]]
+    hooks: dict[str, str]
+    total: Float[Tensor, " d_model"]
+    norm: FrozenNorm
+
+
+def stream_of(lin: Linearization) -> Stream:
+    """Take the residual stream at y apart.
+
+    Raises:
+        HookPointError: components weren't recorded, or the input or output isn't the residual stream.
+        UnsupportedModelError: the final norm isn't one.
+    """
+    start, stop = _edge(lin.input_hook, first=True), _edge(lin.output_hook, first=False)
+    name = "embed" if lin.input_hook == "hook_embed" else lin.input_hook
+    parts = {name: exact(lin.graph.x.detach()[lin.prompt_row, lin.position])}
+    hooks = {}
+    if lin.input_hook == "hook_embed" and "hook_pos_embed" in lin.taps:
+        parts["pos_embed"] = exact(lin.taps["hook_pos_embed"][lin.position])
+    for tap in lin.taps:
+        if (place := _writer(tap)) is not None and start <= place < stop:
+            hooks[_name(tap)] = tap
+            parts[_name(tap)] = exact(lin.taps[tap][lin.position])
+    _check_complete(lin, hooks, start, stop)
+    y = lin.graph.y.detach()[lin.row]
+    total = lin.resid if lin.output_hook is None and lin.resid is not None else y
+    affine = None if lin.output_hook or lin.anatomy is None else lin.anatomy.final_norm()
+    return Stream(parts, hooks, exact(total), freeze(total, y, affine, "the final norm"))
+
+
+def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
+    """Where the stream is cut, as (layer, how many of its writers come before)."""
+    if hook == ("hook_embed" if first else None):
+        return (-1, 0) if first else (10**9, 0)
+    if match := _STREAM.fullmatch(str(hook)):
+        return int(match[1]), _CUTS[match[2]]
+    raise HookPointError(
+        f"{hook} isn't the residual stream, so it isn't a sum of what components wrote: expected "
+        f"{'hook_embed or ' if first else ''}blocks.L.hook_resid_pre, _mid or _post"
+    )
+
+
+def _writer(tap: str) -> tuple[int, int] | None:
+    """(layer, order within it) of a component that writes into the stream."""
+    match = re.fullmatch(r"blocks\.(\d+)\.(hook_attn_out|hook_mlp_out)", tap)
+    return (int(match[1]), _WRITERS[match[2]]) if match else None
+
+
+def _name(tap: str) -> str:
+    """``"blocks.3.hook_attn_out"`` as ``"3.attn"``."""
+    _, layer, hook = tap.split(".")
+    return f"{layer}.{hook.removeprefix('hook_').removesuffix('_out')}"
+
+
+def _check_complete(lin: Linearization, hooks: dict[str, str], start: tuple[int, int], stop: tuple[int, int]) -> None:
+    n_layers = lin.anatomy.n_layers if lin.anatomy is not None else 0
+    for layer in range(n_layers):
+        for hook, order in _WRITERS.items():
+            tap = f"blocks.{layer}.{hook}"
+            if start <= (layer, order) < stop and tap not in hooks.values():
+                raise HookPointError(
+                    f"{tap} wasn't recorded, so the parts wouldn't add up: call linearize(model, prompt, "
+                    'record=["components"]), or record=True'
+                )
+
+
+# Parts must give the whole again; gated attention, say, doesn't read values alone. bfloat16 models miss it by
+# up to 1.5e-3, a fifth of its eps (tests/analyses/test_residual_contributions.py).
+_TOLERANCE = 1e-3
+
+
+class Layer(NamedTuple):
+    """One attention layer's contributions.
+
+    Attributes:
+        heads: of each head, then of the layer's biases.
+        sources: of each head by source token; None where values and patterns weren't recorded or don't tell.
+    """
+
+    heads: Float[Tensor, " heads_and_bias"]
+    sources: Float[Tensor, "heads pos"] | None
+
+
+def head_parts(
+    lin: Linearization, stream: Stream, u: Float[Tensor, " d_model"], target: str
+) -> tuple[Grid | None, Grid | None]:
+    """Layers x heads, and heads x source tokens; None where hook_z, or hook_v and hook_pattern, weren't recorded.
+
+    Layers whose heads don't give what was written are left out: a hook rewrote it, or attention is of another kind.
+    """
+    layers = {}
+    for name, hook in stream.hooks.items():
+        i = int(name.split(".")[0])
+        if hook.endswith("hook_attn_out") and f"blocks.{i}.attn.hook_z" in lin.taps:
+            found = _layer(lin, i, stream.parts[name], u)
+            layers |= {i: found} if found is not None else {}
+    if not layers:
+        return None, None
+    quantity = f"contribution to {target}"
+    heads = torch.stack([layer.heads for layer in layers.values()])
+    n_heads = heads.shape[1] - 1
+    grid = Grid(
+        values=heads.float(),
+        rows=tuple(map(str, layers)),
+        columns=(*(f"H{h}" for h in range(n_heads)), "bias"),
+        title=f"what each head wrote: {target}",
+        quantity=quantity,
+        row_axis="layer",
+        column_axis="head",
+        signed=True,
+    )
+    by_source = {i: layer.sources for i, layer in layers.items() if layer.sources is not None}
+    if not by_source:
+        return grid, None
+    sources = Grid(
+        values=torch.cat(list(by_source.values())).float(),
+        rows=tuple(f"L{i}H{h}" for i in by_source for h in range(n_heads)),
+        columns=lin.str_tokens,
+        title=f"which token each head read it from: {target}",
+        quantity=quantity,
+        row_axis="head",
+        column_axis="token",
+        signed=True,
+        tokens=tuple(lin.tokens.tolist()),
+    )
+    return grid, sources
+
+
+def _layer(
+    lin: Linearization, layer: int, written: Float[Tensor, " d_model"], u: Float[Tensor, " d_model"]
+) -> Layer | None:
+    """u . written, by head: written = post-norm(sum over heads of z_h W_h + b_O), at the norm's actual scale.
+
+    None where that isn't so.
+    """
+    assert lin.anatomy is not None
+    weight, bias = lin.anatomy.output_projection(layer)
+    z = exact(lin.taps[f"blocks.{layer}.attn.hook_z"][lin.position])
+    weight = exact(weight)
+    bias = torch.zeros_like(u) if bias is None else bias.to(u)
+    each = torch.einsum("hi,hio->ho", z, weight)
+    norm = _post_norm(lin, layer, each.sum(0) + bias, written)
+    if norm is None or not _agree(lin, norm(each.sum(0) + bias) + norm.bias, written, norm(each)):
+        return None
+    back = norm.pull(u)
+    read = torch.einsum("hio,o->hi", weight, back)  # u as each head's z sees it
+    heads = (z * read).sum(-1)
+    biases = back @ bias + u @ norm.bias
+    return Layer(torch.cat([heads, biases[None]]), _sources(lin, layer, read, heads))
+
+
+def _post_norm(lin: Linearization, layer: int, raw: Tensor, written: Tensor) -> FrozenNorm | None:
+    """The norm at the scale that makes what was written of what the heads gave; None where none does."""
+    assert lin.anatomy is not None
+    affine = lin.anatomy.attention_post_norm(layer)
+    if affine is not None:  # the tolerance is that of the model's own precision
+        written = written.to(lin.graph.y.dtype)
+    try:
+        return freeze(raw, written, affine, f"the norm behind the attention of layer {layer}")
+    except UnsupportedModelError:
+        return None
+
+
+def _agree(lin: Linearization, made: Tensor, whole: Tensor, parts: Tensor) -> bool:
+    """Whether parts make the whole, up to the model's precision and what cancels among them."""
+    allowed = max(_TOLERANCE, 4 * torch.finfo(lin.graph.y.dtype).eps)
+    return bool((made - whole).norm() <= allowed * (whole.norm() + parts.norm()))
+
+
+def _sources(
+    lin: Linearization, layer: int, read: Float[Tensor, "heads d_head"], heads: Float[Tensor, " heads"]
+) -> Tensor | None:
+    """z_h = sum over tokens s of pattern[h, s] v[s, h]; several heads may share their values."""
+    names = [f"blocks.{layer}.attn.hook_{name}" for name in ("v", "pattern")]
+    if not all(name in lin.taps for name in names):
+        return None
+    values, pattern = (exact(lin.taps[name]) for name in names)
+    if values.ndim != 3 or pattern.ndim != 3:
+        return None
+    values = values.repeat_interleave(len(read) // values.shape[1], dim=1)
+    parts = pattern[:, lin.position] * torch.einsum("shi,hi->hs", values, read)
+    return parts if _agree(lin, parts.sum(1), heads, parts) else None
+
+
+def residual_contributions(lin: Linearization, scope: Direction = "semantic", **options: Any) -> Contributions:
+    """What each component wrote at the explained position: v^T y (or the target's logit), split exactly.
+
+    Args:
+        lin: made with ``linearize(..., record=True)``; ``record="components"`` leaves out the heads,
+            ``["components", "heads"]`` their source tokens. With ``output_hook="blocks.L.hook_resid_post"``
+            (or _pre, _mid) the activation there is split, and no norm comes in.
+        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` (its leading eigenvector), ``"output"`` with
+            ``fn=``, or a direction v in y.
+        options: of the scope: ``target``, ``minus``, ...
+
+    Returns:
+        Parts ``"embed"``, ``"pos_embed"``, ``"0.attn"``, ``"0.mlp"``, ..., ``"final norm bias"``, ``"unembedding
+        bias"``, ``"soft-cap"`` (what the cap takes off beyond its slope) and ``"unattributed"``: rounding, and what
+        hooks of yours wrote into the residual stream. ``heads`` splits each attention layer into its heads and
+        biases (rows sum to the layer's part), ``sources`` each head into the tokens it read from; layers where
+        they don't add up to what was written (a hook of yours on it, gated attention) are left out of them.
+
+    Raises:
+        HookPointError: components weren't recorded; or the linearization's ends aren't the residual stream.
+        ArgumentError: the scope explains several directions.
+        UnsupportedModelError: the final norm isn't a LayerNorm or RMSNorm.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record=True)
+    >>> c = tj.residual_contributions(lin, target=" Paris")
+    >>> abs(c.values.sum().item() - lin.logits[7042].item()) < 1e-3, c.names[:3]
+    (True, ('embed', '0.attn', '0.mlp'))
+    """
+    explained = explain(lin, scope, options)
+    v = exact(only_direction(explained, "contributions"))
+    stream = stream_of(lin)
+    u = stream.norm.pull(v)  # v as the residual stream sees it
+    parts = {name: (u @ part).item() for name, part in stream.parts.items()}
+    total = (v @ lin.y.to(v)).item()
+    if stream.norm.bias.any():
+        parts["final norm bias"] = (v @ stream.norm.bias).item()
+    total += sum((constants := _constants(lin, explained, v)).values())
+    parts |= constants
+    parts["unattributed"] = total - sum(parts.values())
+    target = _named(explained, total)
+    heads, sources = head_parts(lin, stream, u, target)
+    return Contributions(
+        names=tuple(parts),
+        values=torch.tensor(list(parts.values()), dtype=torch.float64),
+        total=total,
+        target=target,
+        heads=heads,
+        sources=sources,
+        metadata={"position": lin.position, "norm_scale": stream.norm.scale, **explained.details, **lin.facts},
+    )
+
+
+def _named(explained: Explained, total: float) -> str:
+    """What was split. A quantity that isn't linear in y has a gradient v, and v.y is another number."""
+    value = explained.details.get("value")
+    linear = value is not None and abs(value - total) <= 1e-3 * max(abs(value), abs(total), 1e-6)
+    return explained.target if linear else f"v.y along the gradient of {explained.target}"
+
+
+def _constants(lin: Linearization, explained: Explained, v: Float[Tensor, " d_model"]) -> dict[str, float]:
+    """What lies between v^T y and the target logit: the unembedding's bias, and what its soft-cap bends."""
+    token, other = (explained.details.get(name) for name in ("target_token", "minus_token"))
+    if token is None:
+        return {}
+    uncapped = dataclasses.replace(lin.head, soft_cap=None).logits(torch.zeros_like(lin.y))
+    slope = lin.head.slope(lin.logits)
+    bias = (slope[token] * uncapped[token]).item() - (0.0 if other is None else (slope[other] * uncapped[other]).item())
+    found = {"unembedding bias": bias} if bias else {}
+    if lin.head.soft_cap is not None:
+        found["soft-cap"] = explained.details["value"] - (v @ lin.y.to(v)).item() - bias
+    return found

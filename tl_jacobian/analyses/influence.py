@@ -1,0 +1,190 @@
+"""Layer x token influence: a scope's score at every activation on the way, from the same backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.analyses.scopes.apply import Explained
+from tl_jacobian.analyses.scopes.choose import Direction, combine_of, explain, only_direction
+from tl_jacobian.core.hooks import GROUPS, Record, is_square, label_of, wanted
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.products import squared_norms
+from tl_jacobian.core.unembedding import exact, precise
+from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.results.attribution import COMBINE, Combine
+from tl_jacobian.results.grid import Grid
+
+Kind = Literal["norm", "relative", "gradient_x_activation"]
+# One row a hook point, or one row a head: those whose activations are (pos, head, d_head).
+_HEADS = ("hook_z", "hook_q", "hook_k", "hook_v", "hook_result")
+
+
+def layer_influence(
+    lin: Linearization,
+    scope: Direction = "semantic",
+    *,
+    at: Record = "resid",
+    kind: Kind = "norm",
+    **options: Any,
+) -> Grid:
+    """Which layer's residual stream, at which token, drives what a scope explains.
+
+    For the activation a at a hook point and token t, ``"norm"`` is ||v^T dy/da_t||, which at the token
+    embeddings is the scope's score. Activations grow from layer to layer and their gradients shrink, so
+    to compare layers take ``"relative"``, ||v^T dy/da_t|| ||a_t||: the most that a change of a_t by its own
+    size would do. ``"gradient_x_activation"`` is v^T dy/da_t . a_t, signed: the first-order
+    change when a_t is scaled (up to its sign, when it is removed).
+
+    All hook points share one backward pass (one for each of k directions, batched).
+
+    Args:
+        lin: made with ``linearize(..., record=True)``, or with the hook points that are asked for.
+        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` (its leading eigenvector, or the ``rank``
+            leading ones), ``"output"`` with ``fn=``, or a direction v in y.
+        at: ``"resid"``, ``"components"``, ``"heads"`` (hook_z, a row for each head), ``"sources"`` (hook_v, a row
+            for each head), or recorded hook points. Of a group, what is explained need not depend on all (it
+            never does on positional embeddings through the input): the rest is left out.
+        kind: what to measure.
+        options: of the scope: ``target``, ``minus``, ``confidence``, ``rank``, ``fn``, ``name``.
+
+    Returns:
+        Rows are hook points in the model's order, columns tokens.
+
+    Raises:
+        HookPointError: a hook point wasn't recorded, or what is explained doesn't depend on it.
+        ArgumentError: no such scope, kind or option; several directions for a signed measure.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record="resid")
+    >>> g = tj.layer_influence(lin, target=" Paris")
+    >>> g.rows[:2], g.values.shape
+    (('0.resid_pre', '0.resid_mid'), torch.Size([90, 5]))
+    >>> bool((g.values[0] == tj.semantic_scope(lin, " Paris").scores).all())
+    True
+    """
+    explained = explain(lin, scope, options)
+    found = _measure(lin, explained, at, kind, combine_of(scope))
+    rows = [_rows(lin, name, values) for name, values in found.items()]
+    return _grid(
+        lin,
+        explained,
+        kind,
+        torch.cat([values for _, values in rows]),
+        [label for labels, _ in rows for label in labels],
+    )
+
+
+def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: Kind = "norm", **options: Any) -> Grid:
+    """:func:`layer_influence` of every head's output (hook_z), all tokens together: layers x heads.
+
+    Norms combine as the scope's do over tokens (Euclidean, or the sum for Fisher's trace), signed values add up.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record="heads")
+    >>> tj.head_influence(lin, kind="gradient_x_activation").values.shape
+    torch.Size([30, 9])
+    """
+    explained, combine = explain(lin, scope, options), combine_of(scope)
+    found = _measure(lin, explained, "heads", kind, combine)
+    over_tokens = COMBINE["sum" if kind == "gradient_x_activation" else combine]
+    values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
+    layers = [name.split(".")[1] for name in found]
+    columns = tuple(f"H{head}" for head in range(values.shape[1]))
+    return _grid(lin, explained, kind, values, layers, row_axis="layer", columns=columns, column_axis="head")
+
+
+def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
+    """Hook points, and which of them come with a group and may be left out."""
+    names, by_name = wanted(at, lin.taps, "at")
+    names = [name for name in names if name in by_name or not is_square(name)]  # no vectors
+    if not names:
+        groups = ", ".join(f"record={name!r}" for name in GROUPS)
+        raise HookPointError(
+            f"nothing of at={at!r} was recorded: call linearize(model, prompt, record=True), or name what is needed "
+            f"({groups}, or hook points)"
+        )
+    return names, [name for name in names if name not in by_name]
+
+
+def _measure(
+    lin: Linearization, explained: Explained, at: Record, kind: Kind, combine: Combine
+) -> Mapping[str, Float[Tensor, "pos *heads"]]:
+    """One number for each token (and head) at each hook point; float64."""
+    if kind not in get_args(Kind):
+        raise ArgumentError(f"kind={kind!r}, expected one of {', '.join(map(repr, get_args(Kind)))}")
+    if kind == "gradient_x_activation":
+        only_direction(explained, "signed measures")
+    sums: dict[str, Tensor] = {}
+    for grads in lin.stream_at(explained.v, *_names(lin, at)):
+        for name, grad in grads.items():
+            part = _along(grad[0], lin.taps[name]) if kind == "gradient_x_activation" else squared_norms(grad).sum(0)
+            sums[name] = sums[name] + part if name in sums else part
+    if not sums:
+        raise HookPointError(
+            f"nothing of at={at!r} lies between {lin.input_hook} and {lin.output_hook or 'y'}; choose another"
+        )
+    if kind == "relative":
+        sums = {name: s * squared_norms(lin.taps[name]) for name, s in sums.items()}
+    roots = kind != "gradient_x_activation" and combine == "root_sum_squares"
+    return {name: s.sqrt() if roots else s for name, s in sums.items()}
+
+
+def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*activation d"]) -> Tensor:
+    """The gradient's product with the activation."""
+    return exact((precise(grad) * precise(activation)).sum(-1))
+
+
+def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) -> tuple[list[str], Tensor]:
+    """Labels and rows of one hook point."""
+    if values.ndim == 1:
+        return [label_of(name)], values[None]
+    if name.rsplit(".", 1)[-1] not in _HEADS or values.ndim != 2:
+        raise HookPointError(
+            f"activations at {name} have one number for each of {tuple(values.shape)}, which aren't (token,) or "
+            "(token, head); look at lin.vjp_at(v, [name]) itself"
+        )
+    layer, hook = name.split(".")[1], name.rsplit(".hook_", 1)[-1]
+    kind = "" if hook == "z" else f".{hook}"
+    return [f"L{layer}H{head}{kind}" for head in range(values.shape[1])], values.T
+
+
+_TITLES: dict[str, str] = {
+    "norm": "influence on",
+    "relative": "relative influence on",
+    "gradient_x_activation": "gradient x activation:",
+}
+_QUANTITIES: dict[str, str] = {
+    "norm": "change of {what} per unit of activation norm",
+    "relative": "change of {what} per change of the activation by its own norm",
+    "gradient_x_activation": "gradient x activation: first-order change of {what}",
+}
+
+
+def _grid(
+    lin: Linearization,
+    explained: Explained,
+    kind: Kind,
+    values: Tensor,
+    rows: Sequence[str],
+    row_axis: str = "hook point",
+    columns: tuple[str, ...] | None = None,
+    column_axis: str = "token",
+) -> Grid:
+    quantity = _QUANTITIES[kind].format(what=explained.target)
+    return Grid(
+        values=values.float(),
+        rows=tuple(rows),
+        columns=columns or lin.str_tokens,
+        title=f"{_TITLES[kind]} {explained.target}",
+        quantity=quantity,
+        row_axis=row_axis,
+        column_axis=column_axis,
+        signed=kind == "gradient_x_activation",
+        tokens=tuple(lin.tokens.tolist()),
+        metadata={"kind": kind, "position": lin.position, **explained.details, "score": quantity, **lin.facts},
+    )

@@ -1,0 +1,168 @@
+"""Maps of a whole text: one scope at many positions, from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from tl_jacobian.analyses.scopes.choose import Scope, TargetRule, rule_of, scope_along
+from tl_jacobian.core.host.base import Host
+from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.linearize import linearize, model_first
+from tl_jacobian.core.norms import FinalNorm
+from tl_jacobian.core.prompts import read_prompt
+from tl_jacobian.core.rerun import generate
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.tokens import Word, group_words
+
+Prompt = str | list[int] | Int[Tensor, " pos"]
+
+
+@model_first
+def attribution_map(
+    model: Any,
+    prompt: Prompt,
+    scope: Scope = "semantic",
+    positions: Sequence[int] | Int[Tensor, " targets"] | None = None,
+    *,
+    target: TargetRule | None = None,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
+    **options: Any,
+) -> AttributionMap:
+    """Which tokens drove each prediction along a text: a lower-triangular target x source matrix.
+
+    One forward pass, and one vector-Jacobian product for each target (for Fisher Scope as many as it
+    takes at a single position), in batches. Each row is what the scope gives at that position alone.
+
+    Args:
+        model: a HookedTransformer or a TransformerBridge.
+        prompt: one text, or its token ids.
+        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` or a function. The scopes of this library
+            work on whole batches; any other function is called with one :class:`Linearization`
+            at a time, and gives an :class:`Attribution` of it.
+        positions: tokens whose next-token predictions are explained (negative ones count from
+            the end); default: all.
+        target: of Semantic Scope. ``"next"`` (default) is the token that really follows in the text,
+            likely or not, and at the last token, which nothing follows, the most probable one;
+            ``"predicted"`` is the most probable one everywhere.
+        prepend_bos, final_norm, max_memory: as for :func:`linearize`.
+        options: handed to the scope: ``minus``, ``confidence``, ``method``, ``rank``, ...
+
+    Raises:
+        ArgumentError: an unknown scope or target, no positions, or one of them twice.
+        PromptError: empty or too long prompt, ids or positions out of range.
+        DegenerateScopeError: and whatever else the scope raises at a single position.
+
+    >>> import tl_jacobian as tj
+    >>> m = tj.attribution_map(tj.load_demo_model(), "The capital of France is Paris")
+    >>> m.scores.shape, m.targets[-2]
+    (torch.Size([6, 6]), "logit of ' Paris'")
+    >>> m[-2].top(1, skip_first=True)[0].text
+    ' capital'
+    """
+    host = resolve(model)
+    tokens = read_prompt(host, prompt, [-1], prepend_bos).tokens
+    at = _checked(host, tokens, range(len(tokens)) if positions is None else positions)
+    run = scope_along(scope, target, tokens, options)
+    facts = {"target_rule": rule_of(scope, target), "text_tokens": len(tokens)}
+    lins = linearize(model, tokens, position=at, final_norm=final_norm, max_memory=max_memory)
+    return _map(host, tokens, run(lins), facts)
+
+
+@model_first
+def attribute_generation(
+    model: Any,
+    prompt: Prompt,
+    n_tokens: int,
+    scope: Scope = "semantic",
+    *,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+    target: TargetRule | None = None,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
+    **options: Any,
+) -> AttributionMap:
+    """Let a model continue a prompt, and map what drove each token that it wrote.
+
+    Rows are the generated tokens, columns everything before them; the same as
+    :func:`attribution_map` of the finished text at the positions before the generated tokens.
+    Generating runs the whole text again for every token.
+
+    Args:
+        n_tokens: how many to generate; fewer where the model ends the text. The end-of-text
+            token is a target like any other.
+        temperature: 0 takes the most probable token each time; above, tokens are drawn.
+        generator: source of the draws, needed for them; the global one is never touched.
+        model, prompt, scope, target, prepend_bos, final_norm, max_memory, options: as for :func:`attribution_map`.
+
+    Raises:
+        ArgumentError, PromptError: also where ``n_tokens`` isn't positive or doesn't fit into the
+            context, or a temperature comes without a generator.
+
+    >>> import tl_jacobian as tj
+    >>> m = tj.attribute_generation(tj.load_demo_model(), "The capital of France is", 2)
+    >>> m.next_texts, m.scores.shape
+    ((' Paris', '.'), torch.Size([2, 6]))
+    """
+    host = resolve(model)
+    start = read_prompt(host, prompt, [-1], prepend_bos).tokens
+    scope_along(scope, target, start, options)  # what can't be explained needn't be generated
+    tokens = generate(host, start, n_tokens, temperature=temperature, generator=generator)
+    run = scope_along(scope, target, tokens, options)
+    at = list(range(len(start) - 1, len(tokens) - 1))
+    facts = {
+        "target_rule": rule_of(scope, target),
+        "text_tokens": len(tokens),
+        "generated_from": len(start),
+        "temperature": float(temperature),
+        "ended": host.is_eos(tokens[-1]),
+    }
+    lins = linearize(model, tokens, position=at, final_norm=final_norm, max_memory=max_memory)
+    return _map(host, tokens, run(lins), facts)
+
+
+def _checked(host: Host, tokens: list[int], positions: Any) -> list[int]:
+    """Positions counted from the start, in reading order."""
+    if isinstance(positions, str) or not hasattr(positions, "__iter__") or not len(positions):
+        raise ArgumentError(f"positions={positions!r}, expected a list of at least one position, or None for all")
+    counted = sorted(read_prompt(host, tokens, list(positions), None).positions)
+    twice = [p for p, after in pairwise(counted) if p == after]
+    if twice:
+        raise ArgumentError(f"positions name token {twice[0]} more than once; a map has one row for each target")
+    return counted
+
+
+def _map(host: Host, tokens: list[int], rows: list[Attribution], facts: dict[str, Any]) -> AttributionMap:
+    texts = host.token_texts(tokens)
+    positions = [a.position for a in rows]
+    return AttributionMap(
+        attributions=tuple(rows),
+        next_texts=tuple(texts[p + 1] if p + 1 < len(texts) else None for p in positions),
+        target_words=tuple(_target_words(texts, positions, lambda a, b: host.decode(tokens[a:b]))),
+        metadata={k: v for k, v in facts.items() if v is not None},
+    )
+
+
+def _target_words(texts: Sequence[str], positions: Sequence[int], decode: Callable[[int, int], str]) -> Iterator[Word]:
+    """Targets grouped by the word that the tokens following them are part of."""
+    start = 0
+    for word in group_words(texts, decode):
+        stop = start + word.size
+        members = [p for p in positions if start <= p + 1 < stop]
+        if members:
+            whole = len(members) == word.size
+            yield Word(word.text if whole else "".join(texts[p + 1] for p in members), len(members))
+        start = stop
+    if positions[-1] == len(texts) - 1:
+        yield Word("", 1)  # the text ends here

@@ -1,0 +1,316 @@
+"""Attribution patching beside activation patching: what one linearization predicts, and what interventions measure.
+
+Patching an activation of a corrupted prompt's run with that of a clean prompt changes a metric. To
+first order by the metric's gradient at the corrupted run times the difference of the two activations:
+one forward and one backward pass for all places at once, where measuring takes a forward pass each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.analyses.scopes.simple import explain_output
+from tl_jacobian.core.graph import forgetting
+from tl_jacobian.core.hooks import check_reached
+from tl_jacobian.core.host.base import Watch
+from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.patching import HOOKS
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearize import linearize, model_first
+from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
+from tl_jacobian.core.unembedding import exact, precise
+from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.patching import PatchComparison
+from tl_jacobian.results.plain import is_id
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+At = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "heads"]
+Method = Literal["gradient", "two_point", "integrated"]
+Metric = Callable[[Float[Tensor, " d_vocab"]], Tensor]
+
+
+class Aim(NamedTuple):
+    """The metric: a function of the last token's logits, and its name."""
+
+    fn: Metric
+    name: str
+
+
+@dataclass(frozen=True)
+class Words:
+    """A :class:`~tl_jacobian.core.prompts.Vocabulary`."""
+
+    logits: Float[Tensor, " d_vocab"]
+    encode: Callable[[str], list[int]] | None
+    decode: Callable[[int], str]
+
+
+def n_passes(method: Method, steps: int) -> int:
+    """Cost in forward passes: both prompts' activations, then a forward and a backward pass (two) for each gradient."""
+    return 2 + 3 * {"gradient": 1, "two_point": 2, "integrated": steps}[method]
+
+
+def checked_kinds(at: At | Sequence[At], method: Method, steps: int) -> list[At]:
+    """The kinds of activation, as a list.
+
+    Raises:
+        ArgumentError: no such kind or method, or no steps.
+    """
+    kinds: list[Any] = [at] if isinstance(at, str) else list(at)
+    for kind in kinds:
+        if kind not in get_args(At):
+            raise ArgumentError(f"at={kind!r}, expected one of {', '.join(map(repr, get_args(At)))}, or a list of them")
+    if method not in get_args(Method):
+        raise ArgumentError(f"method={method!r}, expected one of {', '.join(map(repr, get_args(Method)))}")
+    if not is_id(steps) or steps < 1:
+        raise ArgumentError(f"steps={steps!r}, expected a positive number of runs between the prompts")
+    return kinds
+
+
+class PromptPair:
+    """Two prompts of one length, run once each.
+
+    Attributes:
+        host: the model.
+        ids: token ids of the clean and of the corrupted prompt.
+        logits: at the last token, of both.
+        texts: the corrupted prompt's tokens; where the clean one differs, both.
+
+    Args:
+        kinds: which activations to keep.
+
+    Raises:
+        PromptError: the prompts' lengths differ.
+        HookPointError: the model has no such activations.
+    """
+
+    def __init__(self, model: Any, clean: Any, corrupted: Any, kinds: Sequence[At], prepend_bos: bool | None) -> None:
+        self.model, self.kinds = model, kinds
+        self.host = resolve(model)
+        self.ids = [read_prompt(self.host, prompt, [-1], prepend_bos).tokens for prompt in (clean, corrupted)]
+        self._check_lengths()
+        self.texts = self._labels()
+        n_layers = self.host.anatomy(None).n_layers
+        self.hooks = {kind: [f"blocks.{i}.{HOOKS[kind]}" for i in range(n_layers)] for kind in kinds}
+        last = torch.full((2,), len(self.ids[0]) - 1)
+        with forgetting():
+            both = self.host.forward(torch.tensor(self.ids), torch.arange(2), last, Watch(taps=self._names()))
+        check_reached(self._names(), both.taps)
+        self.logits, self._x, self._taps = both.logits, both.x.detach(), both.taps
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(name for names in self.hooks.values() for name in names)
+
+    def _check_lengths(self) -> None:
+        clean, corrupted = self.ids
+        if len(clean) != len(corrupted):
+            pieces = [" | ".join(self.host.token_texts(ids)) for ids in self.ids]
+            raise PromptError(
+                f"the clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}, but activations can "
+                f"only be exchanged token by token; choose words of as many tokens: {pieces[0]} / {pieces[1]}"
+            )
+
+    def _labels(self) -> tuple[str, ...]:
+        """Each token; where the prompts differ, what patching makes of it: " Italy→ France"."""
+        clean, corrupted = (self.host.token_texts(ids) for ids in self.ids)
+        return tuple(a if a == b else f"{b}→{a}" for a, b in zip(clean, corrupted, strict=True))
+
+    # -- predictions -----------------------------------------------------------------
+
+    def predict(self, aim: Aim, method: Method, steps: int) -> dict[str, Grid]:
+        """First-order effects of patching every place."""
+        grads, from_embeddings = self._gradients(self._runs(method, steps), aim)
+        clean, corrupted = (float(aim.fn(logits)) for logits in self.logits)
+        facts = {"method": method, "n_passes": n_passes(method, steps)}
+        facts |= {"from_embeddings": from_embeddings, "whole": clean - corrupted}
+        found = {}
+        for kind, names in self.hooks.items():
+            rows = [_summed((self._taps[n][0] - self._taps[n][1]), grads[n], by_head=kind == "heads") for n in names]
+            found[kind] = self.grid(kind, torch.stack(rows), aim, "predicted", facts)
+        return found
+
+    def _runs(self, method: Method, steps: int) -> LinearizationBatch:
+        """The runs whose gradients are averaged, as one batch."""
+        clean, corrupted = self.ids
+        if method == "integrated":
+            a, b = self._x
+            along = [b + (i + 0.5) / steps * (a - b) for i in range(steps)]
+            return linearize(self.model, [corrupted] * steps, record=self._names(), input_value=torch.stack(along))
+        return linearize(self.model, [corrupted] if method == "gradient" else [clean, corrupted], record=self._names())
+
+    def _gradients(self, runs: LinearizationBatch, aim: Aim) -> tuple[dict[str, Tensor], float]:
+        """The metric's mean gradient at each activation, and what it says of the embeddings' exchange.
+
+        One backward pass for all runs.
+        """
+        v = torch.stack([_direction(run, aim) for run in runs])
+        names, graph = self._names(), runs[0].graph
+        (found,) = graph.stream_to(v[None], [graph.x, *(runs[0].taps.tensor(name) for name in names)])
+        of_x, *others = found
+        assert of_x is not None
+        still = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # what the metric doesn't depend on
+        grads = {name: grad[0].mean(0) for name, grad in zip(names, others, strict=True) if grad is not None}
+        return still | grads, _summed(self._x[0] - self._x[1], of_x[0].mean(0), by_head=False).sum().item()
+
+    @property
+    def first(self) -> int:
+        """The first token that differs: before it both runs are the same."""
+        clean, corrupted = self.ids
+        return next((i for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if a != b), 0)
+
+    def grid(
+        self, kind: str, values: Float[Tensor, "layers places"], aim: Aim, what: str, facts: Mapping[str, Any] = _NONE
+    ) -> Grid:
+        """Effects of every place under names."""
+        heads = kind == "heads"
+        return Grid(
+            values=values.float(),
+            rows=tuple(map(str, range(len(values)))),
+            columns=tuple(f"H{i}" for i in range(values.shape[1])) if heads else self.texts,
+            title=f"{what} effect of patching {HOOKS[kind]} on {aim.name}",
+            quantity=f"change of {aim.name}",
+            row_axis="layer",
+            column_axis="head" if heads else "token",
+            signed=True,
+            tokens=() if heads else tuple(self.ids[1]),
+            metadata={"at": kind, "clean": self.ids[0], "corrupted": self.ids[1], **facts, **self.host.facts()},
+        )
+
+
+def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
+    return explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v[0]
+
+
+def _summed(difference: Tensor, grad: Tensor, by_head: bool) -> Float[Tensor, " places"]:
+    """Gradient times difference, summed over everything but the places."""
+    product = exact(precise(difference) * precise(grad))
+    return product.sum(dim=(0, 2)) if by_head else product.flatten(1).sum(dim=1)
+
+
+def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric: Metric | None) -> Aim:
+    """The metric that is meant.
+
+    Raises:
+        ArgumentError: a metric and a target; or both prompts predict the same token and no target is given.
+        TargetError: a target isn't one token.
+    """
+    if metric is not None:
+        if (target, minus) != (None, None):
+            raise ArgumentError(f"metric= and target={target!r}, minus={minus!r}: give one or the other")
+        if not callable(metric):
+            raise ArgumentError(f"metric={metric!r}, expected a function of the last token's logits")
+        return Aim(metric, getattr(metric, "__name__", "metric"))
+    vocabulary = Words(pair.logits[0], pair.host.encode, lambda token: pair.host.token_texts([token])[0])
+    clean, corrupted = (int(logits.argmax()) for logits in pair.logits)
+    token = clean if target is None else resolve_target(vocabulary, target)
+    other = corrupted if minus is None else resolve_target(vocabulary, minus)
+    if token == other:
+        raise ArgumentError(
+            f"target and minus are the same token, {name_of(vocabulary, token)}: the prompts predict the same, so say "
+            "what to compare, target=... and minus=..., or give a metric"
+        )
+    name = f"logit of {name_of(vocabulary, token)} minus logit of {name_of(vocabulary, other)}"
+    return Aim(lambda logits: logits[token] - logits[other], name)
+
+
+@model_first
+def predict_patching(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    at: At | Sequence[At] = "resid_pre",
+    *,
+    target: Target | None = None,
+    minus: Target | None = None,
+    metric: Metric | None = None,
+    method: Method = "gradient",
+    steps: int = 8,
+    prepend_bos: bool | None = None,
+) -> dict[str, Grid]:
+    """First-order effects of patching clean activations into the corrupted run, for all places at once.
+
+    Args:
+        model: a HookedTransformer or a TransformerBridge.
+        clean, corrupted: prompts of the same length, text or token ids.
+        at: which activations: ``"resid_pre"``, ``"resid_mid"``, ``"attn_out"``, ``"mlp_out"`` (layers x tokens),
+            ``"heads"`` (layers x heads, all tokens together); one or several, from the same passes.
+        target, minus: the metric is the logit of ``target`` minus that of ``minus``, at the last token;
+            default what the clean and what the corrupted prompt predict.
+        metric: or any function of the last token's logits.
+        method: whose gradient: ``"gradient"`` the corrupted run's; ``"two_point"`` the mean of both runs';
+            ``"integrated"`` the mean over ``steps`` runs whose embeddings lie between the two prompts'. That
+            finds large effects that a single gradient misses, and ranks small ones worse: they are linear
+            at the corrupted run already (benchmarks/results/patching.md). ``metadata["from_embeddings"]`` says
+            what it predicts for the embeddings altogether, ``metadata["whole"]`` what it should.
+        steps: of ``"integrated"``.
+        prepend_bos: as for :func:`linearize`.
+
+    Returns:
+        For each of ``at`` a grid in units of the metric.
+
+    Raises:
+        PromptError: the prompts have different lengths.
+        ArgumentError: no such kind of activation or method; a metric and a target.
+        HookPointError: the model has no such activations (parallel blocks have no resid_mid).
+
+    >>> import tl_jacobian as tj
+    >>> g = tj.predict_patching(tj.load_demo_model(), "The capital of France is", "The capital of Italy is")
+    >>> g["resid_pre"].values.shape, g["resid_pre"].top(1)[0].column_name
+    (torch.Size([30, 5]), ' Italy→ France')
+    """
+    kinds = checked_kinds(at, method, steps)
+    pair = PromptPair(model, clean, corrupted, kinds, prepend_bos)
+    return pair.predict(aim_of(pair, target, minus, metric), method, steps)
+
+
+@model_first
+def compare_patching(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    at: At = "resid_pre",
+    *,
+    target: Target | None = None,
+    minus: Target | None = None,
+    metric: Metric | None = None,
+    method: Method = "gradient",
+    steps: int = 8,
+    prepend_bos: bool | None = None,
+) -> PatchComparison:
+    """:func:`predict_patching` beside what ``transformer_lens.patching`` measures, place by place.
+
+    Measuring runs the model once for each place: layers x tokens (or layers x heads) forward passes.
+
+    >>> import tl_jacobian as tj
+    >>> pair = "In France", "In Italy"
+    >>> c = tj.compare_patching(tj.load_demo_model(), *pair, "attn_out", target=" Paris", minus=" Rome")
+    >>> c.measured.values.shape, c.spearman > 0.5
+    (torch.Size([30, 2]), True)
+    """
+    if not isinstance(at, str):
+        raise ArgumentError(f"at={at!r}, expected one kind of activation: each is measured by runs of its own")
+    (kind,) = checked_kinds(at, method, steps)
+    pair = PromptPair(model, clean, corrupted, [kind], prepend_bos)
+    aim = aim_of(pair, target, minus, metric)
+    after, before = (float(aim.fn(logits)) for logits in pair.logits)
+    patched = pair.host.patched(pair.ids[0], pair.ids[1], kind, aim.fn)
+    return PatchComparison(
+        predicted=pair.predict(aim, method, steps)[kind],
+        measured=pair.grid(kind, effects(before, patched), aim, "measured"),
+        clean=after,
+        corrupted=before,
+        first=pair.first if kind != "heads" else 0,
+    )
+
+
+def effects(before: float, patched: Float[Tensor, "layers places"]) -> Float[Tensor, "layers places"]:
+    """Metrics after patching as effects: minus the metric before."""
+    return exact(patched) - torch.tensor(before, dtype=torch.float64)

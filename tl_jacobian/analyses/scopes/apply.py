@@ -1,0 +1,109 @@
+"""From directions to attributions: where every scope ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.products import squares
+from tl_jacobian.errors import ArgumentError, DirectionError
+from tl_jacobian.results.attribution import Attribution, Combine
+
+
+class Explained(NamedTuple):
+    """What a scope explains: directions at the output, and words for them.
+
+    Attributes:
+        v: k directions; scores combine ||v_i^T J_t||^2 over them.
+        target: the explained quantity in words.
+        details: more of the same for the metadata.
+    """
+
+    v: Float[Tensor, "k d_model"]
+    target: str
+    details: dict[str, Any]
+
+
+def apply(
+    lin: Linearization | LinearizationBatch,
+    scope: str,
+    explain: Callable[[Linearization], Explained],
+    combine: Combine = "root_sum_squares",
+) -> Any:
+    """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch."""
+    members = members_of(lin)
+    explained = [explain(one) for one in members]
+    for e in explained:
+        if combine == "root_sum_squares":
+            check_gradient(e)
+    sums = [s.sum(0) for s in squares(members, torch.stack([e.v for e in explained], dim=1))]
+    made = [
+        attribution(one, scope, e.target, s.sqrt() if combine == "root_sum_squares" else s, combine, e.details)
+        for one, e, s in zip(members, explained, sums, strict=True)
+    ]
+    return made[0] if isinstance(lin, Linearization) else made
+
+
+def check_gradient(explained: Explained) -> None:
+    """Raise DirectionError if there is nothing to explain."""
+    if not explained.v.any():
+        raise DirectionError(f"{explained.target} has no gradient in y (v is zero): every score would be zero")
+
+
+def members_of(lin: Linearization | LinearizationBatch) -> list[Linearization]:
+    """The linearizations to explain, fresh ones."""
+    if not isinstance(lin, (Linearization, LinearizationBatch)):
+        raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization: pass linearize(model, prompt)")
+    members = [lin] if isinstance(lin, Linearization) else list(lin)
+    for one in members:
+        one.check_fresh()
+    return members
+
+
+def one_of(lin: Linearization) -> Linearization:
+    """A single linearization, a fresh one."""
+    if not isinstance(lin, Linearization):
+        raise ArgumentError(
+            f"got a {type(lin).__name__}, expected one linearization: batch[i], or linearize(model, prompt) (tokens of "
+            "shape (1, pos) are a batch: pass tokens[0])"
+        )
+    lin.check_fresh()
+    return lin
+
+
+def attribution(
+    lin: Linearization,
+    scope: str,
+    target: str,
+    scores: Float[Tensor, " pos"],
+    combine: Combine,
+    details: Mapping[str, Any],
+    stderr: Float[Tensor, " pos"] | None = None,
+) -> Attribution:
+    """Scores of one linearization as a value that says what they are."""
+    inputs = "token embeddings" if lin.input_hook == "hook_embed" else "activations"
+    return Attribution(
+        scores=scores.float(),
+        stderr=None if stderr is None else stderr.float(),
+        scope=scope,
+        tokens=tuple(lin.tokens.tolist()),
+        str_tokens=lin.str_tokens,
+        position=lin.position,
+        target=target,
+        combine=combine,
+        word_groups=lin.words,
+        predictions=lin.predictions if lin.output_hook is None else (),
+        metadata={
+            "features": f"{inputs} at {lin.input_hook}, positions 0 to the explained one",
+            "output_hook": lin.output_hook,
+            "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
+            "seed": None,
+            **details,
+            **lin.facts,
+        },
+    )

@@ -1,0 +1,294 @@
+"""Fisher traces at a fraction of their cost: what matters exactly, the rest by random probes.
+
+tr(J_t^T F J_t) is wanted for every token t, and one backward pass gives v^T J_t for all of
+them. F's leading eigenvectors alone are a poor choice of v: its spectrum has a heavy tail, and
+how far a direction reaches back is up to J. What the tokens' matrices F^1/2 J_t J_t^T F^1/2
+have in common is found by block subspace iteration on their weighted sum:
+
+1. pull back a few leading eigenvectors of F;
+2. push what came back forward again (a Jacobian-vector product): y = sum_t w_t J_t J_t^T v,
+   with w_t = 1 / score_t, so that no token dominates;
+3. pull back the span of those y, exactly too;
+4. probe the remainder of F (:class:`~tl_jacobian.core.linalg.fisher.Deflation`) with random signs.
+
+Whatever the first three steps find, the estimate is unbiased; they only make it precise.
+``benchmarks/fisher_estimators.py`` compares this with the alternatives.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.core.linalg.eigen import eigenpairs, rough_eigenvectors
+from tl_jacobian.core.linalg.fisher import Deflation, FisherFactor, signs
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.products import Slot, pulled, squared_norms, squares
+
+Push = Callable[[Tensor], Tensor]
+
+
+class Estimate(NamedTuple):
+    """Scores with their standard errors, and what they took.
+
+    Attributes:
+        scores, stderr: ``(pos,)``; errors are zero where everything was taken exactly.
+        n_products: with the Jacobian, from either side.
+        n_exact, n_probes: directions taken exactly, and random ones.
+    """
+
+    scores: Float[Tensor, " pos"]
+    stderr: Float[Tensor, " pos"]
+    n_products: int
+    n_exact: int
+    n_probes: int
+
+    @property
+    def relative_error(self) -> float:
+        """Expected |estimate - true| / score, averaged over the tokens that have a score.
+
+        For a normal error that is sqrt(2 / pi) standard errors.
+        """
+        some = self.scores > 0
+        relative = self.stderr[some] / self.scores[some]
+        return math.sqrt(2 / math.pi) * relative.mean().item() if some.any() else 0.0
+
+
+@dataclass(eq=False)
+class Traces:
+    """tr(F J_t J_t^T) = what the deflated directions add up to + the mean of the probes.
+
+    Directions to pull back are collected first, those to be taken exactly (:meth:`take`) and random
+    ones (:meth:`draw`), so that :func:`run` can send them through the model together.
+
+    Attributes:
+        seed: of the random signs.
+        exact: the first term; ``(pos,)``.
+        latest: the directions taken last; ``(k, d_model)``.
+        ahead: where one step of subspace iteration takes them, if that has been computed.
+        waiting: directions that :func:`run` is to pull back, exact ones first; ``n_taken`` of them.
+        probes: squared norms of pulled-back random directions, each ``(n, pos)``.
+        n_draws: how often random signs were drawn, which tells what to draw next.
+    """
+
+    lin: Linearization
+    seed: int
+    deflation: Deflation
+    exact: Tensor
+    latest: Tensor
+    waiting: Tensor
+    ahead: Tensor | None = None
+    probes: list[Tensor] = field(default_factory=list)
+    n_taken: int = 0
+    n_products: int = 0
+    n_steps: int = 0
+    n_draws: int = 0
+
+    @staticmethod
+    def of(lin: Linearization, seed: int) -> Traces:
+        factor = FisherFactor(lin.unembedding, lin.logits)
+        exact = torch.zeros(len(lin.tokens), dtype=torch.float64)
+        nothing = factor.logits.new_empty(0, lin.d_model)
+        return Traces(lin, seed, Deflation.none(factor), exact, nothing, nothing)
+
+    @property
+    def n_probes(self) -> int:
+        return sum(map(len, self.probes))
+
+    def take(self, y: Float[Tensor, "k d_model"]) -> None:
+        """Take the span of y out exactly. Probes so far saw a larger remainder; they are dropped."""
+        before = len(self.deflation)
+        self.deflation = self.deflation.extended(y)
+        self.latest = self.waiting = self.deflation.directions[before:]
+        self.n_taken = len(self.latest)
+        self.ahead = None
+        self.probes.clear()
+
+    def draw(self, n: int) -> None:
+        """Probe the remainder with n more random directions."""
+        factor = self.deflation.factor
+        drawn = _signs(n, factor.head.d_vocab, (self.seed + self.n_draws) % 2**63).to(factor.logits.device)
+        self.waiting = torch.cat([self.waiting, self.deflation.remainder(factor.pull(drawn))])
+        self.n_draws += 1
+
+    def estimate(self) -> Estimate:
+        if not self.probes:
+            return Estimate(self.exact, torch.zeros_like(self.exact), self.n_products, len(self.deflation), 0)
+        probes = torch.cat(self.probes)
+        error = probes.std(dim=0) / math.sqrt(len(probes))
+        return Estimate(self.exact + probes.mean(0), error, self.n_products, len(self.deflation), len(probes))
+
+    def missing(self, rtol: float) -> int:
+        """Probes to go until the relative error is ``rtol``: it falls with the square root of their number."""
+        ratio = self.estimate().relative_error / rtol
+        return math.ceil(self.n_probes * (ratio**2 - 1))
+
+
+def begin(traces: Sequence[Traces], k: int, push: Push | None) -> None:
+    """Take out k leading eigenvectors of F, roughly: those of its heaviest rows; look one step ahead."""
+    for t in traces:
+        t.take(rough_eigenvectors(t.deflation.factor, k, rows=32 * k))
+    run(traces, push)
+
+
+def deepen(traces: Sequence[Traces], push: Push) -> None:
+    """Take out what one step of subspace iteration leads to; it is pulled back by the next :func:`run`."""
+    behind = [t for t in traces if t.ahead is None]
+    for t in behind:
+        t.waiting, t.n_taken = t.latest, 0  # known already: only the way ahead is new
+    if behind:
+        run(behind, push, keep=False)
+    for t in traces:
+        assert t.ahead is not None  # run() has just seen to it
+        t.take(t.ahead)
+        t.n_steps += 1
+
+
+def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True) -> None:
+    """Pull back what is waiting; with ``push``, what comes of it forward again, for the next step.
+
+    Args:
+        keep: whether the products add to the traces.
+    """
+    v = _stack([t.waiting for t in traces])
+    squared = [torch.empty(len(v), len(t.exact), dtype=torch.float64) for t in traces]
+    ahead = torch.zeros_like(v)
+    for slots, grads in pulled([t.lin for t in traces], v):
+        norms = squared_norms(grads)
+        for at, i, m in slots:
+            squared[m][i] = norms[at, traces[m].lin.prompt_row, : len(traces[m].exact)]
+            if keep and i < traces[m].n_taken:
+                traces[m].exact += squared[m][i]
+        if push is not None:
+            dy = push(grads * _weights(traces, slots, norms.shape).to(grads)[..., None])
+            for at, i, m in slots:
+                ahead[i, m] = dy[at, traces[m].lin.row].to(ahead)
+    for m, t in enumerate(traces):
+        n = len(t.waiting)
+        t.ahead = None if push is None else ahead[:n, m]
+        t.n_products += n if push is None else 2 * n
+        if keep and n > t.n_taken:
+            t.probes.append(squared[m][t.n_taken : n])
+        t.waiting, t.n_taken = t.waiting[:0], 0
+
+
+def finish(traces: Sequence[Traces]) -> None:
+    """Take everything exactly: no error left."""
+    v = [eigenpairs(t.deflation.factor, t.lin.d_model).scaled() for t in traces]
+    for t, s in zip(traces, squares([t.lin for t in traces], torch.stack(v, dim=1)), strict=True):
+        t.exact = s.sum(0)
+        t.n_products += t.lin.d_model
+        t.deflation = Deflation.none(t.deflation.factor)
+        t.probes.clear()
+
+
+@lru_cache(maxsize=1)
+def _signs(n: int, d_vocab: int, seed: int) -> Tensor:
+    """The same for all prompts of a batch with one seed, which ask one after the other."""
+    return signs((n, d_vocab), torch.Generator().manual_seed(seed))
+
+
+def _weights(
+    traces: Sequence[Traces], slots: Sequence[Slot], shape: tuple[int, ...]
+) -> Float[Tensor, "chunk batch pos"]:
+    """1 / score of every token up to a common factor, bounded, so that none dominates."""
+    weights = torch.zeros(shape, dtype=torch.float64)
+    for at, _, m in slots:
+        t = traces[m]
+        largest = t.exact.max().clamp(min=torch.finfo(torch.float64).tiny)
+        weights[at, t.lin.prompt_row, : len(t.exact)] = largest / t.exact.clamp(min=1e-6 * largest)
+    return weights
+
+
+def _stack(directions: Sequence[Float[Tensor, "_ d_model"]]) -> Float[Tensor, "k traces d_model"]:
+    """Directions side by side; where one has fewer, zeros."""
+    return torch.nn.utils.rnn.pad_sequence(list(directions))
+
+
+# Directions of one step of subspace iteration, and probes; measured by benchmarks/fisher_estimators.py.
+_BLOCK = 12
+_FIRST_PROBES = 16  # fewer say too little about their own spread
+_MORE_PROBES = 8
+_MAX_STEPS = 6
+# Where F's leading eigenvectors are all there is (no second derivatives), more of them.
+_LEADING = 32
+
+
+class Budget(NamedTuple):
+    """How many products may be spent, or (None) how precise the scores must get."""
+
+    n_products: int | None
+    rtol: float
+
+
+def estimate(lins: Sequence[Linearization], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
+    """Fisher traces of linearizations of one forward pass, each as it would come out alone.
+
+    Args:
+        lins: members of one batch, or one linearization.
+        budget: products, or accuracy.
+        seeds: of the random signs of each.
+    """
+    traces = [Traces.of(lin, seed) for lin, seed in zip(lins, seeds, strict=True)]
+    push = _pusher(lins)
+    if budget.n_products is None:
+        _reach(traces, budget.rtol, push)
+    else:
+        _spend(traces, budget.n_products, push)
+    return [t.estimate() for t in traces]
+
+
+def _pusher(lins: Sequence[Linearization]) -> Push | None:
+    """Jacobian-vector products, or None for a model whose backward pass can't be differentiated."""
+    try:
+        return lins[0].graph.pusher()
+    except RuntimeError as error:
+        if "not implemented" in str(error):  # fused attention kernels have no second derivative
+            return None
+        raise
+
+
+def _spend(traces: list[Traces], n_products: int, push: Push | None) -> None:
+    """About half of a fixed budget for exact directions, the rest for probes."""
+    if n_products >= traces[0].lin.d_model:
+        return finish(traces)
+    block = min(_BLOCK, n_products // 5, (n_products - _MORE_PROBES) // 3)
+    if push is None:
+        begin(traces, min(_LEADING, n_products - _MORE_PROBES), None)
+    elif block:
+        begin(traces, block, push)
+        most = min(n_products // 2, n_products - _MORE_PROBES)
+        for _ in range((most - block) // (2 * block) - 1):
+            deepen(traces, push)
+            run(traces, push)
+        deepen(traces, push)
+    for t in traces:
+        t.draw(n_products - t.n_products - t.n_taken)
+    run(traces)
+
+
+def _reach(traces: list[Traces], rtol: float, push: Push | None) -> None:
+    """Until the error is small enough: deeper while that is cheaper than probes, exact where all else is dearer."""
+    begin(traces, _LEADING if push is None else _BLOCK, push)
+    if push is not None:
+        deepen(traces, push)
+    active = traces
+    while active:
+        for t in active:
+            t.draw(_MORE_PROBES if t.probes else _FIRST_PROBES)
+        run(active)
+        active = [t for t in active if t.missing(rtol) > 0]
+        deeper = [t for t in active if push and t.missing(rtol) > 4 * _BLOCK and t.n_steps < _MAX_STEPS]
+        hopeless = [t for t in active if t not in deeper and t.n_products + t.missing(rtol) > t.lin.d_model]
+        if deeper and push:
+            deepen(deeper, push)
+        if hopeless:
+            finish(hopeless)
+        active = [t for t in active if t not in hopeless]

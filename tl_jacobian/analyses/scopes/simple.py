@@ -1,0 +1,216 @@
+"""The scopes of one direction: Semantic (a logit), Temperature (confidence), Output (any scalar), Direction (any v)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.analyses.scopes.apply import Explained, apply
+from tl_jacobian.core.graph import recording
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.prompts import Target, name_of, resolve_target
+from tl_jacobian.errors import ArgumentError, DegenerateScopeError, DirectionError
+from tl_jacobian.results.attribution import Attribution
+
+ScalarOutput = Callable[[Float[Tensor, " d_model"], Any], Tensor]
+
+
+@overload
+def direction_scope(lin: Linearization, v: Float[Tensor, " d_model"]) -> Attribution: ...
+@overload
+def direction_scope(lin: LinearizationBatch, v: Float[Tensor, " d_model"]) -> list[Attribution]: ...
+def direction_scope(
+    lin: Linearization | LinearizationBatch, v: Float[Tensor, " d_model"]
+) -> Attribution | list[Attribution]:
+    """Which tokens move the final hidden state along any direction v (eq. 1).
+
+    Raises:
+        DirectionError: v has the wrong shape or device, or isn't finite.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> len(tj.direction_scope(lin, lin.y))
+    5
+    """
+    return apply(lin, "direction", lambda one: explain_direction(one, v))
+
+
+def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"]) -> Explained:
+    lin.check_direction(v)
+    details = {"value": (v.to(lin.y.dtype) @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
+    return Explained(v.detach().to(lin.y.dtype)[None], "v.y for the direction v given", details)
+
+
+@overload
+def output_scope(lin: Linearization, fn: ScalarOutput, *, name: str | None = None) -> Attribution: ...
+@overload
+def output_scope(lin: LinearizationBatch, fn: ScalarOutput, *, name: str | None = None) -> list[Attribution]: ...
+def output_scope(
+    lin: Linearization | LinearizationBatch, fn: ScalarOutput, *, name: str | None = None
+) -> Attribution | list[Attribution]:
+    """Which tokens drive any scalar of the final hidden state and the logits.
+
+    v is the gradient of the scalar in y, through bias and soft-cap.
+
+    Args:
+        lin: a linearization, or a batch of them.
+        fn: ``fn(y, logits) -> scalar tensor``, differentiable: a log-probability, the entropy,
+            the activation of a sparse-autoencoder feature. Where y is the activation at another
+            ``output_hook``, logits is None.
+        name: what to call it; default: the function's name.
+
+    Raises:
+        DirectionError: fn doesn't give one finite number that depends on y or the logits.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> tj.output_scope(lin, lambda y, z: z.log_softmax(-1)[7042], name="log p(Paris)").target
+    'log p(Paris)'
+    """
+    label = name or getattr(fn, "__name__", type(fn).__name__)
+    return apply(lin, "output", lambda one: explain_output(one, fn, label))
+
+
+def explain_output(lin: Linearization, fn: ScalarOutput, label: str, call: str = "fn(y, logits)") -> Explained:
+    """The gradient of ``fn`` in y; ``call`` is what the caller knows it as."""
+    if not callable(fn):
+        raise ArgumentError(f"fn={fn!r} can't be called, expected a function fn(y, logits) -> scalar tensor")
+    with recording():
+        y = lin.y.clone().requires_grad_()
+        value = _called(lin, fn, y, call)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            hint = "; leave out .item()" if isinstance(value, (int, float)) else ""
+            raise DirectionError(f"{call} gave {got}, expected a tensor with one number{hint}")
+        if not value.requires_grad:
+            raise DirectionError(
+                f"{call} gave a number without a gradient; compute it from its arguments with torch operations"
+            )
+        (v,) = torch.autograd.grad(value.reshape(()), y)
+    lin.check_direction(v)
+    return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of {lin.per}"})
+
+
+def _called(lin: Linearization, fn: ScalarOutput, y: Tensor, call: str) -> Any:
+    """What ``fn`` makes of y and the logits; of y alone where y isn't unembedded."""
+    if lin.output_hook is None:
+        return fn(y, lin.unembedding.logits(y))
+    try:
+        return fn(y, None)
+    except (TypeError, AttributeError) as error:
+        raise ArgumentError(
+            f"{call} failed with logits=None ({error}): {lin.output_hook} isn't unembedded, so make it of y alone"
+        ) from error
+
+
+@overload
+def semantic_scope(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution: ...
+@overload
+def semantic_scope(
+    lin: LinearizationBatch, target: Target | None = None, *, minus: Target | None = None
+) -> list[Attribution]: ...
+def semantic_scope(
+    lin: Linearization | LinearizationBatch, target: Target | None = None, *, minus: Target | None = None
+) -> Attribution | list[Attribution]:
+    """Semantic Scope: which tokens drive the logit of one target token (eq. 3).
+
+    v is the unembedding column of the target; with ``minus`` the difference of two columns,
+    which explains why the model prefers one token to the other. A score is a norm and has no
+    sign: it says how strongly a token moves the logit, not which way.
+
+    Args:
+        lin: a linearization, or a batch of them.
+        target: token as text or id; default: the most probable next token.
+        minus: token to contrast with.
+
+    Returns:
+        Scores in logits per unit of embedding norm.
+
+    Raises:
+        TargetError: the text isn't exactly one token, or the id is out of range.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> tj.semantic_scope(lin, " Paris").top(1, skip_first=True)[0].text
+    ' capital'
+    """
+    return apply(lin, "semantic", lambda one: explain_logit(one, target, minus))
+
+
+def explain_logit(lin: Linearization, target: Target | None, minus: Target | None) -> Explained:
+    """The direction of one logit, or of the difference of two."""
+    token = resolve_target(lin, target)
+    v, value = lin.unembedding.direction(token, lin.logits), lin.logits[token]
+    words = f"logit of {name_of(lin, token)}"
+    details: dict[str, Any] = {"target_token": token}
+    if minus is not None:
+        other = resolve_target(lin, minus)
+        v, value = v - lin.unembedding.direction(other, lin.logits), value - lin.logits[other]
+        words += f" minus logit of {name_of(lin, other)}"
+        details["minus_token"] = other
+    elif lin.unembedding.is_centered():
+        words += " (centred: minus the mean logit)"
+    return Explained(v[None], words, {**details, "value": value.item(), "score": f"logits per unit of {lin.per}"})
+
+
+Confidence = Literal["hidden_norm", "logit_norm"]
+
+
+@overload
+def temperature_scope(lin: Linearization, *, confidence: Confidence = "hidden_norm") -> Attribution: ...
+@overload
+def temperature_scope(lin: LinearizationBatch, *, confidence: Confidence = "hidden_norm") -> list[Attribution]: ...
+def temperature_scope(
+    lin: Linearization | LinearizationBatch, *, confidence: Confidence = "hidden_norm"
+) -> Attribution | list[Attribution]:
+    """Temperature Scope: which tokens drive the model's confidence (eq. 7).
+
+    Args:
+        lin: a linearization, or a batch of them.
+        confidence: ``"hidden_norm"`` is the paper's effective inverse temperature ||y||, with
+            v = y / ||y||. ``"logit_norm"`` is the norm of the centred logits ||z - mean(z)||,
+            which doesn't change when LayerNorm is folded or the unembedding centred.
+
+    Raises:
+        DegenerateScopeError: ||y|| is the same for every input, because the final norm's gain
+            was folded into the unembedding.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> tj.temperature_scope(lin).target
+    'confidence: effective inverse temperature ||y||'
+    """
+    return apply(lin, "temperature", lambda one: explain_confidence(one, confidence))
+
+
+def explain_confidence(lin: Linearization, confidence: Confidence) -> Explained:
+    """The direction of either confidence."""
+    lin.check_unembedded()  # the norm of another activation is no inverse temperature
+    if confidence not in get_args(Confidence):
+        raise ArgumentError(f'confidence={confidence!r}, expected "hidden_norm" or "logit_norm"')
+    if confidence == "logit_norm":
+        return explain_output(lin, _logit_norm, "confidence: norm of the centred logits")
+    return _hidden_norm(lin)
+
+
+def _hidden_norm(lin: Linearization) -> Explained:
+    if lin.bare_norm:
+        raise DegenerateScopeError(
+            f"||y|| = {lin.y.norm().item():.4g} for every input: this model's final norm has no gain or bias, so the "
+            "gradient of ||y|| is rounding noise. If LayerNorm was folded into the unembedding, pass the original "
+            'norm, linearize(model, prompt, final_norm="original") or final_norm=hf_model.model.norm, or load the '
+            "model unfolded: HookedTransformer.from_pretrained_no_processing(...), or a TransformerBridge without "
+            "compatibility mode. If the norm was never trained (gain 1, bias 0), only another confidence makes "
+            'sense: temperature_scope(lin, confidence="logit_norm"), which folding doesn\'t change either'
+        )
+    norm = lin.y.norm()
+    details = {"value": norm.item(), "score": f"change of ||y|| per unit of {lin.per}"}
+    return Explained((lin.y / norm)[None], "confidence: effective inverse temperature ||y||", details)
+
+
+def _logit_norm(y: Tensor, logits: Tensor) -> Tensor:
+    return (logits - logits.mean()).norm()

@@ -1,0 +1,150 @@
+"""The command line: ``tl-jacobian attribute "PROMPT"``, and the commands of other modules."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from tl_jacobian.cli.evaluate import evaluate
+from tl_jacobian.cli.options import (
+    BosOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Host,
+    HostOption,
+    Method,
+    MethodOption,
+    MinusOption,
+    ModelOption,
+    RankOption,
+    Scope,
+    ScopeOption,
+    TargetIdOption,
+    TargetOption,
+    check_scope_options,
+    fail,
+)
+from tl_jacobian.cli.run import run
+from tl_jacobian.core.build import versions
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.errors import JacobianScopeError
+from tl_jacobian.render.terminal import render_terminal
+from tl_jacobian.results.attribution import Attribution
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        Console().print("\n".join(f"{name} {number}" for name, number in versions().items()), highlight=False)
+        raise typer.Exit()
+    return wanted
+
+
+@app.callback()
+def main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Versions.")] = False,
+) -> None:
+    """Jacobian Scopes for TransformerLens: token-level causal attributions."""
+
+
+@app.command()
+def attribute(
+    prompt: Annotated[str, typer.Argument(help='The prompt; "-" or nothing reads standard input.')] = "-",
+    scope: ScopeOption = Scope.semantic,
+    target: TargetOption = None,
+    target_id: TargetIdOption = None,
+    minus: MinusOption = None,
+    rank: RankOption = None,
+    method: MethodOption = None,
+    position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
+    bos: BosOption = None,
+    words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,
+    skip_first: Annotated[bool, typer.Option(help="Leave the first token out of the colour scale.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,
+    model: ModelOption = "demo",
+    host: HostOption = None,
+    device: DeviceOption = "cpu",
+    dtype: DtypeOption = Dtype.float32,
+) -> None:
+    """Show which tokens of PROMPT drove the model's next-token prediction.
+
+    Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
+    """
+    check_scope_options(scope, target if target_id is None else str(target_id), minus, rank, method)
+    for path in (html, json):
+        _check_writable(path)
+    text = _read(prompt)
+    try:
+        lin = _linearize(model, host, device, dtype, text, position, bos)
+        result = _scope(lin, scope, target if target_id is None else target_id, minus, rank, method)
+        result = result.words() if words else result
+    except JacobianScopeError as error:
+        fail(str(error))
+    # Shown before anything is written: minutes of work must not be lost to a full disk.
+    render_terminal(result, skip_first=skip_first)
+    try:
+        if json is not None:
+            result.save(json)
+        if html is not None:
+            result.to_html(html, skip_first=skip_first)
+    except OSError as error:
+        fail(f"can't write: {error}")
+
+
+def _check_writable(path: Path | None) -> None:
+    """A file that can't be written is found out before the work, not after."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        fail(f"can't write {str(path)!r}: expected a file in a folder that exists")
+
+
+def _read(prompt: str) -> str:
+    if prompt != "-":
+        return prompt
+    if sys.stdin is None or sys.stdin.isatty():
+        raise typer.BadParameter("no prompt: give it as an argument or on standard input")
+    # A shell's echo ends the line; the newline isn't part of the prompt.
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        fail(f"standard input isn't UTF-8 text: {error}")
+
+
+def _linearize(
+    model: str, host: Host | None, device: str, dtype: Dtype, text: str, position: int, bos: bool | None
+) -> Linearization:
+    import tl_jacobian as tj
+    from tl_jacobian.core.host.load import load_model
+
+    loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)
+    return tj.linearize(loaded, text, position=position, prepend_bos=bos)
+
+
+def _scope(
+    lin: Linearization,
+    scope: Scope,
+    target: str | int | None,
+    minus: str | None,
+    rank: int | None,
+    method: Method | None,
+) -> Attribution:
+    import tl_jacobian as tj
+
+    choices: dict[Scope, Any] = {
+        Scope.semantic: lambda: tj.semantic_scope(lin, target, minus=minus),
+        Scope.temperature: lambda: tj.temperature_scope(lin),
+        Scope.fisher: lambda: tj.fisher_scope(
+            lin, method="low_rank" if rank else method.value if method else "auto", rank=rank
+        ),
+    }
+    return choices[scope]()
+
+
+app.command()(run)
+app.command()(evaluate)

@@ -1,0 +1,225 @@
+"""Graph: one recorded forward pass, and products with its Jacobian from either side.
+
+Torch only: x and y may come from a transformer or from two lines in a test. A recorded computation may be cut into
+a chain of segments, so that products can go through it a piece at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.core.memory import DEFAULT_ROOM, text_of
+from tl_jacobian.errors import MemoryBudgetError
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """Record a graph even inside the caller's ``no_grad()`` or ``inference_mode()``."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def forgetting() -> Iterator[None]:
+    """Record no graph, and make ordinary tensors even inside the caller's ``inference_mode()``."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+# A node of autograd's graph and the number of one of its outputs: one recorded tensor.
+_Edge = tuple[Any, int]
+
+
+def chain(x: Tensor, y: Tensor, between: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """x, those of ``between`` through which *every* path from x to y leads, and y.
+
+    A tensor that some path avoids (a hook carries an activation from an early layer to a late
+    one, say) would lose that path's share of the derivative, so it is left out.
+
+    Args:
+        x: a leaf; y: made from it; between: tensors on the way, in order.
+
+    >>> import torch
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> h = x.sin(); y = h.exp()
+    >>> len(chain(x, y, [h])), len(chain(x, y + x, [h]))
+    (3, 2)
+    """
+    kept = [y]
+    for candidate in reversed(between):
+        if candidate is not x and not _reaches(kept[0], x, around=candidate):
+            kept.insert(0, candidate)
+    return (x, *kept)
+
+
+def _reaches(end: Tensor, x: Tensor, around: Tensor) -> bool:
+    """Whether a path leads back from ``end`` to x without passing ``around``."""
+    blocked, stack = _edge(around), [_edge(end)]
+    seen = {blocked}
+    while stack:
+        edge = stack.pop()
+        node = edge[0]
+        if node is None or edge in seen:
+            continue
+        seen.add(edge)
+        if getattr(node, "variable", None) is x:
+            return True
+        stack.extend(node.next_functions)
+    return False
+
+
+def _edge(tensor: Tensor) -> _Edge:
+    return tensor.grad_fn, tensor.output_nr
+
+
+# Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py).
+MAX_CHUNK = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The linearised map from token embeddings x to final hidden states y.
+
+    Attributes:
+        x: embeddings, a leaf of the graph; shape ``(batch, pos, d_model)``.
+        y: final hidden states at the explained positions; shape ``(outputs, d_model)``.
+        rows: the row of x that each output belongs to; default: output i to row i.
+        bytes_per_direction: what one direction occupies at the widest point of its way back.
+        between: recorded tensors on the way from x to y, in order, such as the residual stream
+            between blocks: where products from x's side may be cut into segments.
+        room: bytes that directions on their way may take together.
+        results: bytes that products handed out together may take; None: as many as there are.
+    """
+
+    x: Float[Tensor, "batch pos d_in"]
+    y: Float[Tensor, "outputs d_out"]
+    bytes_per_direction: int
+    rows: tuple[int, ...] = ()
+    between: tuple[Float[Tensor, "batch pos d_model"], ...] = ()
+    room: int = DEFAULT_ROOM
+    results: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", self.rows or tuple(range(len(self.y))))
+
+    @property
+    def chunk(self) -> int:
+        """How many directions one batched VJP takes."""
+        return max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction)))
+
+    def pull(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
+        """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up.
+
+        Raises:
+            MemoryBudgetError: the products don't fit together into what the budget leaves.
+        """
+        self._check_products(len(v))
+        return torch.cat(list(self.stream(v)))
+
+    def stream(self, v: Float[Tensor, "k outputs d_out"]) -> Iterator[Float[Tensor, "chunk batch pos d_in"]]:
+        """The products of :meth:`pull`, a memory-bounded chunk of directions at a time."""
+        for part in v.to(self.y.device, self.y.dtype).split(self.chunk):
+            (grad,) = self._products_to(part, [self.x])
+            assert grad is not None, "linearize() has checked that y depends on x"
+            yield grad
+
+    def stream_to(
+        self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]
+    ) -> Iterator[tuple[Tensor | None, ...]]:
+        """v^T dy/da for recorded tensors a between x and y, a chunk of directions at a time.
+
+        Each is ``(chunk, *a.shape)``, or None where y doesn't depend on it.
+        """
+        more = sum(place.numel() * place.element_size() for place in places)
+        chunk = max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction + more)))
+        for part in v.to(self.y.device, self.y.dtype).split(chunk):
+            yield self._products_to(part, [self.x, *places])[1:]
+
+    def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        attached = [place for place in places if place.requires_grad]
+        one = len(v) == 1  # vmap costs a little, and one direction doesn't need it
+        with recording():
+            v = v.clone() if v.is_inference() else v
+            found = torch.autograd.grad(
+                self.y,
+                attached,
+                v[0] if one else v,
+                retain_graph=True,
+                is_grads_batched=not one,
+                allow_unused=True,
+            )
+        grads = iter(found if not one else [None if g is None else g[None] for g in found])
+        return tuple(next(grads) if place.requires_grad else None for place in places)
+
+    def between_tensors(self, end: Tensor, start: Tensor, u: Tensor) -> Tensor | None:
+        """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start."""
+        if not (end.requires_grad and start.requires_grad):
+            return None
+        with recording():
+            u = u.clone() if u.is_inference() else u
+            (found,) = torch.autograd.grad(
+                end, start, u.to(end.device, end.dtype), retain_graph=True, allow_unused=True
+            )
+        return found
+
+    def check_results(self, size: int, what: str, remedy: str) -> None:
+        """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""
+        if self.results is not None and size > self.results:
+            raise MemoryBudgetError(
+                f"{what} would take {text_of(size)}, but the budget of linearize() leaves {text_of(self.results)} for "
+                f"results; {remedy}, or raise its max_memory= by {text_of(2 * (size - self.results))}"
+            )
+
+    def _check_products(self, k: int) -> None:
+        if k > self.chunk:  # a chunk's own are part of what a direction takes
+            size = 2 * k * self.x.numel() * self.x.element_size()  # the parts, and all of them joined
+            self.check_results(size, f"{k} products with {tuple(self.x.shape)} embeddings", "ask for fewer at a time")
+
+    @cached_property
+    def chain(self) -> tuple[Tensor, ...]:
+        """x, the tensors between that all paths lead through, and y."""
+        return chain(self.x, self.y, self.between)
+
+    def pusher(self) -> Callable[[Float[Tensor, "k batch pos d_in"]], Float[Tensor, "k outputs d_out"]]:
+        """Jacobian-vector products: a function from changes of x to first-order changes of y.
+
+        They go through one segment of :attr:`chain` after another, so only one segment's
+        activations are in memory twice at a time.
+
+        Raises:
+            RuntimeError: a part of the backward pass can't be differentiated (fused attention kernels).
+        """
+        start, end = self.chain[-2:]
+        self._pushed(start, end, torch.zeros_like(start)[None])  # whether it can is known before any work is done
+
+        def push(dx: Float[Tensor, "k batch pos d_in"]) -> Float[Tensor, "k outputs d_out"]:
+            self._check_products(len(dx))
+            moved = dx.to(self.x.device, self.x.dtype)
+            for start, end in pairwise(self.chain):
+                moved = self._pushed(start, end, moved)
+            return moved
+
+        return push
+
+    def _pushed(
+        self, start: Float[Tensor, "*shape_in"], end: Float[Tensor, "*shape_out"], dx: Float[Tensor, "k *shape_in"]
+    ) -> Float[Tensor, "k *shape_out"]:
+        """The product u^T d(end)/d(start) is linear in u, so its own derivative in u is d(end)/d(start).
+
+        Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.
+        """
+        with recording():
+            u = torch.zeros_like(end, requires_grad=True)
+            (back,) = torch.autograd.grad(end, start, u, create_graph=True)
+            parts = dx.to(start.device).split(self.chunk)
+            made = [torch.autograd.grad(back, u, p, retain_graph=True, is_grads_batched=True)[0] for p in parts]
+        return torch.cat(made)

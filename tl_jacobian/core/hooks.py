@@ -1,0 +1,162 @@
+"""What ``linearize(record=...)`` keeps, groups of hook points or some by name; activations as one prompt sees them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.errors import ArgumentError, HookPointError
+
+# Hook points that both hosts name alike. Parallel blocks (Pythia, Phi) have no hook_resid_mid.
+GROUPS = {
+    "resid": r"blocks\.\d+\.hook_resid_(pre|mid|post)",
+    "components": r"hook_pos_embed|blocks\.\d+\.hook_(attn|mlp)_out",
+    "heads": r"blocks\.\d+\.attn\.hook_z",
+    "sources": r"blocks\.\d+\.attn\.hook_(v|pattern)",
+}
+# Parts of a group.
+_PARTS = {
+    name: rf"blocks\.\d+\.hook_{name}" for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+}
+Record = bool | str | Sequence[str] | None
+# The order in which the residual stream meets them.
+_ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
+
+
+def wanted(record: Record, points: Iterable[str], option: str = "record") -> tuple[list[str], set[str]]:
+    """Names of the hook points to record, in the model's order, and which of them were asked for by name.
+
+    A group may also be ``"resid_pre"`` and the like, a name ``"5.resid_pre"``, as grids label their rows.
+
+    >>> wanted("resid", ["hook_embed", "blocks.0.hook_resid_post", "blocks.0.hook_resid_pre"])[0]
+    ['blocks.0.hook_resid_pre', 'blocks.0.hook_resid_post']
+    """
+    asked = _asked(record)
+    for name in asked:
+        if not isinstance(name, str):
+            groups = ", ".join(map(repr, GROUPS))
+            raise ArgumentError(f"{option}={record!r}, expected True, or a list of {groups} or names of hook points")
+    points = list(points)
+    known = GROUPS | _PARTS
+    patterns = [known[name] for name in asked if name in known]
+    by_name = {full_name(points, name) for name in asked if name not in known}
+    for name in by_name:
+        if "." not in name and name not in points:  # no hook point looks like that: a group was meant
+            groups = ", ".join(map(repr, known))
+            raise HookPointError(
+                f"{option}={record!r}: {name!r} is neither a group ({groups}) nor the name of a hook point"
+            )
+    found = {point for point in points if any(re.fullmatch(pattern, point) for pattern in patterns)}
+    return sorted(found | by_name, key=place), by_name
+
+
+def _asked(record: Any) -> list[Any]:
+    """Groups and names as a list."""
+    if record is None or isinstance(record, bool):
+        return list(GROUPS) if record else []
+    return [*record] if isinstance(record, Iterable) and not isinstance(record, str) else [record]
+
+
+def label_of(name: str) -> str:
+    """``"blocks.3.hook_resid_pre"`` as ``"3.resid_pre"``."""
+    return name.removeprefix("blocks.").replace("hook_", "")
+
+
+def full_name(points: Collection[str], name: str) -> str:
+    """The hook point that a name or a label stands for; a name that is neither as it is.
+
+    >>> full_name(["blocks.3.hook_resid_pre"], "3.resid_pre")
+    'blocks.3.hook_resid_pre'
+    """
+    return name if name in points else next((point for point in points if label_of(point) == name), name)
+
+
+def is_square(name: str) -> bool:
+    """Whether activations there are attention's ``(batch, head, to, from)``; all others are ``(batch, pos, ...)``."""
+    return name.endswith(("hook_pattern", "hook_attn_scores"))
+
+
+def place(name: str) -> tuple[int, int, str]:
+    """Sorts hook points by layer, then by their order within a block."""
+    block = re.match(r"blocks\.(\d+)\.", name)
+    short = name.rsplit(".", 1)[-1]
+    return int(block[1]) if block else -1, _ORDER.index(short) if short in _ORDER else len(_ORDER), name
+
+
+def check_reached(by_name: Iterable[str], taps: Mapping[str, Tensor]) -> None:
+    """Refuse hook points that were asked for by name and saw no activation."""
+    for name in by_name:
+        if name not in taps:
+            raise HookPointError(
+                f"{name} exists but wasn't reached in the forward pass: some hook points fire only when the model is "
+                "told to (use_attn_result, use_split_qkv_input, ...); switch it on, or record another"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Taps(Mapping[str, Tensor]):
+    """A mapping from hook points to activations, ``(pos, ...)``; attention patterns are ``(head, pos, pos)``.
+
+    Labels of grids' rows (``"3.resid_pre"``) are as good as full names.
+
+    Attributes:
+        recorded: the whole batch's activations, attached to the graph.
+        row: this prompt's.
+        n_pos: how many of its tokens can matter.
+    """
+
+    recorded: Mapping[str, Tensor] = field(repr=False)
+    row: int = 0
+    n_pos: int = 0
+
+    def __getitem__(self, name: str) -> Float[Tensor, "*activation"]:
+        return self.cut(name, self.tensor(name).detach())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.full_name(name) in self.recorded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.recorded)
+
+    def __len__(self) -> int:
+        return len(self.recorded)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The activation, or ``default`` where it wasn't recorded."""
+        try:
+            return self[name]
+        except HookPointError:
+            return default
+
+    def full_name(self, name: str) -> str:
+        """The recorded hook point that a label stands for; other names as they are."""
+        return full_name(self.recorded, name)
+
+    def tensor(self, name: str) -> Tensor:
+        """The whole batch's activation, attached to the graph.
+
+        Raises:
+            HookPointError: it wasn't recorded.
+        """
+        if (found := self.recorded.get(self.full_name(name))) is not None:
+            return found
+        near = difflib.get_close_matches(str(name), list(self.recorded), n=1, cutoff=0.0)
+        hint = f" (the nearest that was: {near[0]!r})" if near else ""
+        raise HookPointError(
+            f"{name!r} wasn't recorded{hint}; ask for it: linearize(model, prompt, record=[{str(name)!r}]), or "
+            "record=True for all that the drill-down uses"
+        )
+
+    def cut(self, name: str, batch: Tensor) -> Float[Tensor, "*activation"]:
+        """This prompt's part of an activation, or of its gradient: ``(*k, batch, ...)`` to ``(*k, ...)``."""
+        lead = batch.ndim - self.tensor(name).ndim
+        mine = batch.select(lead, self.row)
+        if is_square(self.full_name(name)):
+            return mine.narrow(lead + 1, 0, self.n_pos).narrow(lead + 2, 0, self.n_pos)
+        return mine.narrow(lead, 0, self.n_pos)

@@ -1,0 +1,171 @@
+"""What a host must offer, and nothing more. Above this package nobody knows which host it is.
+
+That includes the weights and norms through which a component's output reaches y: its model's anatomy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_jacobian.core.memory import Footprint
+from tl_jacobian.core.norms import NormAffine
+from tl_jacobian.core.unembedding import Unembedding
+
+
+class OutputProjection(NamedTuple):
+    """How heads write into the residual stream: ``sum over heads of z_h W_h, + bias``."""
+
+    weight: Float[Tensor, "heads d_head d_model"]
+    bias: Float[Tensor, " d_model"] | None
+
+
+@runtime_checkable
+class Anatomy(Protocol):
+    """Read from the model when it is asked."""
+
+    @property
+    def n_layers(self) -> int: ...
+
+    def output_projection(self, layer: int) -> OutputProjection: ...
+
+    def attention_post_norm(self, layer: int) -> NormAffine | None:
+        """Gain and bias of the norm behind a block's attention (Gemma 2 and 3), or None."""
+        ...
+
+    def final_norm(self) -> NormAffine | None:
+        """Gain and bias of the norm before the unembedding, or None where there is no norm."""
+        ...
+
+
+class Trace(NamedTuple):
+    """One recorded forward pass, normalised and unembedded at the explained positions alone.
+
+    Attributes:
+        x: value at the watched source, a leaf that requires grad; several heads side by side.
+        resid: input of the final norm at the explained positions; None without such a norm.
+        y: the watched output there, attached to x.
+        logits: the model's, detached.
+        between: the residual stream before each block, attached to x; in the model's order.
+        final: input of the unembedding there, detached; y itself unless another output is watched.
+        taps: the other activations watched, in the shape in which hooks see them.
+    """
+
+    x: Float[Tensor, "batch pos d_in"]
+    resid: Float[Tensor, "outputs d_model"] | None
+    y: Float[Tensor, "outputs d_out"]
+    logits: Float[Tensor, "outputs d_vocab"]
+    between: tuple[Float[Tensor, "batch pos d_model"], ...]
+    final: Float[Tensor, "outputs d_model"]
+    taps: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Which activations a forward pass records.
+
+    Attributes:
+        source: hook point whose activation is x.
+        output: hook point whose activation is explained; None: the input of the unembedding.
+        taps: hook points to keep on the way; those that never fire are left out.
+        value: what takes the place of the activation at ``source``; None: nothing does.
+    """
+
+    source: str = "hook_embed"
+    output: str | None = None
+    taps: tuple[str, ...] = ()
+    value: Float[Tensor, "batch pos d_in"] | None = None
+
+
+END_TO_END = Watch()
+
+
+@runtime_checkable
+class Host(Protocol):
+    """A causal language model that can be linearised."""
+
+    @property
+    def name(self) -> str:
+        """``"HookedTransformer"`` or ``"TransformerBridge"``."""
+        ...
+
+    @property
+    def n_ctx(self) -> int | None:
+        """The longest prompt, or None where the model sets no limit."""
+        ...
+
+    @property
+    def d_vocab(self) -> int: ...
+
+    def tokenize(self, text: str, prepend_bos: bool | None) -> list[int]:
+        """Token ids of a prompt, by the model's own rules for the BOS token (None) or as told."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a piece of text, nothing added."""
+        ...
+
+    def decode(self, tokens: list[int]) -> str: ...
+
+    def token_texts(self, tokens: list[int]) -> tuple[str, ...]: ...
+
+    def is_bos(self, token: int) -> bool: ...
+
+    def is_eos(self, token: int) -> bool: ...
+
+    def unembedding(self) -> Unembedding: ...
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        rows: Int[Tensor, " outputs"],
+        positions: Int[Tensor, " outputs"],
+        watch: Watch = END_TO_END,
+        recompute: bool = False,
+    ) -> Trace:
+        """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded.
+
+        With ``recompute`` a block's activations are computed again in every backward pass, not kept.
+
+        Raises:
+            HookPointError: a watched hook point doesn't exist, or has no activation for each position.
+        """
+        ...
+
+    def hook_points(self) -> tuple[str, ...]:
+        """Names of the model's hook points."""
+        ...
+
+    def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
+        """What linearizing so many prompts, right-padded to n_pos tokens, will take."""
+        ...
+
+    def available_memory(self) -> int:
+        """Bytes that are free on the model's devices."""
+        ...
+
+    def anatomy(self, affine: NormAffine | None) -> Anatomy:
+        """The model's weights and norms; ``affine`` of the final norm, where the caller knows better."""
+        ...
+
+    def patched(
+        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "layers places"]:
+        """A metric of the last position's logits, after patching each place of the corrupted run in turn."""
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """Name, architecture, precision and processing state, for metadata."""
+        ...
+
+    def weights_digest(self) -> str:
+        """Tells these weights from others, of a model that may have the same name."""
+        ...
+
+    def original_norm(self) -> tuple[Tensor, Tensor | None]:
+        """Gain and bias of the final norm as published, read from the model's safetensors."""
+        ...

@@ -1,0 +1,128 @@
+"""From the caller's model to its host: HookedTransformer (TransformerLens 3) or TransformerBridge (3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tl_jacobian.core.host.base import Host
+from tl_jacobian.core.host.memory import Habits
+from tl_jacobian.core.host.transformer_lens import TransformerLensHost
+from tl_jacobian.errors import HookPointError, UnsupportedModelError
+
+
+def hooked_class() -> type | None:
+    """``transformer_lens.HookedTransformer``, or None where TransformerLens has none (version 4)."""
+    try:
+        from transformer_lens import HookedTransformer
+    except ImportError:  # which is also what asking version 4 with hasattr() would raise
+        return None
+    return HookedTransformer
+
+
+class HookedTransformerHost(TransformerLensHost):
+    """A :class:`~tl_jacobian.core.host.base.Host` over ``transformer_lens.HookedTransformer``."""
+
+    name = "HookedTransformer"
+    earliest_cut = "norm"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        if self.cfg.attention_dir != "causal":
+            raise UnsupportedModelError(
+                f"attention_dir={self.cfg.attention_dir!r}: expected a causal model, whose later tokens can't "
+                "change an earlier prediction"
+            )
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        # With a tokenizer that pads on the left, the model would guess a mask from the ids;
+        # prompts here are padded on the right, where a causal model needs none.
+        return self.model(tokens, return_type="logits", padding_side="right")
+
+    def _architecture(self) -> str | None:
+        return self.cfg.original_architecture
+
+    def _habits(self) -> Habits:
+        return Habits(softmax_bytes=0, scrubs=True, copies_weights=True)
+
+
+class TransformerBridgeHost(TransformerLensHost):
+    """A :class:`~tl_jacobian.core.host.base.Host` over ``transformer_lens.model_bridge.TransformerBridge``."""
+
+    name = "TransformerBridge"
+    # Hugging Face code between the norm and the unembedding may insist on the prompt's shape
+    # (GPT-2's does), so every position is normalised and only one unembedded.
+    earliest_cut = "unembed"
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        if not self._is_causal():
+            raise UnsupportedModelError(
+                f"{self._architecture()} is not a decoder-only causal language model: it has no next-token "
+                "prediction to explain; pass a causal model (GPT-2, Llama, Gemma, ...)"
+            )
+
+    def _is_causal(self) -> bool:
+        source = self.model.original_model
+        encoder_decoder = getattr(getattr(source, "config", None), "is_encoder_decoder", False)
+        # An encoder (BERT) can't generate; a diffusion model can, but not from left to right.
+        generates = source.can_generate() if hasattr(source, "can_generate") else True
+        return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
+
+    def _passes(self, name: str) -> bool:
+        return str(name).endswith(".hook_resid_mid")  # another name of ln2.hook_in
+
+    def patched(
+        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "layers places"]:
+        if kind == "resid_mid":
+            raise HookPointError(
+                "on TransformerBridge hook_resid_mid is the input of the MLP's norm, so patching it there leaves the "
+                'residual stream as it was: compare at="resid_pre" or "attn_out", or use a HookedTransformer'
+            )
+        return super().patched(clean, corrupted, kind, metric)
+
+    def _run(self, tokens: Tensor) -> Tensor:
+        # No cache of keys and values: nothing is generated, and it would copy them.
+        return self.model(tokens, return_type="logits", use_cache=False)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        # The Hugging Face model isn't a registered submodule of the bridge.
+        mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
+        return list({id(p): p for p in [*mine, *theirs]}.values())
+
+    def _architecture(self) -> str | None:
+        return self.cfg.architecture
+
+    def _habits(self) -> Habits:
+        compatible = any(getattr(m, "compatibility_mode", False) for m in self.model.blocks[0].modules())
+        return Habits(softmax_bytes=4, scrubs=compatible, copies_weights=False)
+
+
+def hosts() -> dict[type, type]:
+    """The host for each model class that the installed TransformerLens has."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    found: dict[type, type] = {TransformerBridge: TransformerBridgeHost}
+    if (hooked := hooked_class()) is not None:
+        found[hooked] = HookedTransformerHost
+    return found
+
+
+def resolve(model: Any) -> Host:
+    """The host for a model.
+
+    Raises:
+        UnsupportedModelError: not a HookedTransformer or TransformerBridge, or not a causal model.
+    """
+    for cls, host in hosts().items():
+        if isinstance(model, cls):
+            return host(model)
+    raise UnsupportedModelError(
+        f"can't linearise a {type(model).__module__}.{type(model).__name__}; expected a HookedTransformer or a "
+        "TransformerBridge with a causal language model. For a Hugging Face model use "
+        "TransformerBridge.boot_transformers(name, hf_model=model, tokenizer=tokenizer)"
+    )

@@ -1,0 +1,155 @@
+"""What a caller may hand in: prompts, checked and cut at the explained position, and targets as one token id."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.core.host.base import Host
+from tl_jacobian.errors import PromptError, TargetError
+from tl_jacobian.results.plain import INTEGERS, is_id
+
+
+def is_batch(prompt: Any) -> bool:
+    """Whether this is a list of prompts rather than one (a list of ids is one)."""
+    if hasattr(prompt, "ndim"):  # a tensor or a numpy array
+        return prompt.ndim == 2
+    return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
+
+
+def as_list(positions: Any) -> Any:
+    """Positions in a tensor or a numpy array as plain integers."""
+    return positions.tolist() if hasattr(positions, "tolist") else positions
+
+
+class Read(NamedTuple):
+    """One prompt, cut off after the last explained position.
+
+    Attributes:
+        tokens: ids.
+        positions: the explained ones, counted from the start.
+    """
+
+    tokens: list[int]
+    positions: list[int]
+
+
+def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: bool | None) -> Read:
+    """Token ids of one prompt, checked and cut off after the last of ``positions``.
+
+    Raises:
+        PromptError: what is wrong, with the value and the remedy.
+    """
+    if hasattr(prompt, "__array__") and not isinstance(prompt, Tensor):
+        prompt = torch.as_tensor(prompt)  # a numpy array
+    tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
+    if not tokens:
+        raise PromptError(f"the prompt {prompt!r} is empty, expected at least one token")
+    _check_range(tokens, host.d_vocab)
+    for position in positions:
+        _check_position(position, len(tokens))
+    counted = [int(position) % len(tokens) for position in positions]
+    tokens = tokens[: max(counted) + 1]
+    if host.n_ctx is not None and len(tokens) > host.n_ctx:
+        raise PromptError(
+            f"the prompt has {len(tokens)} tokens up to the explained position, but the model's context "
+            f"is n_ctx={host.n_ctx}; shorten it by {len(tokens) - host.n_ctx} tokens"
+        )
+    return Read(tokens, counted)
+
+
+def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
+    if not text:
+        raise PromptError("the prompt '' is empty, expected text or token ids")
+    tokens = host.tokenize(text, prepend_bos)
+    if len(tokens) > 1 and tokens[0] == tokens[1] and host.is_bos(tokens[0]):
+        message = f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False"
+        warnings.warn(message, stacklevel=5)  # at the caller of a public function, which model_first() wraps
+    return tokens
+
+
+def _ids(prompt: Any) -> list[int]:
+    if isinstance(prompt, Tensor):
+        if prompt.ndim != 1 or prompt.dtype not in INTEGERS:
+            hint = "; that is a batch of one: pass tokens[0]" if prompt.ndim == 2 and len(prompt) == 1 else ""
+            raise PromptError(
+                f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,){hint}"
+            )
+        return prompt.tolist()
+    is_sequence = isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray))
+    if not is_sequence or not all(is_id(item) for item in prompt):
+        hint = "; pass one prompt at a time here" if is_sequence and all(isinstance(p, str) for p in prompt) else ""
+        raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor{hint}")
+    return [int(item) for item in prompt]
+
+
+def _check_range(tokens: Sequence[int], d_vocab: int) -> None:
+    for at, token in enumerate(tokens):
+        if not 0 <= token < d_vocab:
+            raise PromptError(f"token id {token} at position {at} is out of range, expected 0 to {d_vocab - 1}")
+
+
+def _check_position(position: Any, n: int) -> None:
+    if not is_id(position):
+        raise PromptError(f"position={position!r} is a {type(position).__name__}, expected an int")
+    if not -n <= position < n:
+        raise PromptError(f"position={position} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")
+
+
+Target = str | SupportsIndex  # an id may be an int, or a scalar of torch or numpy
+
+
+@runtime_checkable
+class Vocabulary(Protocol):
+    """What tells one token from another; a linearization does."""
+
+    @property
+    def logits(self) -> Float[Tensor, " d_vocab"]: ...
+
+    @property
+    def encode(self) -> Callable[[str], list[int]] | None: ...
+
+    @property
+    def decode(self) -> Callable[[int], str]: ...
+
+
+def resolve_target(words: Vocabulary, target: Target | None) -> int:
+    """The token id of a target: text, an id, or None for the most probable next token.
+
+    Raises:
+        TargetError: the text isn't exactly one token, or the id is outside the vocabulary.
+    """
+    if target is None:
+        return int(words.logits.argmax())
+    if isinstance(target, str):
+        return _single_token(words, target)
+    if not is_id(target):
+        raise TargetError(f"target {target!r} is a {type(target).__name__}, expected text, a token id or None")
+    target = int(target)
+    if not 0 <= target < len(words.logits):
+        raise TargetError(f"target id {target} is out of range, expected 0 to {len(words.logits) - 1}")
+    return target
+
+
+def _single_token(words: Vocabulary, text: str) -> int:
+    if words.encode is None:
+        raise TargetError(f"target {text!r} is text, but this model has no tokenizer; pass a token id")
+    ids = words.encode(text)
+    if len(ids) == 1:
+        return ids[0]
+    pieces = ", ".join(f"{words.decode(i)!r} ({i})" for i in ids) or "nothing"
+    spaced = text if text.startswith(" ") else " " + text
+    hint = f"; {spaced!r} is one token" if spaced != text and len(words.encode(spaced)) == 1 else ""
+    raise TargetError(
+        f"target {text!r} is {len(ids)} tokens, expected one: {pieces}{hint}. Pass one of these, or a token id"
+    )
+
+
+def name_of(words: Vocabulary, token: int) -> str:
+    """A token as it is written in results: ``' Paris'``."""
+    return repr(words.decode(token))

@@ -1,0 +1,101 @@
+"""The same model run again: on other values of x, as baselines and interventions need, or token by token.
+
+The tokens that a model writes itself are chosen from the very forward pass that explains them later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.core.graph import forgetting
+from tl_jacobian.core.host.base import Host
+from tl_jacobian.core.progress import progress
+from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.plain import is_id
+
+
+@runtime_checkable
+class Rerun(Protocol):
+    """Runs of one prompt with the values at its input hook replaced, explained at the same position."""
+
+    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Sequence[Any]:
+        """Linearizations at each of n values of x, from one forward pass."""
+        ...
+
+    def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
+        """Logits at the explained position for each of n values of x; nothing is recorded."""
+        ...
+
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
+        """Logits after the last token of n other prompts; nothing is recorded."""
+        ...
+
+
+def generate(
+    host: Host, prompt: list[int], n_tokens: int, *, temperature: float = 0.0, generator: torch.Generator | None = None
+) -> list[int]:
+    """``prompt`` continued by up to ``n_tokens`` tokens, fewer where the model ends the text (EOS, kept).
+
+    Every step runs the whole text again (no cache of keys and values): the model is left as it
+    was, the caller's hooks act as they do on a prompt, and so do rounding errors.
+
+    Args:
+        host: the model.
+        prompt: token ids.
+        n_tokens: how many at most.
+        temperature: 0 takes the most probable token; above, tokens are drawn from the
+            distribution of the logits divided by it.
+        generator: source of the draws, needed for them; the global one is never used.
+
+    Raises:
+        ArgumentError: an option can't be used.
+        PromptError: the text wouldn't fit into the model's context.
+    """
+    _check(n_tokens, temperature, generator)
+    longest = len(prompt) + n_tokens - 1  # nothing follows the last token, so the model never reads it
+    if host.n_ctx is not None and longest > host.n_ctx:
+        raise PromptError(
+            f"{len(prompt)} tokens of prompt and {n_tokens} generated ones don't fit into the model's context of "
+            f"n_ctx={host.n_ctx}; shorten either by {longest - host.n_ctx}"
+        )
+    text = list(prompt)
+    with progress(n_tokens, "tokens") as bar:
+        for _ in range(n_tokens):
+            text.append(_choose(_next_logits(host, text), temperature, generator))
+            bar.update()
+            if host.is_eos(text[-1]):
+                break
+    return text
+
+
+def _next_logits(host: Host, text: list[int]) -> Float[Tensor, " d_vocab"]:
+    with forgetting():
+        return host.forward(torch.tensor([text]), torch.tensor([0]), torch.tensor([len(text) - 1])).logits[0]
+
+
+def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, generator: torch.Generator | None) -> int:
+    if generator is None:
+        return int(logits.argmax())
+    probs = (logits.double().to(generator.device) / temperature).softmax(dim=-1)
+    return int(torch.multinomial(probs, 1, generator=generator))
+
+
+def _check(n_tokens: Any, temperature: Any, generator: Any) -> None:
+    if not is_id(n_tokens) or n_tokens < 1:
+        raise ArgumentError(f"n_tokens={n_tokens!r}, expected a positive integer")
+    if not isinstance(temperature, (int, float)) or not 0 <= temperature < math.inf:
+        raise ArgumentError(f"temperature={temperature!r}, expected 0 (the most probable token) or a positive number")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator")
+    if temperature > 0 and generator is None:
+        raise ArgumentError(
+            f"temperature={temperature} draws tokens at random: pass generator=torch.Generator().manual_seed(0)"
+        )
+    if temperature == 0 and generator is not None:
+        raise ArgumentError("a generator is given, but temperature=0 draws nothing: pass temperature=1.0, say")

@@ -1,0 +1,310 @@
+"""AttributionMap: the attributions of many predictions of one text, as a target x source matrix.
+
+Like an :class:`~tl_jacobian.results.attribution.Attribution` it knows nothing of models. It holds
+one attribution for each target, so that nothing is lost, and derives the matrix from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.attribution import COMBINE, Attribution, Combine
+from tl_jacobian.results.base import Frozen
+from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.tokens import Word
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+T = TypeVar("T")
+
+
+def matrix(rows: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "targets sources"]:
+    """Rows of growing length as one matrix, zero where they end."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+def split(items: Iterable[T], sizes: Iterable[int]) -> list[list[T]]:
+    """Consecutive groups of the given sizes."""
+    rest = iter(items)
+    return [list(islice(rest, size)) for size in sizes]
+
+
+def cut_words(words: Sequence[Word], a: Attribution) -> tuple[list[int], list[str]]:
+    """The text's words as far as one target sees them: its last word may be a beginning only."""
+    sizes: list[int] = []
+    for word in words:
+        if (left := len(a) - sum(sizes)) > 0:
+            sizes.append(min(word.size, left))
+    texts = [word.text for word in words[: len(sizes)]]
+    if sizes and sizes[-1] < words[len(sizes) - 1].size:
+        texts[-1] = "".join(a.str_tokens[-sizes[-1] :])
+    return sizes, texts
+
+
+def merged(rows: Sequence[Attribution]) -> Attribution:
+    """Targets that predict parts of one word, as one."""
+    last = rows[-1]
+    if len(rows) == 1:
+        return last
+    errors = [a.stderr for a in rows if a.stderr is not None]
+    known = last.combine == "sum" and len(errors) == len(rows)  # they add up at most: see Attribution.grouped
+    details = {k: v for k, v in last.metadata.items() if k not in ("value", "target_token", "target_rule")}
+    return dataclasses.replace(
+        last,
+        scores=_columns([a.scores for a in rows], COMBINE[last.combine]),
+        stderr=_columns(errors, COMBINE["sum"]) if known else None,
+        target=", ".join(dict.fromkeys(a.target for a in rows)),
+        predictions=(),
+        metadata={**details, "merged_positions": [a.position for a in rows]},
+    )
+
+
+def _columns(rows: Sequence[Float[Tensor, " _"]], combine: Callable[[Tensor], Tensor]) -> Float[Tensor, " units"]:
+    """Each column of a matrix as one number."""
+    return torch.stack([combine(column) for column in matrix([row.double() for row in rows]).T]).float()
+
+
+def check_rows(rows: Sequence[Attribution]) -> None:
+    """Refuse attributions that aren't rows of one map: of one text, in reading order, by one scope."""
+    if not rows:
+        raise ArgumentError("a map of no targets, expected at least one attribution")
+    for before, after in pairwise(rows):
+        if before.position >= after.position:
+            raise ArgumentError(f"targets at positions {before.position}, {after.position}: expected increasing ones")
+        if after.tokens[: len(before.tokens)] != before.tokens:
+            raise ArgumentError(
+                f"the targets at positions {before.position} and {after.position} are of different texts, expected one"
+            )
+        if (before.scope, before.combine) != (after.scope, after.combine):
+            raise ArgumentError(
+                f"targets of scopes {before.scope!r} and {after.scope!r} in one map, expected one scope"
+            )
+    for a in rows:
+        if not _fits(a.sizes, rows[-1].sizes):
+            raise ArgumentError(f"the target at position {a.position} has other units than the last target")
+
+
+def _fits(sizes: Sequence[int], widest: Sequence[int]) -> bool:
+    """Whether these units begin the widest row; the last may be the beginning of a word."""
+    whole = len(sizes) - 1
+    return 0 <= whole < len(widest) and sizes[:whole] == widest[:whole] and sizes[-1] <= widest[whole]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AttributionMap(Frozen):
+    """How strongly each token of a text influences each prediction made along it.
+
+    A row is a target: the next-token prediction at one position. A column is a source: a token
+    (or word) that the prediction may depend on, so a map of every position is lower-triangular.
+
+    Attributes:
+        attributions: one for each target, in reading order; ``map[i]`` is the i-th.
+        next_texts: for each target, the token (or word) that really follows in the text;
+            None where the text ends.
+        target_words: which targets belong together, as (word, number of targets): those whose
+            following tokens are parts of one word. :meth:`words` merges them.
+        metadata: what was mapped, and how its targets were chosen (JSON values).
+
+    >>> one, two = (Attribution(scores=torch.arange(1.0, n + 1), scope="direction", tokens=(5, 6)[:n], target="v",
+    ...                         str_tokens=("It", " is")[:n], position=n - 1) for n in (1, 2))
+    >>> m = AttributionMap(attributions=(one, two), next_texts=(" is", None))
+    >>> m.scores
+    tensor([[1., 0.],
+            [1., 2.]])
+    >>> m[-1].top(1)
+    [Ranked(unit=1, text=' is', score=2.0)]
+    """
+
+    attributions: tuple[Attribution, ...]
+    next_texts: tuple[str | None, ...]
+    target_words: tuple[Word, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._protect_metadata()
+        check_rows(self.attributions)
+        if len(self.next_texts) != len(self):
+            raise ArgumentError(f"{len(self.next_texts)} next_texts for {len(self)} targets, expected one each")
+        if self.target_words and sum(w.size for w in self.target_words) != len(self):
+            raise ArgumentError(
+                f"target_words of {[w.size for w in self.target_words]} targets don't add up to {len(self)} targets"
+            )
+
+    def __len__(self) -> int:
+        return len(self.attributions)
+
+    def __getitem__(self, index: int) -> Attribution:
+        if not is_id(index) or not -len(self) <= index < len(self):
+            raise IndexError(f"row {index!r} of a map of {len(self)} rows; which token each explains is in .positions")
+        return self.attributions[index]
+
+    def __iter__(self) -> Iterator[Attribution]:
+        return iter(self.attributions)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal in every field, scores bit for bit."""
+        if not isinstance(other, AttributionMap):
+            return NotImplemented
+        return all(getattr(self, f.name) == getattr(other, f.name) for f in dataclasses.fields(self))
+
+    __hash__ = None  # type: ignore[assignment]  # holds tensors
+
+    def __repr__(self) -> str:
+        text = "".join(self.str_tokens)
+        excerpt = repr(text[:40]) + ("…" if len(text) > 40 else "")
+        return f"AttributionMap({self.scope}: {len(self)} targets x {len(self.str_tokens)} sources of {excerpt})"
+
+    # -- the matrix ----------------------------------------------------------------
+
+    @cached_property
+    def scores(self) -> Float[Tensor, "targets sources"]:
+        """Influence of each source on each target; CPU float32, 0 where :attr:`mask` is False.
+
+        The unit is that of the attributions: see ``map[i].metadata["score"]``.
+        """
+        return matrix([a.scores for a in self.attributions])
+
+    @cached_property
+    def stderr(self) -> Float[Tensor, "targets sources"] | None:
+        """Standard errors of :attr:`scores`, or None unless every target has them."""
+        errors = [a.stderr for a in self.attributions if a.stderr is not None]
+        return matrix(errors) if len(errors) == len(self) else None
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "targets sources"]:
+        """True where the source comes before the prediction: elsewhere it can't matter."""
+        return torch.arange(len(self.str_tokens)) < torch.tensor([len(a) for a in self])[:, None]
+
+    @property
+    def scope(self) -> str:
+        return self.attributions[0].scope
+
+    @property
+    def combine(self) -> Combine:
+        """How scores of several tokens make one: see :meth:`words`."""
+        return self.attributions[0].combine
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """For each target, the token whose *next-token prediction* is explained."""
+        return tuple(a.position for a in self)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What was explained in each row, in words: ``"logit of ' Paris'"``."""
+        return tuple(a.target for a in self)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Ids of the source tokens: the text up to the last explained position."""
+        return self.attributions[-1].tokens
+
+    @property
+    def str_tokens(self) -> tuple[str, ...]:
+        """Text of each source (token, or word after :meth:`words`)."""
+        return self.attributions[-1].str_tokens
+
+    def words(self) -> AttributionMap:
+        """The map per word, on both sides.
+
+        Sources are merged as :meth:`Attribution.words` does. Targets are merged where they predict
+        parts of one word. For Fisher traces both are sums: the information of a word's tokens
+        adds up along the text. For vector scopes both are roots of sums of squares: the Frobenius
+        norm of the Jacobian from the source word to the word's targets taken as a vector. It isn't
+        the influence on the *sum* of those targets, which norms alone don't tell (at most the
+        square root of their number times as much).
+
+        Standard errors of sums add up, those of roots are dropped; so is what was predicted where
+        several targets are merged.
+        """
+        if any(size > 1 for a in self for size in a.sizes):
+            return self
+        sources = self.attributions[-1].word_groups
+        targets = self.target_words or tuple(Word(text or "", 1) for text in self.next_texts)
+        sizes = [word.size for word in targets]
+        rows = split([a.grouped(*cut_words(sources, a)) for a in self], sizes)
+        ends = [texts[0] is None for texts in split(self.next_texts, sizes)]
+        return AttributionMap(
+            attributions=tuple(merged(group) for group in rows),
+            next_texts=tuple(None if end else word.text for word, end in zip(targets, ends, strict=True)),
+            metadata={**self.metadata, "units": "words"},
+        )
+
+    # -- out of Python -------------------------------------------------------------
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row for each pair that can matter: target, source, score, stderr, and their texts."""
+        import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
+
+        tables = []
+        for a, follows in zip(self, self.next_texts, strict=True):
+            table = a.to_dataframe().drop(columns="tokens")
+            table = table.rename(columns={"position": "source", "text": "source_text"})
+            table.insert(0, "target", a.position)
+            table.insert(1, "next_text", follows)
+            table.insert(2, "explained", a.target)
+            tables.append(table.assign(value=a.metadata.get("value", math.nan)))
+        return pd.concat(tables, ignore_index=True)
+
+    def save(self, path: str | Path) -> None:
+        """Write this map as JSON; :meth:`load` gives back an equal one."""
+        from tl_jacobian.results.attribution_map_file import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | Path) -> AttributionMap:
+        """Read a map that :meth:`save` wrote.
+
+        Raises:
+            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
+        """
+        from tl_jacobian.results.attribution_map_file import load
+
+        return load(path)
+
+    # -- pictures ------------------------------------------------------------------
+    # By default each row has its own colour scale, and the first token (an attention sink that
+    # outshines everything) is left out of it. The scores never hide it.
+
+    def show(self, *, skip_first: bool = True, per_row: bool = True) -> None:
+        """Draw the map: in Jupyter as HTML, elsewhere the strongest sources of each target in the terminal.
+
+        Args:
+            skip_first: leave the first token out of colours and rankings.
+            per_row: full colour is the largest score of each row, not of the whole map.
+        """
+        from tl_jacobian.render.display import show_map
+
+        show_map(self, skip_first=skip_first, per_row=per_row)
+
+    def to_html(self, path: str | Path, *, skip_first: bool = True, per_row: bool = True) -> Path:
+        """Write one self-contained HTML page that works offline; returns its path. Options: :meth:`show`."""
+        from tl_jacobian.render.page import write_map
+
+        return write_map(self, path, skip_first=skip_first, per_row=per_row)
+
+    def plot(self, ax: Axes | None = None, *, skip_first: bool = True, per_row: bool = True) -> Axes:
+        """Draw the heat map with matplotlib (extra ``plot``); returns its axes. Options: :meth:`show`."""
+        from tl_jacobian.render.plot import plot_map
+
+        return plot_map(self, ax, skip_first=skip_first, per_row=per_row)
+
+    def _repr_html_(self) -> str:
+        from tl_jacobian.render.page import notebook_map
+
+        return notebook_map(self)

@@ -1,0 +1,239 @@
+"""JacobianSpectrum and FisherSpectrum: leading directions, and the tokens they move, as frozen values.
+
+Like an :class:`~tl_jacobian.results.attribution.Attribution` they know nothing of models.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.plain import plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+By = Literal["probability", "log_probability"]
+KEPT = 20  # tokens kept for each direction, ranking and sign
+
+
+class Move(NamedTuple):
+    """How a token of the vocabulary answers to a direction in y, to first order.
+
+    Attributes:
+        token, text: which token.
+        probability: p, its predicted probability.
+        log_change: d log p per unit of the direction, in nats.
+    """
+
+    token: int
+    text: str
+    probability: float
+    log_change: float
+
+    @property
+    def change(self) -> float:
+        """dp per unit of the direction: p times ``log_change``."""
+        return self.probability * self.log_change
+
+
+class Moves(NamedTuple):
+    """Tokens that a direction makes more probable, and less, the most moved first."""
+
+    rises: tuple[Move, ...]
+    falls: tuple[Move, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Spectrum(ABC):
+    """What both spectra have: how good the numbers are, and what each direction does to the distribution.
+
+    Attributes:
+        bound: for each value, how close to it a true one lies, up to rounding: the norm of
+            its residual; 0 where nothing was approximated.
+        effective_rank: participation ratio of the shares, (sum of shares)^2 / sum of their squares
+            over *all* directions: k if k directions share equally; 0 if there is nothing to share.
+        effective_rank_stderr: its standard error where the directions beyond the leading ones
+            were sampled; 0 where all were taken.
+        moved: for each ranking, what each direction moves: see :meth:`moves`.
+        metadata: how it was computed, and by what model (JSON values).
+    """
+
+    bound: Float[Tensor, " k"]
+    effective_rank: float
+    effective_rank_stderr: float
+    moved: Mapping[str, tuple[Moves, ...]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "metadata", plain(self.metadata))
+
+    @property
+    @abstractmethod
+    def values(self) -> Float[Tensor, " k"]:
+        """The spectrum's leading values, largest first."""
+
+    @property
+    @abstractmethod
+    def shares(self) -> Float[Tensor, " k"]:
+        """What part of the whole each direction is."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What it is the spectrum of."""
+
+    @property
+    @abstractmethod
+    def value_name(self) -> str:
+        """What one value is called."""
+
+    def __len__(self) -> int:
+        return len(self.bound)
+
+    @property
+    def explained(self) -> float:
+        """The part of the whole that the leading directions make up together, from 0 to 1."""
+        return min(self.shares.sum().item(), 1.0)
+
+    def __repr__(self) -> str:
+        some = ", ".join(f"{value:.3g}" for value in self.values[:3].tolist()) + (", …" if len(self) > 3 else "")
+        return (
+            f"{type(self).__name__}({self.title}; {len(self)} {self.value_name}s {some}; "
+            f"{self.explained:.0%} of all; effective rank {self.effective_rank:.3g})"
+        )
+
+    def moves(self, i: int, n: int = 8, *, by: By = "probability") -> Moves:
+        """The tokens that direction i of y moves: d log p_j = g_j.u - sum over the vocabulary of p g.u.
+
+        g_j is the derivative of logit j in y. A direction has no sign of its own; it is given so
+        that the token whose probability changes most rises.
+
+        Args:
+            i: which direction; the leading one is 0.
+            n: how many tokens at most that rise, and that fall (up to 20).
+            by: rank by the change of the probability, or of its logarithm (which rare tokens lead).
+
+        Raises:
+            ArgumentError: i or n is out of range, or there is no such ranking.
+        """
+        if by not in get_args(By):
+            raise ArgumentError(f"by={by!r}, expected one of {', '.join(map(repr, get_args(By)))}")
+        if not -len(self) <= i < len(self):
+            raise ArgumentError(f"direction {i} is out of range, expected 0 to {len(self) - 1}: pass a larger k")
+        if not 0 <= n <= KEPT:
+            raise ArgumentError(f"n={n}, expected 0 to {KEPT}, as many as are kept")
+        rises, falls = self.moved[by][i]
+        return Moves(rises[:n], falls[:n])
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a direction: value, bound, share, and the three tokens that it raises and lowers most."""
+        import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
+
+        moves = [self.moves(i, 3) for i in range(len(self))]
+        table: dict[str, Any] = {
+            self.value_name.replace(" ", "_"): self.values.tolist(),
+            "bound": self.bound.tolist(),
+            "share": self.shares.tolist(),
+            "raises": [[move.text for move in m.rises] for m in moves],
+            "lowers": [[move.text for move in m.falls] for m in moves],
+        }
+        return pd.DataFrame(table)
+
+    # -- pictures ------------------------------------------------------------------
+
+    def show(self, n: int = 8) -> None:
+        """Draw the first n directions as a table: in Jupyter as HTML, elsewhere in the terminal."""
+        from tl_jacobian.render.spectrum import show_spectrum
+
+        show_spectrum(self, n)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Plot the decay on a logarithmic axis with matplotlib (extra ``plot``); returns its axes."""
+        from tl_jacobian.render.spectrum import plot_spectrum
+
+        return plot_spectrum(self, ax)
+
+    def _repr_html_(self) -> str:
+        from tl_jacobian.render.spectrum import spectrum_html
+
+        return spectrum_html(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class JacobianSpectrum(Spectrum):
+    """Leading singular triples of J_t = dy/dx_t: J_t v_i = s_i u_i.
+
+    Attributes:
+        position, text: the token t.
+        singular_values: s, change of y per change of x_t, both as Euclidean norms; CPU float64.
+        left: u, unit directions in y.
+        right: v, unit directions in the embedding x_t. Both lie on the device of y.
+        squared_norm: ||J_t||_F^2, the sum of s^2 over all; ``squared_norm_stderr`` as for the
+            effective rank. Shares are parts of it.
+    """
+
+    position: int
+    text: str
+    singular_values: Float[Tensor, " k"]
+    left: Float[Tensor, "k d_model"]
+    right: Float[Tensor, "k d_in"]
+    squared_norm: float
+    squared_norm_stderr: float
+
+    @property
+    def values(self) -> Float[Tensor, " k"]:
+        return self.singular_values
+
+    @property
+    def shares(self) -> Float[Tensor, " k"]:
+        return self.values.square() / (self.squared_norm or 1.0)
+
+    @property
+    def title(self) -> str:
+        return f"Jacobian of token {self.position} {self.text!r}"
+
+    @property
+    def value_name(self) -> str:
+        return "singular value"
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class FisherSpectrum(Spectrum):
+    """Leading eigenpairs of the Fisher information F of the predicted distribution in y: F u_i = lambda_i u_i.
+
+    lambda_i is the variance of d log p along u_i: the KL divergence of a small step epsilon u_i is
+    epsilon^2 lambda_i / 2.
+
+    Attributes:
+        eigenvalues: lambda, in squared nats per squared unit of y; CPU float64.
+        directions: u, unit directions in y, on its device.
+        trace: tr F, exact: the sum of all eigenvalues. Shares are parts of it.
+    """
+
+    eigenvalues: Float[Tensor, " k"]
+    directions: Float[Tensor, "k d_model"]
+    trace: float
+
+    @property
+    def values(self) -> Float[Tensor, " k"]:
+        return self.eigenvalues
+
+    @property
+    def shares(self) -> Float[Tensor, " k"]:
+        return self.values / (self.trace or 1.0)
+
+    @property
+    def title(self) -> str:
+        return "Fisher information of the predicted distribution"
+
+    @property
+    def value_name(self) -> str:
+        return "eigenvalue"

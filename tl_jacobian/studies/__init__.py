@@ -1,0 +1,1 @@
+"""Studies of many prompts: corpora, evaluations, time series, language."""

@@ -1,0 +1,235 @@
+"""What is computed for each prompt, and what happens where it can't be; a scope as such a job."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+
+import torch
+
+from tl_jacobian.analyses.scopes.apply import apply
+from tl_jacobian.analyses.scopes.fisher import fisher_scope
+from tl_jacobian.analyses.scopes.simple import explain_logit, temperature_scope
+from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.linearization import LinearizationBatch
+from tl_jacobian.core.linearize import linearize
+from tl_jacobian.core.prompts import Target
+from tl_jacobian.errors import ArgumentError, JacobianScopeError
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.attribution_file import FORMAT, VERSION, from_json, to_json
+from tl_jacobian.studies.corpus.read import CorpusPrompt
+from tl_jacobian.studies.corpus.store import Record
+
+
+@runtime_checkable
+class Job(Protocol):
+    """Something to compute for each prompt of a corpus.
+
+    Attributes:
+        settings: JSON values, everything that decides the numbers; a run is only gone on with under the same.
+
+    It may also have an ``example``, a record with a value under every name: Parquet shards then all have its columns,
+    of its kinds, so that a folder of them is one table, whatever the values and errors in each.
+    """
+
+    @property
+    def settings(self) -> Mapping[str, Any]: ...
+
+    def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        """One JSON record a prompt, in order; the prompts have their tokens.
+
+        A :class:`~tl_jacobian.errors.JacobianScopeError`, or memory that runs out, is taken as one of the prompts'
+        fault: each is tried alone, and recorded with its error if it fails again. Any other exception ends the run.
+        """
+        ...
+
+
+def records_of(job: Job, prompts: Sequence[CorpusPrompt]) -> list[Record]:
+    """The records of a batch, ``"prompt"`` and ``"id"`` in front; those of bad prompts hold an ``"error"``."""
+    found, error = _attempt(job, prompts)
+    if found is not None:
+        return [_record(prompt, record) for prompt, record in zip(prompts, found, strict=True)]
+    if len(prompts) == 1:
+        return [error_record(prompts[0], error)]
+    return [record for prompt in prompts for record in records_of(job, [prompt])]
+
+
+def error_record(prompt: CorpusPrompt, error: str) -> Record:
+    return {"prompt": prompt.index, "id": prompt.id, "error": error}
+
+
+def _attempt(job: Job, prompts: Sequence[CorpusPrompt]) -> tuple[list[Record] | None, str]:
+    """Records or, without the exception that would keep the batch's tensors alive, its text."""
+    try:
+        found = job(prompts)
+    except JacobianScopeError as error:
+        return None, str(error)
+    except Exception as error:
+        if not _is_of_memory(error):
+            raise
+        text = f"{type(error).__name__}: {error}"
+    else:
+        if len(found) != len(prompts):
+            raise ArgumentError(f"the job gave {len(found)} records for {len(prompts)} prompts, expected one each")
+        return found, ""
+    _free_memory()
+    return None, text
+
+
+def _is_of_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # of PyTorch, on a CPU
+
+
+def _record(prompt: CorpusPrompt, record: Record) -> Record:
+    told = {"prompt": prompt.index, "id": prompt.id}
+    if "error" in record or any(record.get(name, value) != value for name, value in told.items()):
+        raise ArgumentError(
+            f"the job's record of prompt {prompt.index} (id {prompt.id!r}) has prompt={record.get('prompt')!r}, "
+            f"id={record.get('id')!r}, error={record.get('error')!r}; these three are the runner's"
+        )
+    return {**told, **record}
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+Scope = Literal["semantic", "temperature", "fisher"]
+FisherMethod = Literal["auto", "exact", "low_rank", "estimate"]
+# Fields of an attribution that its record has, with a value of each kind; the others are the same for the whole run.
+_FIELDS: Mapping[str, Any] = {
+    "tokens": [0],
+    "str_tokens": [""],
+    "scores": [0.5],
+    "stderr": [0.5],
+    "target": "",
+    "position": 0,
+    "combine": "",
+    "words": [["", 1]],
+    "predictions": [[0, "", 0.5]],
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ScopeJob:
+    """A scope of each prompt's last token, computed in batches.
+
+    Attributes:
+        model: a HookedTransformer or a TransformerBridge, left as it was.
+        scope: ``"semantic"``, ``"temperature"`` or ``"fisher"``.
+        target, minus: of Semantic Scope, where a prompt has no target of its own; default: its most probable token.
+        method, rank: of Fisher Scope.
+        seed: of Fisher's random signs; each prompt has its own, which follow from this and its index.
+        max_memory: of a batch: see :func:`linearize`.
+
+    Raises:
+        ArgumentError: no such scope, or an option that it doesn't take.
+    """
+
+    model: Any
+    scope: Scope
+    target: Target | None = None
+    minus: Target | None = None
+    method: FisherMethod | None = None
+    rank: int | None = None
+    seed: int = 0
+    max_memory: int | str | None = None
+    facts: Mapping[str, Any] = field(init=False)
+    example: ClassVar[Mapping[str, Any]] = {**_FIELDS, "metadata": {}}
+
+    def __post_init__(self) -> None:
+        self._check()
+        host = resolve(self.model)
+        weight = host.unembedding().weight
+        facts = {**host.facts(), "weights": host.weights_digest(), "device": weight.device.type}
+        object.__setattr__(self, "facts", facts)
+
+    def _check(self) -> None:
+        if self.scope not in get_args(Scope):
+            raise ArgumentError(f"scope={self.scope!r}, expected one of {', '.join(map(repr, get_args(Scope)))}")
+        given = {"target": self.target, "minus": self.minus, "method": self.method, "rank": self.rank}
+        known = {"semantic": ("target", "minus"), "temperature": (), "fisher": ("method", "rank")}[self.scope]
+        for name, value in given.items():
+            if value is not None and name not in known:
+                raise ArgumentError(f"scope {self.scope!r} takes no {name}={value!r}; leave it out")
+        if self.rank is not None and self.method not in (None, "low_rank"):
+            raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={self.method!r}')
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the scores; hooks of the caller's on the model aside, which nobody can compare."""
+        options: dict[str, Any] = {
+            "semantic": {"target": _plain(self.target), "minus": _plain(self.minus)},
+            "temperature": {},
+            "fisher": {"method": self._method, "rank": self.rank, "seed": self.seed},
+        }
+        memory = None if self.max_memory is None else str(self.max_memory)
+        return {
+            "job": "attributions",
+            "scope": self.scope,
+            **options[self.scope],
+            "max_memory": memory,
+            "model": dict(self.facts),
+        }
+
+    def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        batch = linearize(self.model, [list(p.tokens or ()) for p in prompts], max_memory=self.max_memory)
+        scopes: dict[str, Callable[[], list[Attribution]]] = {
+            "semantic": lambda: self._semantic(batch, prompts),
+            "temperature": lambda: temperature_scope(batch),
+            "fisher": lambda: self._fisher(batch, prompts),
+        }
+        return [to_record(a, self.facts) for a in scopes[self.scope]()]
+
+    def _semantic(self, batch: LinearizationBatch, prompts: Sequence[CorpusPrompt]) -> list[Attribution]:
+        targets = iter([self.target if p.target is None else p.target for p in prompts])
+        return apply(batch, "semantic", lambda one: explain_logit(one, next(targets), self.minus))
+
+    def _fisher(self, batch: LinearizationBatch, prompts: Sequence[CorpusPrompt]) -> list[Attribution]:
+        draws = self._method in ("auto", "estimate")
+        signs = [prompt_generator(self.seed, p.index) for p in prompts] if draws else None
+        return fisher_scope(batch, method=self._method, rank=self.rank, generator=signs)
+
+    @property
+    def _method(self) -> FisherMethod:
+        return self.method or ("auto" if self.rank is None else "low_rank")
+
+
+def prompt_generator(seed: int, index: int) -> torch.Generator:
+    """The random signs of one prompt of a corpus, whatever batch it is in; errors of two prompts are independent.
+
+    >>> prompt_generator(0, 5).initial_seed() == prompt_generator(0, 5).initial_seed()
+    True
+    """
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def to_record(a: Attribution, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """An attribution without what is the same for the whole run, which its manifest has."""
+    whole = to_json(a)
+    own = {name: v for name, v in a.metadata.items() if name != "versions" and (name not in facts or facts[name] != v)}
+    return {**{name: whole[name] for name in _FIELDS}, "metadata": own}
+
+
+def from_record(record: Mapping[str, Any], settings: Mapping[str, Any], versions: Mapping[str, str]) -> Attribution:
+    """The attribution of a record; ``metadata`` says which prompt it is of."""
+    which = {"prompt": record["prompt"], "id": record["id"]}
+    whole = {"format": FORMAT, "version": VERSION, "scope": settings["scope"], "sizes": [1] * len(record["tokens"])}
+    metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
+    return from_json({**whole, **{name: record[name] for name in _FIELDS}, "metadata": metadata})
+
+
+def _plain(target: Target | None) -> str | int | None:
+    return target if target is None or isinstance(target, str) else int(target)

@@ -1,0 +1,306 @@
+"""Removing tokens in an attribution's order: AOPC, comprehensiveness, sufficiency, MoRF and LeRF curves.
+
+One set of runs gives them all. ``removed``: the target's log-probability without the k% of tokens that
+score highest ("most relevant first", MoRF). ``kept``: with nothing but those, which is the same as removing the
+other 100% - k, lowest first ("least relevant first", LeRF).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tl_jacobian.analyses.baselines.runs import BATCH, check_count, inputs_of, rerun_of
+from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.progress import progress
+from tl_jacobian.core.prompts import Target, resolve_target
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.base import Frozen
+
+Perturbation = Literal["zero", "mean", "delete"]
+
+
+def log_probs_without(
+    lin: Linearization,
+    removed: Bool[Tensor, "runs pos"],
+    target: int,
+    perturbation: Perturbation = "zero",
+    batch_size: int = BATCH,
+) -> Float[Tensor, " runs"]:
+    """Log-probability of a token after removing sets of tokens, one run a set; equal sets are run once.
+
+    Args:
+        lin: one linearization.
+        removed: which tokens each run goes without.
+        target: id of the token that is scored.
+        perturbation: ``"zero"`` puts zeros in the place of the embedding, ``"mean"`` the mean of the prompt's
+            embeddings, ``"delete"`` takes the token out of the prompt, so that later ones move up.
+        batch_size: runs in one forward pass.
+
+    Returns:
+        Nats, float64.
+
+    Raises:
+        ArgumentError: an unknown perturbation, or nothing would be left to delete from.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> france = torch.tensor([[False] * 5, [False, False, False, True, False]])
+    >>> before, after = log_probs_without(lin, france, int(lin.logits.argmax())).exp().tolist()
+    >>> before > 0.7, after < 0.1
+    (True, True)
+    """
+    check_perturbation(perturbation)
+    rerun_of(lin)
+    sets, which = torch.unique(removed, dim=0, return_inverse=True)
+    found = torch.empty(len(sets), dtype=torch.float64)
+    touched = sets.any(1)
+    found[~touched] = lin.logits.double().log_softmax(-1)[target].cpu()
+    run = _delete if perturbation == "delete" else _replace
+    found[touched] = run(lin, sets[touched], target, perturbation, batch_size)
+    return found[which]
+
+
+def check_perturbation(perturbation: str) -> None:
+    """Raise ArgumentError unless tokens can be removed so."""
+    choices = get_args(Perturbation)
+    if perturbation not in choices:
+        raise ArgumentError(f"perturbation={perturbation!r}, expected one of {', '.join(map(repr, choices))}")
+
+
+def _replace(lin: Linearization, sets: Tensor, target: int, perturbation: str, batch_size: int) -> Tensor:
+    x = inputs_of(lin)
+    left = x.mean(0) if perturbation == "mean" else torch.zeros_like(x[0])
+
+    def runs(part: Tensor) -> Tensor:
+        return rerun_of(lin).logits(torch.where(part.to(x.device)[..., None], left, x))
+
+    return _each_batch(runs, sets, target, batch_size)
+
+
+def _delete(lin: Linearization, sets: Tensor, target: int, _: str, batch_size: int) -> Tensor:
+    if sets.all(1).any():
+        raise ArgumentError(
+            f"deleting all {sets.shape[1]} tokens leaves no prompt; take a smaller k, or perturbation='zero'"
+        )
+
+    def runs(part: Tensor) -> Tensor:
+        return rerun_of(lin).prompts([lin.tokens[keep].tolist() for keep in ~part])
+
+    return _each_batch(runs, sets, target, batch_size)
+
+
+def _each_batch(runs, sets: Tensor, target: int, batch_size: int) -> Tensor:
+    found = []
+    with progress(len(sets), "prompts with tokens removed") as bar:
+        for part in sets.split(batch_size):
+            found.append(runs(part).double().log_softmax(-1)[:, target].cpu())
+            bar.update(len(part))
+    return torch.cat(found) if found else sets.new_empty(0, dtype=torch.float64)
+
+
+PERCENTAGES = (5.0, 10.0, 20.0)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PerturbationCurves(Frozen):
+    """What removing tokens does to the prediction, in the order of one attribution.
+
+    Attributes:
+        k: percentages of the tokens.
+        n: how many tokens each of them is: the next whole number.
+        clean: log-probability of the target in the whole prompt, in nats.
+        removed: the same without the ``n`` tokens that score highest; ``(k,)``.
+        kept: with nothing but those; ``(k,)``. None where it wasn't asked for.
+        scope: of the attribution.
+        metadata: target, perturbation, and what else was done (JSON values).
+
+    >>> c = PerturbationCurves(k=(10.0, 20.0), n=(1, 2), clean=-0.1, removed=torch.tensor([-1.1, -2.1]),
+    ...                        kept=torch.tensor([-3.0, -0.2]), scope="semantic")
+    >>> [round(drop, 3) for drop in c.drops.tolist()], round(c.aopc, 3)
+    ([1.0, 2.0], 1.5)
+    """
+
+    k: tuple[float, ...]
+    n: tuple[int, ...]
+    clean: float
+    removed: Float[Tensor, " k"]
+    scope: str
+    kept: Float[Tensor, " k"] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("removed", "kept"):
+            if (values := getattr(self, name)) is not None:
+                self._set(name, values.detach().to("cpu", torch.float64, copy=True))
+        self._protect_metadata()
+
+    def __repr__(self) -> str:
+        drops = ", ".join(f"{k:g}%: {drop:.3g}" for k, drop in zip(self.k, self.drops.tolist(), strict=True))
+        return f"PerturbationCurves({self.scope}; log-probability falls by {drops} nats)"
+
+    @property
+    def drops(self) -> Float[Tensor, " k"]:
+        """By how many nats the log-probability falls without the top k%: AOPC at each k.
+
+        Larger is better; the paper's table prints it with the other sign.
+        """
+        return self.clean - self.removed
+
+    @property
+    def aopc(self) -> float:
+        """The other normalisation in use: the mean of :attr:`drops` over k."""
+        return self.drops.mean().item()
+
+    @property
+    def comprehensiveness(self) -> float:
+        """Mean over k of p - p(without the top k%) (DeYoung et al., 2020); larger is better."""
+        return (math.exp(self.clean) - self.removed.exp()).mean().item()
+
+    @property
+    def sufficiency(self) -> float | None:
+        """Mean over k of p - p(with nothing but the top k%) (DeYoung et al., 2020); smaller is better."""
+        if self.kept is None:
+            return None
+        return (math.exp(self.clean) - self.kept.exp()).mean().item()
+
+
+def perturbation_curves(
+    lin: Linearization,
+    attributions: Sequence[Attribution],
+    *,
+    k: Sequence[float | int] = PERCENTAGES,
+    target: Target | None = None,
+    perturbation: Perturbation = "zero",
+    skip_first: bool = False,
+    sufficiency: bool = True,
+    batch_size: int = BATCH,
+) -> list[PerturbationCurves]:
+    """Remove tokens in the order of each attribution, and watch the token that they explain.
+
+    Positions after the explained one can't matter: they are neither removed nor counted. Runs that several
+    attributions ask for are made once.
+
+    Args:
+        lin: the linearization that the attributions explain.
+        attributions: of any scope or baseline, per token or per word.
+        k: percentages; k% of n tokens is rounded up.
+        target: whose log-probability is watched; default: the attributions' own target, and the most probable
+            next token where none of them has one.
+        perturbation: how a token is removed: ``"zero"``, ``"mean"`` or ``"delete"``; see :func:`log_probs_without`.
+        skip_first: never remove the first token, and don't count it.
+        sufficiency: whether to run the prompt with nothing but the top k% too; half of all runs.
+        batch_size: runs in one forward pass.
+
+    Returns:
+        One for each attribution, in nats.
+
+    Raises:
+        ArgumentError: no attribution, one of another prompt or of another target, or an option out of range.
+
+    >>> import tl_jacobian as tj
+    >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+    >>> tj.perturbation_curves(lin, [tj.semantic_scope(lin, " Paris")], k=[20, 40])[0].n
+    (1, 2)
+    """
+    if isinstance(attributions, Attribution):
+        attributions = [attributions]
+    if not attributions:
+        raise ArgumentError("no attributions, expected one or more: [semantic_scope(lin), ...]")
+    ks = percentages(k)
+    check_count("batch_size", batch_size)
+    for a in attributions:
+        _check_prompt(a, lin)
+    token = scored_token(lin, attributions, target)
+    tops = [_tops(a, ks, skip_first) for a in attributions]
+    # Nothing removed comes first: the whole prompt.
+    asked = [torch.zeros(1, len(lin.tokens), dtype=torch.bool)]
+    for a, top in zip(attributions, tops, strict=True):
+        asked += [_per_token(top, a), *([_rest(top, a, skip_first)] if sufficiency else [])]
+    found = log_probs_without(lin, torch.cat(asked), token, perturbation, batch_size).split([len(x) for x in asked])
+    each = 2 if sufficiency else 1
+    facts = {"target_token": token, "target": lin.decode(token), "perturbation": perturbation, "skip_first": skip_first}
+    return [
+        PerturbationCurves(
+            k=ks,
+            n=tuple(top.sum(1).tolist()),
+            clean=found[0].item(),
+            removed=found[1 + each * i],
+            kept=found[2 + each * i] if sufficiency else None,
+            scope=a.scope,
+            metadata={**facts, "attribution": dict(a.metadata)},
+        )
+        for i, (a, top) in enumerate(zip(attributions, tops, strict=True))
+    ]
+
+
+def scored_token(lin: Linearization, attributions: Sequence[Attribution], target: Target | None) -> int:
+    """The token whose log-probability is watched: the one that is explained.
+
+    Raises:
+        ArgumentError: it isn't the same for all.
+    """
+    own = {a.metadata["target_token"] for a in attributions if a.metadata.get("target_token") is not None}
+    asked = resolve_target(lin, target) if target is not None or not own else own.pop()
+    if own - {asked}:
+        other = ", ".join(f"{lin.decode(t)!r} ({t})" for t in sorted(own | {asked}))
+        raise ArgumentError(f"the explained token and the scored one must be the same, got {other}; explain one token")
+    return asked
+
+
+def removal_order(scores: Float[Tensor, " units"]) -> list[int]:
+    """Units from the highest score to the lowest; of equal ones the earlier first."""
+    return torch.argsort(scores, descending=True, stable=True).tolist()
+
+
+def _tops(a: Attribution, ks: Sequence[float], skip_first: bool) -> Bool[Tensor, "k units"]:
+    """The units that score highest, for each percentage."""
+    first = 1 if skip_first else 0
+    order = torch.tensor(removal_order(a.scores[first:]), dtype=torch.long) + first
+    tops = torch.zeros(len(ks), len(a), dtype=torch.bool)
+    for row, k in zip(tops, ks, strict=True):
+        row[order[: math.ceil(round(k / 100 * len(order), 9))]] = True  # 7% of 100 is 7, not 7.000000000000001
+    return tops
+
+
+def _per_token(units: Bool[Tensor, "k units"], a: Attribution) -> Bool[Tensor, "k pos"]:
+    return units.repeat_interleave(torch.tensor(a.sizes), dim=1)
+
+
+def _rest(units: Bool[Tensor, "k units"], a: Attribution, skip_first: bool) -> Bool[Tensor, "k pos"]:
+    """All other tokens that may be removed."""
+    rest = _per_token(~units, a)
+    rest[:, 0] &= not skip_first
+    return rest
+
+
+def _check_prompt(a: Attribution, lin: Linearization) -> None:
+    if not isinstance(a, Attribution):
+        raise ArgumentError(f"got a {type(a).__name__}, expected attributions: [semantic_scope(lin), ...]")
+    if a.tokens != tuple(lin.tokens.tolist()):
+        raise ArgumentError(
+            f"the {a.scope} attribution is of another prompt: {''.join(a.str_tokens)[:60]!r} instead of "
+            f"{''.join(lin.str_tokens)[:60]!r}; explain the linearization that is given"
+        )
+
+
+def percentages(k: Sequence[float | int]) -> tuple[float, ...]:
+    """Percentages of tokens, checked.
+
+    Raises:
+        ArgumentError: they don't rise, or aren't between 0 and 100.
+    """
+    try:
+        values = tuple(map(float, k)) if isinstance(k, Sequence) and not isinstance(k, str) else ()
+    except (TypeError, ValueError):  # of something that is no number
+        values = ()
+    if not values or not all(0 <= x <= 100 for x in values) or sorted(set(values)) != list(values):
+        raise ArgumentError(f"k={k!r}, expected rising percentages between 0 and 100, such as (5, 10, 20)")
+    return values

@@ -1,0 +1,265 @@
+"""All methods on one batch of prompts, judged: one plain record a prompt, for the corpus runner to keep.
+
+A method is an attribution by name, of one given token of each prompt of the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+
+from tl_jacobian.analyses.baselines import (
+    attention_rollout,
+    leave_one_out,
+    path_integrated_scope,
+    random_attribution,
+    smoothgrad,
+)
+from tl_jacobian.analyses.baselines.leave_one_out import left_out, logits_without_each
+from tl_jacobian.analyses.baselines.runs import BATCH, check_count
+from tl_jacobian.analyses.baselines.simple import input_x_gradients
+from tl_jacobian.analyses.scopes import fisher_scope, temperature_scope
+from tl_jacobian.analyses.scopes.apply import apply
+from tl_jacobian.analyses.scopes.simple import explain_logit
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.studies.corpus import prompt_generator
+from tl_jacobian.studies.evaluation.agreement import rank_agreement
+from tl_jacobian.studies.evaluation.curves import (
+    PERCENTAGES,
+    Perturbation,
+    PerturbationCurves,
+    check_perturbation,
+    percentages,
+    perturbation_curves,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the methods are given besides the prompt.
+
+    Attributes:
+        seed: of everything random; each prompt has its own random numbers, whatever batch it is in.
+        integration_steps: nodes of integrated gradients (Gauss and Legendre's, from a zero baseline).
+    """
+
+    seed: int = 0
+    integration_steps: int = 8
+
+    def generator(self, prompt: int) -> torch.Generator:
+        """The random numbers of one prompt of the corpus."""
+        return prompt_generator(self.seed, prompt)
+
+
+Method = Callable[[LinearizationBatch, Sequence[int], Sequence[int], Settings], list[Attribution]]
+
+
+def attributions(
+    batch: LinearizationBatch,
+    names: Sequence[str],
+    targets: Sequence[int],
+    prompts: Sequence[int],
+    settings: Settings,
+) -> dict[str, list[Attribution]]:
+    """Every method's attributions of a batch, one for each prompt.
+
+    Args:
+        batch: the prompts, linearised together.
+        names: of methods.
+        targets: the token explained in each.
+        prompts: each one's number in the corpus, which its random numbers depend on.
+        settings: of the methods.
+    """
+    return {name: METHODS[name](batch, targets, prompts, settings) for name in names}
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Raise ArgumentError for a name that isn't a method."""
+    if isinstance(names, str):
+        raise ArgumentError(f"methods={names!r}, expected a list of names: [{names!r}]")
+    for name in names:
+        if name not in METHODS:
+            raise ArgumentError(f"method {name!r}, expected some of {', '.join(map(repr, METHODS))}")
+    if len(set(names)) < len(names) or not names:
+        raise ArgumentError(f"methods={list(names)!r}, expected one or more, each once")
+
+
+def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
+    return input_x_gradients(batch, [explain_logit(lin, t, None) for lin, t in zip(batch, targets, strict=True)])
+
+
+def _semantic(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
+    token = {id(lin): target for lin, target in zip(batch, targets, strict=True)}
+    return apply(batch, "semantic", lambda lin: explain_logit(lin, token[id(lin)], None))
+
+
+def _one_by_one(run: Callable[[Linearization, int, int, Settings], Attribution]) -> Method:
+    def method(
+        batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int], settings: Settings
+    ) -> list[Attribution]:
+        return [run(lin, t, p, settings) for lin, t, p in zip(batch, targets, prompts, strict=True)]
+
+    return method
+
+
+def _integrated(lin: Linearization, target: int, _: int, settings: Settings) -> Attribution:
+    steps = settings.integration_steps
+    with warnings.catch_warnings():  # the completeness gap is in the metadata, and in the table
+        warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
+        return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps)
+
+
+def _estimate(
+    batch: LinearizationBatch, _: Sequence[int], prompts: Sequence[int], settings: Settings
+) -> list[Attribution]:
+    return fisher_scope(batch, generator=[settings.generator(prompt) for prompt in prompts])
+
+
+METHODS: Mapping[str, Method] = {
+    "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
+    "integrated_gradients": _one_by_one(_integrated),
+    "input_x_gradient": _input_x_gradient,
+    "semantic": _semantic,
+    "temperature": lambda batch, *_: temperature_scope(batch),
+    "fisher": lambda batch, *_: fisher_scope(batch, method="low_rank"),
+    # beyond the paper's table
+    "fisher_trace": _estimate,
+    "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
+    "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
+    "leave_one_out": _one_by_one(lambda lin, t, *_: leave_one_out(lin, t)),
+}
+# The rows of the paper's table; its Fisher Scope is the later version's, v = u_1.
+PAPER = ("random", "integrated_gradients", "input_x_gradient", "semantic", "temperature", "fisher")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is measured of every prompt.
+
+    Attributes:
+        methods: names of attributions, of :data:`METHODS`.
+        k: percentages of tokens to remove, above 0.
+        perturbation: how: ``"zero"``, ``"mean"`` or ``"delete"``.
+        skip_first: never remove the first token.
+        sufficiency: whether the prompt is also run with nothing but the top k%; half of all runs.
+        agreement: whether rankings are compared with leave-one-out too, which takes a run for each token.
+        settings: of the methods.
+        batch_size: runs with tokens removed in one forward pass.
+
+    Raises:
+        ArgumentError: an unknown method or perturbation, or percentages that make no sense.
+    """
+
+    methods: Sequence[str] = PAPER
+    k: Sequence[float | int] = PERCENTAGES
+    perturbation: Perturbation = "zero"
+    skip_first: bool = False
+    sufficiency: bool = True
+    agreement: bool = False
+    settings: Settings = field(default_factory=Settings)
+    batch_size: int = BATCH
+
+    def __post_init__(self) -> None:
+        check_methods(self.methods)
+        check_perturbation(self.perturbation)
+        check_count("batch_size", self.batch_size)
+        object.__setattr__(self, "methods", tuple(self.methods))
+        object.__setattr__(self, "k", _above_zero(self.k))
+
+    @property
+    def record(self) -> Literal["sources"] | None:
+        """What has to be kept of the forward pass."""
+        return "sources" if "attention_rollout" in self.methods else None
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides the numbers, as JSON values; how many runs go together doesn't."""
+        facts = asdict(self)
+        del facts["batch_size"]
+        return {**facts, "methods": list(self.methods), "k": list(self.k)}
+
+
+def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
+    """Percentages at which methods can differ: none of 0, and no shares in the place of percentages."""
+    values = percentages(k)
+    if values[0] == 0:
+        raise ArgumentError(f"k={k!r}, expected percentages above 0: without 0% of the tokens all methods are equal")
+    if values[-1] < 1:
+        meant = ", ".join(f"{100 * x:g}" for x in values)
+        raise ArgumentError(f"k={k!r}: percentages; did you mean {meant}?")
+    return values
+
+
+def judge(
+    trial: Trial, batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Attribute, remove, compare.
+
+    Args:
+        trial: what to measure.
+        batch: prompts, linearised together.
+        targets: the token of each that is explained *and* scored.
+        prompts: each one's number in the corpus.
+
+    Raises:
+        PromptError: a prompt is too short to have a ranking.
+    """
+    for lin in batch:
+        if len(lin.tokens) - trial.skip_first < 2:
+            raise PromptError(f"{len(lin.tokens)} tokens have no ranking, expected at least {2 + trial.skip_first}")
+    found = attributions(batch, trial.methods, targets, prompts, trial.settings)
+    each = [{name: found[name][i] for name in trial.methods} for i in range(len(batch))]
+    return [_record(trial, lin, t, a) for lin, t, a in zip(batch, targets, each, strict=True)]
+
+
+def _record(trial: Trial, lin: Linearization, target: int, by_name: dict[str, Attribution]) -> dict[str, Any]:
+    curves = perturbation_curves(
+        lin,
+        list(by_name.values()),
+        k=trial.k,
+        target=target,
+        perturbation=trial.perturbation,
+        skip_first=trial.skip_first,
+        sufficiency=trial.sufficiency,
+        batch_size=trial.batch_size,
+    )
+    measured = {name: _measured(a, c) for (name, a), c in zip(by_name.items(), curves, strict=True)}
+    if trial.agreement:
+        for name, against in _agreements(trial, lin, target, by_name).items():
+            measured[name] |= against
+    return {
+        "n_tokens": len(lin.tokens),
+        "target": target,
+        "target_text": lin.decode(target),
+        "log_prob": curves[0].clean,
+        "methods": measured,
+    }
+
+
+def _measured(a: Attribution, c: PerturbationCurves) -> dict[str, Any]:
+    gap = {"completeness_gap": a.metadata["completeness_gap"]} if "completeness_gap" in a.metadata else {}
+    kept = {} if c.kept is None else {"kept": c.kept.tolist()}
+    return {"removed": c.removed.tolist(), **kept, **gap}
+
+
+def _agreements(
+    trial: Trial, lin: Linearization, target: int, by_name: dict[str, Attribution]
+) -> dict[str, dict[str, Any]]:
+    """Agreement with leaving out one token at a time, by either measure: the runs are the same."""
+    replacement = "mean" if trial.perturbation == "mean" else "zero"
+    logits = logits_without_each(lin, replacement, trial.batch_size)
+    truth = {"log_prob": left_out(lin, logits, target, replacement), "kl": left_out(lin, logits, None, replacement)}
+    return {
+        name: {
+            f"{what}_{measure}": None if math.isnan(value) else value  # JSON has no NaN
+            for measure, b in truth.items()
+            for what, value in rank_agreement(a, b, skip_first=trial.skip_first)._asdict().items()
+        }
+        for name, a in by_name.items()
+    }
