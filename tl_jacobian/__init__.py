@@ -3,6 +3,8 @@
 Method: "Jacobian Scopes: token-level causal attributions in LLMs", arXiv 2601.16407.
 """
 
+import importlib
+
 from tl_jacobian.analyses import baselines as baselines
 from tl_jacobian.analyses import scopes as scopes
 from tl_jacobian.analyses.baselines import (
@@ -39,9 +41,10 @@ from tl_jacobian.errors import (
     TargetError,
     UnsupportedModelError,
 )
-from tl_jacobian.render import compare
 from tl_jacobian.results.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.base import draw_with
+from tl_jacobian.results.comparison import compare
 from tl_jacobian.results.contributions import Contributions, Part
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.grid import Cell, Grid
@@ -62,6 +65,9 @@ from tl_jacobian.studies.evaluation import (
     perturbation_curves,
     rank_agreement,
 )
+
+# Values say what there is to see; what draws it is loaded when something is first drawn.
+draw_with(lambda: importlib.import_module("tl_jacobian.render"))
 
 __all__ = [
     # a model, a prompt, its linearization

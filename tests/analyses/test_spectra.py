@@ -10,6 +10,7 @@ import pytest
 import torch
 from cases import cases, shared
 from rich.console import Console
+from tl_jacobian.render.spectrum import render_spectrum_terminal
 from torch import Tensor
 
 import tl_jacobian as tj
@@ -19,7 +20,6 @@ from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.linalg import singular
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.render.spectrum import render_spectrum_terminal
 
 TEXT = "Paris is in"
 every_case = pytest.mark.parametrize(("architecture", "state"), cases())

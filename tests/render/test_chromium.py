@@ -17,15 +17,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import panel_samples as samples
 import pytest
-import torch
+from panel_samples import NAN, grid, nasty_strip, paris, row, strip
 
 from tl_jacobian import render
-from tl_jacobian.render.interactive import runtime_scripts, script_json, script_tag
-from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.render.circuitsvis import runtime_scripts, script_json
+from tl_jacobian.results.panels import Scale
 from tl_jacobian.results.tokens import visible
-
-Make = Callable[..., Attribution]
 
 pytestmark = pytest.mark.slow
 
@@ -52,10 +51,13 @@ for (const output of OUTPUTS) {
 # Reports, as JSON in the title, what a reader of DOCUMENT sees of every figure.
 REPORT = """
 const seen = (e) => e.getClientRects().length > 0;
-const look = (e) => ({text: e.textContent, color: getComputedStyle(e).backgroundColor, seen: seen(e)});
-const report = (doc) => [...doc.querySelectorAll(".tlj-figure")].map((figure) => ({
+const look = (e) => ({text: e.textContent, color: getComputedStyle(e).backgroundColor, seen: seen(e),
+  classes: [...e.classList]});
+const report = (doc) => [...doc.querySelectorAll(".tlj-figure[id]")].map((figure) => ({
   live: [...figure.querySelectorAll(".tlj-live .colored-tokens > span > span")].map(look),
-  still: [...figure.querySelectorAll(".tlj-tokens > bdi")].map(look),
+  still: [...figure.querySelectorAll(".tlj-tokens > bdi:not(.tlj-coming)")].map(look),
+  caption: [...figure.querySelectorAll(".tlj-live .tlj-caption")].filter(seen).map((e) => e.textContent),
+  coming: [...figure.querySelectorAll(".tlj-live .colored-tokens")].map((e) => e.dataset.coming || ""),
   labels: [...figure.querySelectorAll(".tlj-multi > div > div:first-child > div")].map((e) => e.textContent),
   tooltip: [...figure.querySelectorAll(".colored-tokens > div")].map((e) => e.innerText),
 }));
@@ -124,7 +126,7 @@ def harness(script: str, *, after_ms: int = 4000, body: str = "", document: str 
     )
     return (
         '<!DOCTYPE html><meta charset="utf-8"><title>untouched</title><body>'
-        f"{body}{script_tag(REPORT + script + tell)}</body>"
+        f"{body}<script>{REPORT + script + tell}</script></body>"
     )
 
 
@@ -169,27 +171,25 @@ class LiveTokens(HTMLParser):
 
 # -- pages ------------------------------------------------------------------------------
 
+PARIS = [unit.text for unit in paris().units]
+VALUES = [30.0, 2.0, 9.0, 1.0, 12.0, 4.0]
+NASTY = [visible(text) for text in samples.NASTY]
 
-def test_the_page_shows_circuitsvis_tokens_whose_colour_follows_the_score(
-    visit: Open, paris: Attribution, tmp_path: Path
-) -> None:
-    dom = visit(paris.to_html(tmp_path / "page.html")).dom
+
+def test_the_page_shows_circuitsvis_tokens_whose_colour_follows_the_value(visit: Open, tmp_path: Path) -> None:
+    dom = visit(render.write([paris()], tmp_path / "page.html")).dom
     live = LiveTokens(dom)
-    assert live.texts == list(paris.str_tokens)
+    assert live.texts == PARIS
     alphas = [alpha(color) for color in live.colors]
-    scores = paris.scores.tolist()
-    assert alphas == pytest.approx([0.7 * score / max(scores) for score in scores], abs=0.005)
+    assert alphas == pytest.approx([0.7 * value / 30 for value in VALUES], abs=0.005)
+    assert re.search(r'<div class="tlj-tokens"[^>]*hidden=""', dom), "the static tokens make way"
 
 
-def test_the_static_tokens_make_way(visit: Open, paris: Attribution, tmp_path: Path) -> None:
-    dom = visit(paris.to_html(tmp_path / "page.html")).dom
-    assert re.search(r'<div class="tlj-tokens"[^>]*hidden=""', dom)
-
-
-def test_no_request_leaves_the_page(visit: Open, paris: Attribution, nasty: Attribution, tmp_path: Path) -> None:
-    seen = visit(render.write_html([paris, nasty], tmp_path / "page.html"))
+def test_no_request_leaves_the_page(visit: Open, tmp_path: Path) -> None:
+    seen = visit(render.write([*samples.every_kind(), *samples.every_nasty_kind()], tmp_path / "page.html"))
     assert LiveTokens(seen.dom).texts, "the page must have come alive for this to mean anything"
     assert seen.requests == []
+    assert "<title>Semantic Scope: logit of" in seen.dom
 
 
 def test_the_request_log_does_catch_a_request(visit: Open) -> None:
@@ -197,68 +197,72 @@ def test_the_request_log_does_catch_a_request(visit: Open) -> None:
     assert seen.requests == ["http://127.0.0.1:9/caught"]
 
 
-def test_a_prompt_full_of_markup_is_text(visit: Open, nasty: Attribution, tmp_path: Path) -> None:
-    seen = visit(nasty.to_html(tmp_path / "page.html"))
-    assert LiveTokens(seen.dom).texts == [visible(text) for text in nasty.str_tokens]
+def test_a_prompt_full_of_markup_is_text(visit: Open, tmp_path: Path) -> None:
+    seen = visit(render.write([nasty_strip(title="Semantic Scope")], tmp_path / "page.html"))
+    assert LiveTokens(seen.dom).texts == NASTY
     assert "<title>Semantic Scope" in seen.dom
     assert seen.requests == []
 
 
-def test_without_scripts_the_static_view_is_what_shows(
-    visit: Open, paris: Attribution, nasty: Attribution, tmp_path: Path
-) -> None:
-    html = render.write_html([paris, nasty], tmp_path / "page.html").read_text(encoding="utf-8")
+def sandboxed(html: str) -> str:
+    """``html`` where no script runs."""
     make = f"""
       const frame = document.createElement("iframe");
       frame.setAttribute("sandbox", "allow-same-origin");
       frame.srcdoc = {script_json(html)};
       document.body.appendChild(frame);"""
-    first, second = visit(harness(make, document="frame.contentDocument")).report
-    check_static(first, paris)
-    assert [token["text"] for token in second["still"]] == [visible(text) for text in nasty.str_tokens]
+    return harness(make, document="frame.contentDocument")
+
+
+def test_without_scripts_the_static_view_is_what_shows(visit: Open) -> None:
+    first, second, chosen = visit(sandboxed(render.page([paris(), nasty_strip(), samples.map_strip()]))).report
+    check_static(first)
+    assert [token["text"] for token in second["still"]] == NASTY
     assert second["live"] == []
+    assert all(token["seen"] for token in chosen["still"])
+    assert len(chosen["still"]) == 5
 
 
-def check_static(figure: Any, attribution: Attribution) -> None:
+def check_static(figure: Any) -> None:
     assert figure["live"] == []
     assert all(token["seen"] for token in figure["still"])
-    assert [token["text"] for token in figure["still"]] == list(attribution.str_tokens)
-    largest = attribution.scores.max().item()
+    assert [token["text"] for token in figure["still"]] == PARIS
     alphas = [alpha(token["color"]) for token in figure["still"]]
-    assert alphas == pytest.approx([0.7 * score / largest for score in attribution.scores.tolist()], abs=0.005)
+    assert alphas == pytest.approx([0.7 * value / 30 for value in VALUES], abs=0.005)
 
 
-def test_a_bundle_that_fails_leaves_the_static_view(visit: Open, paris: Attribution) -> None:
+def test_a_bundle_that_fails_leaves_the_static_view(visit: Open) -> None:
     bundle, _ = runtime_scripts()
-    output = render.notebook_html([paris]).replace(bundle, "window.CircuitsVis = {render() { throw 1; }};")
+    output = render.notebook([paris()]).replace(bundle, "window.CircuitsVis = {render() { throw 1; }};")
     (figure,) = visit(notebook([output])).report
-    check_static(figure, paris)
+    check_static(figure)
 
 
 # -- notebooks: no content security policy shields these ---------------------------------------
 
 
-def test_a_notebook_shows_every_figure_with_one_bundle(visit: Open, paris: Attribution, nasty: Attribution) -> None:
-    outputs = [render.notebook_html([a]) for a in (paris, nasty)]
+def test_a_notebook_shows_every_strip_with_one_bundle(visit: Open) -> None:
+    outputs = [render.notebook([panel]) for panel in (paris(), nasty_strip())]
     seen = visit(notebook(outputs))
-    for figure, attribution in zip(seen.report, (paris, nasty), strict=True):
-        assert [token["text"] for token in figure["live"]] == [visible(text) for text in attribution.str_tokens]
+    for figure, texts in zip(seen.report, (PARIS, NASTY), strict=True):
+        assert [token["text"] for token in figure["live"]] == texts
         assert not any(token["seen"] for token in figure["still"])
     assert all(token["seen"] for token in seen.report[0]["live"])
+    assert seen.report[1]["coming"] == [samples.INJECTION]
     assert "<title>untouched</title>" in seen.dom
     assert seen.requests == []
 
 
-def test_a_figure_before_the_bundle_waits_for_it(visit: Open, paris: Attribution) -> None:
-    outputs = [render.notebook_html([paris]) for _ in range(2)]
+def test_a_strip_before_the_bundle_waits_for_it(visit: Open) -> None:
+    outputs = [render.notebook([paris()]) for _ in range(2)]
     early, late = visit(notebook(outputs[::-1])).report
-    assert len(early["live"]) == len(late["live"]) == len(paris)
+    assert len(early["live"]) == len(late["live"]) == len(PARIS)
 
 
-def test_a_notebook_that_lost_the_bundle_shows_the_static_view(visit: Open, paris: Attribution) -> None:
-    render.notebook_html([paris])
-    (figure,) = visit(notebook([render.notebook_html([paris])])).report
-    check_static(figure, paris)
+def test_a_notebook_that_lost_the_bundle_shows_the_static_view(visit: Open) -> None:
+    render.notebook([paris()])
+    (figure,) = visit(notebook([render.notebook([paris()])])).report
+    check_static(figure)
 
 
 HOVER = """
@@ -267,34 +271,80 @@ setTimeout(() => {
   for (const kind of ["mouseenter", "mousemove"]) token.dispatchEvent(new MouseEvent(kind, {bubbles: true}));
 }, 2500);
 """
+CHOOSE = """
+setTimeout(() => document.querySelectorAll(".tlj-multi > div > div:first-child > div")[INDEX]
+  .dispatchEvent(new MouseEvent("mouseover", {bubbles: true})), 2500);
+"""
 
 
-def test_a_tooltip_shows_the_token_as_it_is_and_its_score(visit: Open, make: Make) -> None:
-    attribution = make(["a", "</s>&amp;"], [1.0, 2.5], stderr=torch.tensor([0.1, 0.25]))
-    (figure,) = visit(notebook([attribution._repr_html_()], HOVER.replace("INDEX", "1"))).report
+def test_a_tooltip_shows_the_token_as_it_is_and_its_value(visit: Open) -> None:
+    panel = strip(["a", "</s>&amp;"], rows=[row([1.0, 2.5], errors=(0.1, 0.25))])
+    (figure,) = visit(notebook([render.notebook([panel])], HOVER.replace("INDEX", "1"))).report
     assert figure["tooltip"] == ["</s>&amp;\n1: 2.5 ± 0.25"]
 
 
-def test_the_first_token_is_left_without_colour_where_skipped(visit: Open, paris: Attribution) -> None:
-    (figure,) = visit(notebook([render.notebook_html([paris], skip_first=True)])).report
-    alphas = [alpha(token["color"]) for token in figure["live"]]
-    assert alphas[0] == 0
-    assert alphas[1:] == pytest.approx([0.7 * score / 12 for score in paris.scores.tolist()[1:]], abs=0.005)
+def test_hidden_units_are_hatched_and_units_without_a_value_plain(visit: Open) -> None:
+    panel = strip("abcd", rows=[row([90.0, NAN, 2.0], (0,), framed=(3,), coming="' e' (predicted)")], hidden=(0,))
+    (figure,) = visit(notebook([render.notebook([panel])])).report
+    assert [alpha(token["color"]) for token in figure["live"]] == pytest.approx([0, 0, 0.7, 0], abs=0.005)
+    assert [token["classes"] for token in figure["live"]] == [["tlj-skipped"], [], [], ["tlj-framed"]]
+    assert figure["coming"] == ["' e' (predicted)"]
 
 
-def test_a_comparison_has_a_button_each_and_recolours(visit: Open, make: Make) -> None:
-    one, two = make(["a", "b", "c"], [1.0, 2.0, 4.0]), make(["a", "b", "c"], [2e-4, -1e-4, 0.0], scope="fisher")
-    output = render.compare([one, two])._repr_html_()
-    choose = """
-      setTimeout(() => document.querySelectorAll(".tlj-multi > div > div:first-child > div")[1]
-        .dispatchEvent(new MouseEvent("mouseover", {bubbles: true})), 2500);"""
-    (before,), (after,) = (visit(notebook([output], then)).report for then in ("", choose))
-    assert before["labels"] == [
-        "Semantic Scope: logit of ' Paris' (1 = 4)",
-        "Fisher Scope: logit of ' Paris' (1 = 0.0002)",
-    ]
+def test_a_comparison_has_a_button_each_and_recolours(visit: Open) -> None:
+    rows = [row([1.0, 2.0, 4.0], label="Semantic Scope"), row([2e-4, -1e-4, 0.0], label="Fisher Scope")]
+    output = render.notebook([strip("abc", rows=rows)])
+    (before,), (after,) = (visit(notebook([output], then)).report for then in ("", CHOOSE.replace("INDEX", "1")))
+    assert before["labels"] == ["Semantic Scope (1 = 4)", "Fisher Scope (1 = 0.0002)"]
     assert [alpha(t["color"]) for t in before["live"]] == pytest.approx([0.175, 0.35, 0.7], abs=0.005)
     assert [alpha(t["color"]) for t in after["live"]] == pytest.approx([0.7, 0.35, 0], abs=0.005)
     assert after["live"][1]["color"].startswith("rgba(0, 114, 178")
     assert len(before["still"]) == 6
-    assert all(token["seen"] for token in before["still"])
+    assert all(token["seen"] for token in before["still"]), "side by side compares better: they stay"
+    assert before["caption"] == []
+
+
+def test_a_choice_starts_with_the_chosen_row_and_follows_the_pointer(visit: Open) -> None:
+    output = render.notebook([samples.map_strip()])
+    (before,), (after,) = (visit(notebook([output], then)).report for then in ("", CHOOSE.replace("INDEX", "1")))
+    assert before["caption"] == ["4 ' is' → ' Paris' · full colour = 5 · logits"]
+    assert [alpha(t["color"]) for t in before["live"]] == pytest.approx([0, 0.28, 0.42, 0.56, 0.7], abs=0.005)
+    assert before["coming"] == ["' Paris' (predicted)"]
+    assert not any(token["seen"] for token in before["still"])
+    assert after["caption"] == ["1 ' capital' → ' of' · full colour = 2 · logits"]
+    assert [alpha(t["color"]) for t in after["live"]] == pytest.approx([0, 0.7, 0, 0, 0], abs=0.005)
+    assert [t["classes"] for t in after["live"]][2:] == [["tlj-framed"], ["tlj-later"], ["tlj-later"]]
+    assert after["coming"] == [""]
+
+
+def test_rows_on_one_scale_are_coloured_alike(visit: Open) -> None:
+    scale = Scale(limit=4.0, low=-2.0, high=4.0, signed=True)
+    rows = [row(values, scale=scale, label=str(i)) for i, values in enumerate(samples.VALUES)]
+    panel = strip("abc", rows=rows, together=False, hidden=(0,), chosen=1)
+    (figure,) = visit(notebook([render.notebook([panel])])).report
+    assert figure["labels"] == ["0", "1"]
+    assert [alpha(t["color"]) for t in figure["live"]] == pytest.approx([0, 0.35, 0.7], abs=0.005)
+
+
+SHAPES = """
+window.report = (doc) => ({
+  cells: [...doc.querySelectorAll(".tlj-heat td")].map((e) => ({
+    hatched: getComputedStyle(e).backgroundImage !== "none", size: [e.offsetWidth, e.offsetHeight]})),
+  bars: [...doc.querySelectorAll(".tlj-parts td > span")].map((e) => e.offsetWidth),
+  ink: [...doc.querySelectorAll("svg text")].map((e) => getComputedStyle(e).fill)[0],
+  charts: [...doc.querySelectorAll("svg")].map((e) => e.getBoundingClientRect().width),
+});
+"""
+
+
+def test_other_kinds_need_no_script(visit: Open) -> None:
+    html = render.page([grid(), samples.contributions(samples.PARTS), samples.series()])
+    page = (
+        sandboxed(html).replace("const report =", "window.report =").replace("setTimeout(", SHAPES + "setTimeout(", 1)
+    )
+    found = visit(page).report
+    assert [cell["hatched"] for cell in found["cells"]] == [True, False, True, True, False, False]
+    assert all(width >= 20 and height >= 15 for width, height in (cell["size"] for cell in found["cells"]))
+    assert sorted(found["bars"]) == [0, 8, 16, 32, 65, 130]
+    assert found["ink"] == "rgb(31, 35, 40)", "the page's own colour"
+    assert 200 < found["charts"][0] < 300, "a chart shrinks to the room that there is"

@@ -1,16 +1,28 @@
-"""Colours follow the score, and text on them stays readable."""
+"""Colours follow the value, and text on them stays readable."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from panel_samples import contributions
 
-from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE, RGB, blend, contrast, scale_of
+from tl_jacobian.render.colors import (
+    MAX_OPACITY,
+    NEGATIVE,
+    POSITIVE,
+    RGB,
+    blend,
+    contrast,
+    css,
+    curve_colors,
+    kind_colors,
+    shade_css,
+)
 from tl_jacobian.render.terminal import style_of
+from tl_jacobian.results.panels import Curve, scale_of
 
 # Text and background of Jupyter's two themes, and of the page's own.
 THEMES: list[tuple[RGB, RGB]] = [
@@ -19,48 +31,41 @@ THEMES: list[tuple[RGB, RGB]] = [
     ((31, 35, 40), (255, 255, 255)),
     ((227, 229, 232), (21, 23, 27)),
 ]
+STEPS = [i / 49 * 5 for i in range(50)]
 
 
-def opacity(css: str) -> int:
-    return int(css[7:], 16)
+def opacity(color: str) -> int:
+    return int(color[7:], 16)
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20))
-def test_a_larger_score_never_has_a_weaker_colour(values: list[float]) -> None:
-    scale = scale_of(torch.tensor(values))
-    drawn = sorted((abs(value), opacity(scale.css(value))) for value in values)
+def test_a_larger_value_never_has_a_weaker_colour(values: list[float]) -> None:
+    scale = scale_of(values)
+    drawn = sorted((abs(value), opacity(css(scale, value))) for value in values)
     assert [o for _, o in drawn] == sorted(o for _, o in drawn)
-    assert all(scale.css(value)[:7] == ("#0072b2" if value < 0 else "#d55e00") for value in values)
+    assert all(css(scale, value)[:7] == ("#0072b2" if value < 0 else "#d55e00") for value in values)
 
 
-def test_distinct_scores_have_distinct_colours_from_transparent_to_full() -> None:
-    scale = scale_of(torch.linspace(0, 5, 50))
-    opacities = [opacity(scale.css(score)) for score in torch.linspace(0, 5, 50).tolist()]
+def test_distinct_values_have_distinct_colours_from_transparent_to_full() -> None:
+    scale = scale_of(STEPS)
+    opacities = [opacity(css(scale, value)) for value in STEPS]
     assert opacities[0] == 0
     assert opacities[-1] == round(MAX_OPACITY * 255)
     assert all(a < b for a, b in pairwise(opacities))
 
 
-def test_all_zero_scores_are_all_transparent() -> None:
-    scale = scale_of(torch.zeros(3))
-    assert scale.css(0.0).endswith("00")
+def test_all_zeros_are_all_transparent() -> None:
+    assert css(scale_of([0.0, 0.0]), 0.0).endswith("00")
 
 
-def test_skip_first_takes_the_first_score_out_of_the_range() -> None:
-    scores = torch.tensor([30.0, 2.0, 4.0])
-    assert scale_of(scores).limit == 30
-    skipping = scale_of(scores, skip_first=True)
-    assert (skipping.limit, skipping.low, skipping.high, skipping.skipped) == (4, 2, 4, 1)
-
-
-def test_skip_first_of_a_single_score_leaves_an_empty_range() -> None:
-    assert scale_of(torch.tensor([3.0]), skip_first=True).limit == 0
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_score_that_is_not_finite_is_refused(bad: float) -> None:
-    with pytest.raises(ValueError, match=r"score of unit 1 is (nan|inf) \(1 of 2"):
-        scale_of(torch.tensor([1.0, bad]))
+def test_shades_go_from_one_hue_to_the_other() -> None:
+    assert [shade_css(shade) for shade in (-1.0, -0.5, 0.0, 1.0, 3.0)] == [
+        "#0072b2b2",
+        "#0072b259",
+        "#d55e0000",
+        "#d55e00b2",
+        "#d55e00b2",
+    ]
 
 
 @pytest.mark.parametrize("hue", [POSITIVE, NEGATIVE])
@@ -72,8 +77,9 @@ def test_text_is_readable_on_every_colour_of_the_scale(hue: RGB, text: RGB, back
 
 @pytest.mark.parametrize("background", [(24, 24, 24), (255, 255, 255)])
 def test_terminal_text_is_readable(background: RGB) -> None:
-    scale = scale_of(torch.linspace(-1, 1, 41))
-    styles = [style_of(score, scale, background) for score in torch.linspace(-1, 1, 41).tolist()]
+    values = [i / 20 - 1 for i in range(41)]
+    scale = scale_of(values)
+    styles = [style_of(value, scale, background) for value in values]
     pairs = [style.split(" on ") for style in styles if style]
     assert len(pairs) > 35
     assert min(contrast(_rgb(text), _rgb(under)) for text, under in pairs) >= 4.5
@@ -81,3 +87,18 @@ def test_terminal_text_is_readable(background: RGB) -> None:
 
 def _rgb(css: str) -> RGB:
     return int(css[1:3], 16), int(css[3:5], 16), int(css[5:7], 16)
+
+
+def test_kinds_have_colours_of_their_own_and_none_is_a_signs() -> None:
+    colors = kind_colors(contributions({"embed": 1.0, **{f"0.{kind}": 1.0 for kind in "abcdef"}}))
+    assert len({colors[kind] for kind in "abcd"}) == 4
+    assert colors["e"] == colors["f"] == colors[""] == (128, 128, 128)
+    assert not {POSITIVE, NEGATIVE} & set(colors.values())
+
+
+def test_curves_are_told_apart_and_roles_fix_their_colour() -> None:
+    plain = [Curve(name=str(i), x=(), y=()) for i in range(9)]
+    assert len(set(curve_colors(plain)[:8])) == 8
+    signs = [Curve(name="", x=(), y=(), role=role) for role in ("negative", "ink", "positive")]
+    assert curve_colors(signs) == [NEGATIVE, None, POSITIVE]
+    assert curve_colors([plain[0], signs[1]]) == [POSITIVE, None], "one alone stands out"

@@ -52,7 +52,7 @@ def test_metadata_is_read_only_and_a_copy():
     a = make(metadata=given_)
     given_["seed"] = 2
     assert a.metadata["seed"] == 1
-    with pytest.raises(TypeError, match="does not support item assignment"):
+    with pytest.raises(TypeError, match="metadata can't be changed"):
         a.metadata["seed"] = 3
 
 
@@ -68,8 +68,13 @@ def test_changing_the_tensor_that_made_it_does_not_change_it():
     ("fields", "message"),
     [
         (dict(str_tokens=("a",)), "one score and one text per unit.*'str_tokens': 1"),
-        (dict(tokens=(1, 2)), "add up to its 2 tokens.*'sizes': 2"),
-        (dict(sizes=(1, 1, 2)), "add up to its 3 tokens.*adding up to 4"),
+        (dict(tokens=(1, 2)), "one of its 2 tokens.*'units': 2"),
+        (dict(units=((0,), (1,))), "'units': 2"),
+        (dict(units=((0,), (1,), (3,))), "unit 2 has token position 3, expected 0 to 2"),
+        (dict(units=((0,), (1,), (-1,))), "unit 2 has token position -1, expected 0 to 2"),
+        (dict(units=((0,), (1,), ())), "unit 2 has no token"),
+        (dict(units=((0,), (1,), (1,))), "token position 1 is in two units"),
+        (dict(units=((0,), (1, 1), (2,))), "token position 1 is in two units or twice in one"),
         (dict(stderr=torch.ones(2)), "'stderr': 2"),
     ],
 )
@@ -115,29 +120,33 @@ def test_a_copy_is_equal():
 
 
 def test_repr_names_scope_target_and_best():
-    assert repr(make()) == "Attribution(direction: v.y; 3 units; top: 't1' 4, 't0' 3, 't2' 1)"
+    assert repr(make()) == "Attribution(direction: v.y; 3 units; top: 't1' 4, 't2' 1)"
 
 
 def test_top_is_sorted_and_keeps_the_order_of_ties():
     a = make([1.0, 5.0, 1.0, 2.0])
-    assert a.top(3) == [Ranked(1, "t1", 5.0), Ranked(3, "t3", 2.0), Ranked(0, "t0", 1.0)]
-    assert [r[0] for r in make([1.0] * 40).top(40)] == list(range(40))
+    assert a.top(3, skip_first=False) == [Ranked(1, "t1", 5.0), Ranked(3, "t3", 2.0), Ranked(0, "t0", 1.0)]
+    assert [r[0] for r in make([1.0] * 40).top(40)] == list(range(1, 40))
 
 
 def test_top_takes_at_most_what_there_is():
-    assert len(make().top()) == 3
+    assert len(make().top(skip_first=False)) == 3
+    assert len(make().top()) == 2
     assert make().top(0) == []
     assert make().top(-1) == []
 
 
-def test_top_can_skip_the_first_unit_without_renumbering():
-    assert make([9.0, 1.0, 2.0]).top(2, skip_first=True) == [Ranked(2, "t2", 2.0), Ranked(1, "t1", 1.0)]
-    assert make([9.0]).top(2, skip_first=True) == []
+def test_top_skips_token_0_without_renumbering_where_there_is_another():
+    assert make([9.0, 1.0, 2.0]).top(2) == [Ranked(2, "t2", 2.0), Ranked(1, "t1", 1.0)]
+    assert make([9.0]).top(2) == [Ranked(0, "t0", 9.0)]
+    whole = make([9.0, 1.0, 2.0]).grouped([2, 1])
+    assert whole.top(1)[0].unit == 0, "a unit of several tokens isn't left out"
+    assert make([9.0, 1.0, 2.0]).grouped_by([[1], [0]]).top(5) == [Ranked(0, "t1", 1.0)], "wherever token 0 stands"
 
 
 @pytest.mark.parametrize(("combine", "joint"), [("root_sum_squares", 5.0), ("sum", 7.0)])
 def test_a_words_score_is_that_of_its_tokens_jointly(combine, joint):
-    words = make(combine=combine, word_groups=WORDS, stderr=torch.ones(3)).words()
+    words = make(combine=combine, word_groups=WORDS, stderr=torch.ones(3)).words(split_first=False)
     assert words.scores.tolist() == [joint, 1.0]
     assert words.scores.dtype == torch.float32
     assert words.str_tokens == ("t0t1", "t2")
@@ -155,7 +164,49 @@ def test_words_of_words_are_the_same():
 
 def test_a_words_text_is_the_readable_one_not_its_pieces():
     a = make([1.0, 1.0], str_tokens=("\ufffd", "\ufffd"), word_groups=(Word("é", 2),))
-    assert a.words().str_tokens == ("é",)
+    assert a.words(split_first=False).str_tokens == ("é",)
+    assert a.words().str_tokens == ("\ufffd", "\ufffd")
+
+
+def test_token_0_is_a_unit_of_its_own_and_sums_still_add_up():
+    groups = (Word("t0t1t2", 3), Word("t3", 1))
+    words = make([3.0, 4.0, 12.0, 1.0], word_groups=groups).words()
+    assert words.str_tokens == ("t0", "t1t2", "t3")
+    assert words.units == ((0,), (1, 2), (3,))
+    assert words.scores.tolist() == [3.0, pytest.approx(math.hypot(4, 12)), 1.0]
+    summed = make([3.0, 4.0, 12.0, 1.0], word_groups=groups, combine="sum").words()
+    assert summed.scores.sum().item() == 20.0
+    assert make([3.0, 1.0], word_groups=(Word("t0", 1), Word("t1", 1))).words().sizes == (1, 1)
+
+
+def test_any_sets_of_tokens_are_units():
+    a = make([3.0, 1.0, 4.0, 2.0], stderr=torch.ones(4), combine="sum", metadata={"seed": 1})
+    found = a.grouped_by([[2, 0], [1]], ["user", "system"])
+    assert (found.units, found.sizes, found.str_tokens) == (((0, 2), (1,)), (2, 1), ("user", "system"))
+    assert (found.scores.tolist(), found.stderr.tolist()) == ([7.0, 1.0], [2.0, 1.0])
+    assert (found.tokens, found.metadata, len(found)) == (a.tokens, a.metadata, 2)
+    assert found.to_dataframe()["tokens"].tolist() == [(0, 2), (1,)]
+    norms = make([3.0, 1.0, 4.0]).grouped_by([(0, 2)])
+    assert (norms.scores.tolist(), norms.str_tokens, norms.stderr) == ([5.0], ("t0t2",), None)
+    assert found.words() is found, "units are kept"
+
+
+@pytest.mark.parametrize(
+    ("units", "message"),
+    [
+        ([[0, 3]], "unit 0 has token position 3, expected 0 to 2"),
+        ([[0], []], "unit 1 has no token"),
+        ([[0, 1], [1]], "token position 1 is in two units"),
+    ],
+)
+def test_sets_that_are_none_are_refused(units, message):
+    with pytest.raises(ValueError, match=message):
+        make().grouped_by(units)
+
+
+def test_words_have_no_tokens_to_choose():
+    with pytest.raises(ValueError, match="this attribution is per word, expected one score for each token"):
+        make().grouped([2, 1]).grouped_by([[0]])
 
 
 def test_grouping_twice_is_grouping_once():
@@ -189,7 +240,7 @@ def test_grouping_equals_the_formula(scores, data):
 
 
 def test_dataframe_has_one_row_a_unit():
-    frame = make(word_groups=WORDS).words().to_dataframe()
+    frame = make(word_groups=WORDS).words(split_first=False).to_dataframe()
     assert list(frame.columns) == ["position", "tokens", "text", "score", "stderr"]
     assert frame["position"].tolist() == [0, 2]
     assert frame["tokens"].tolist() == [(0, 1), (2,)]

@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-import tl_jacobian as tj
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution, Prediction
 from tl_jacobian.results.attribution_map import AttributionMap
 from tl_jacobian.results.tokens import Word
@@ -167,13 +167,13 @@ def test_rows_that_make_no_map_are_refused(fields, message):
     if message is None:
         AttributionMap(**fields)
         return
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(ArgumentError, match=message):
         AttributionMap(**fields)
 
 
 def test_rows_of_different_texts_are_refused():
     other = Attribution(scores=torch.ones(1), tokens=(99,), str_tokens=("z",), position=0, scope="semantic", target="t")
-    with pytest.raises(tj.ArgumentError, match="positions 0 and 1 are of different texts, expected one"):
+    with pytest.raises(ArgumentError, match="positions 0 and 1 are of different texts, expected one"):
         AttributionMap(attributions=(other, row(1)), next_texts=("a", None))
 
 
@@ -182,3 +182,22 @@ def test_rows_of_different_texts_are_refused():
 def test_rows_that_are_not_there_say_how_many_are(index):
     with pytest.raises(IndexError, match=r"of a map of 4 rows; which token each explains is in \.positions"):
         whole()[index]
+
+
+def test_token_0_stays_apart_among_the_sources():
+    def part(n):
+        return Attribution(
+            scores=torch.arange(3.0, 3 + n),
+            tokens=tuple(range(n)),
+            str_tokens=("Par", "is", " is")[:n],
+            position=n - 1,
+            scope="s",
+            target="t",
+            word_groups=(Word("Paris"[: 5 if n > 1 else 3], min(n, 2)), Word(" is", 1))[: 1 if n < 3 else 2],
+        )
+
+    m = AttributionMap(attributions=(part(1), part(2), part(3)), next_texts=("is", " is", None))
+    assert m.words().str_tokens == ("Par", "is", " is")
+    assert m.words().units == ((0,), (1,), (2,))
+    assert m.words(split_first=False).str_tokens == ("Paris", " is")
+    assert [a.str_tokens for a in m.words(split_first=False)] == [("Par",), ("Paris",), ("Paris", " is")]

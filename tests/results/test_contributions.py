@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import math
 import pickle
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 import torch
 from test_grid import grid
 
-from tl_jacobian.errors import ArgumentError, AttributionFileError
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.contributions import Contributions, Part
 
 NAMES = ("embed", "0.attn", "0.mlp", "unembedding bias")
@@ -70,7 +69,7 @@ def test_fields_and_metadata_are_read_only():
     c = parts(metadata={"model": "m"})
     with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field 'total'"):
         c.total = 2.0
-    with pytest.raises(TypeError, match="does not support item assignment"):
+    with pytest.raises(TypeError, match="metadata can't be changed"):
         c.metadata["model"] = "x"
 
 
@@ -111,8 +110,9 @@ def test_equality_and_copies():
         hash(c)
 
 
-def test_replace_keeps_the_default_tolerance():
+def test_replace_keeps_the_tolerance():
     assert dataclasses.replace(parts(), target="other").target == "other"
+    assert dataclasses.replace(parts(total=1.9, rtol=0.1), target="other").rtol == 0.1
     with pytest.raises(ArgumentError, match=r"rtol=0\.001"):
         dataclasses.replace(parts(), total=9.0)
 
@@ -143,23 +143,3 @@ def test_what_was_accepted_once_is_read_again(tmp_path):
     rough = parts(total=1.9, rtol=0.1)
     rough.save(tmp_path / "c.json")
     assert Contributions.load(tmp_path / "c.json") == rough
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (dict(format="tl_jacobian.grid"), 'not a saved contributions: .*"tl_jacobian.contributions"'),
-        (dict(version=0), "version 0 of the contributions format is unknown"),
-        (dict(values=[1, 2, 3]), "damaged contributions: ArgumentError: values of shape"),
-        (dict(values=[1, 2, 3, None]), "damaged contributions: TypeError: expected a number, got None"),
-        (dict(total="x"), "damaged contributions: TypeError: expected a number, got 'x'"),
-        (dict(heads={}), "damaged contributions: AttributionFileError: not a saved grid"),
-        (dict(names=None), "damaged contributions: TypeError: expected list, got None"),
-    ],
-)
-def test_what_is_damaged_or_foreign_is_named(tmp_path, change, message):
-    path = tmp_path / "c.json"
-    parts().save(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(AttributionFileError, match=f"c.json: {message}"):
-        Contributions.load(path)

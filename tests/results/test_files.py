@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 
 import pytest
 
@@ -84,3 +85,74 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected a file in a folder that exists"), atomic(tmp_path):
         pass
+
+
+def test_a_link_stays_one_and_the_file_behind_it_is_replaced(tmp_path):
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "a.txt", tmp_path / "link.txt"
+    target.write_text("old")
+    link.symlink_to(target)
+    with atomic(link) as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert (target.read_text(), link.read_text()) == ("new", "new")
+    assert [list(folder.iterdir()) for folder in (tmp_path / "real",)] == [[target]]
+
+
+def test_a_link_to_nothing_makes_its_target(tmp_path):
+    link = tmp_path / "link.txt"
+    link.symlink_to(tmp_path / "a.txt")
+    with atomic(link) as file:
+        file.write("new")
+    assert link.is_symlink()
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_an_existing_file_keeps_its_permissions(tmp_path, mode):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(mode)
+    with atomic(path) as file:
+        file.write("new")
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert path.read_text() == "new"
+
+
+def test_a_pipe_is_written_into(tmp_path):
+    path, read = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: read.append(path.read_text()), daemon=True)
+    reader.start()
+    with atomic(path) as file:
+        file.write("through")
+    reader.join(10)
+    assert read == ["through"]
+    assert stat.S_ISFIFO(path.stat().st_mode)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_device_is_written_into_and_never_replaced(tmp_path, monkeypatch):
+    path, whole = tmp_path / "device", os.stat
+    path.write_text("old")
+    inode = path.stat().st_ino
+
+    def faked(where, *args, **options):
+        found = whole(where, *args, **options)
+        if os.fspath(where) != os.fspath(path):
+            return found
+        return os.stat_result((stat.S_IFCHR | 0o666, *found[1:]))
+
+    monkeypatch.setattr(os, "stat", faked)
+    with atomic(path) as file:
+        file.write("new")
+    monkeypatch.undo()
+    assert (path.read_text(), path.stat().st_ino) == ("new", inode)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("n" * 250)
+    with atomic(path) as file:
+        file.write("x")
+    assert path.read_text() == "x"

@@ -25,8 +25,8 @@ from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ArgumentError, HookPointError
 from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.base import is_id
 from tl_jacobian.results.paths import PathSplit
-from tl_jacobian.results.plain import is_id
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, ContractError, PromptError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.base import is_id
 from tl_jacobian.results.spectra import KEPT, FisherSpectrum, JacobianSpectrum, Move, Moves
 
 # Up to here all of J_t is no dearer. Beyond, its leading part takes some 10 (k + SPARE) products

@@ -33,7 +33,6 @@ from tl_jacobian.cli.run import run
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.errors import JacobianScopeError
-from tl_jacobian.render.terminal import render_terminal
 from tl_jacobian.results.attribution import Attribution
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
@@ -65,7 +64,9 @@ def attribute(
     position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
     bos: BosOption = None,
     words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,
-    skip_first: Annotated[bool, typer.Option(help="Leave the first token out of the colour scale.")] = False,
+    skip_first: Annotated[
+        bool, typer.Option(help="Leave the first token, an attention sink, out of the colours (hatched).")
+    ] = True,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,
     model: ModelOption = "demo",
@@ -88,7 +89,7 @@ def attribute(
     except JacobianScopeError as error:
         fail(str(error))
     # Shown before anything is written: minutes of work must not be lost to a full disk.
-    render_terminal(result, skip_first=skip_first)
+    result.show(skip_first=skip_first)
     try:
         if json is not None:
             result.save(json)

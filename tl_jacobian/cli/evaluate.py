@@ -28,6 +28,7 @@ from tl_jacobian.cli.run import (
 )
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.files import atomic
+from tl_jacobian.results.panels import Curves
 
 if TYPE_CHECKING:
     from tl_jacobian.results.evaluation import Evaluation
@@ -176,11 +177,11 @@ def _report(found: Sequence[Evaluation], out: Path) -> None:
 
 def _draw(found: Sequence[Evaluation], path: Path) -> None:
     """One panel a corpus; nothing without matplotlib."""
-    from tl_jacobian.render.evaluation_plot import evaluations_figure
+    from tl_jacobian.render import figure
 
     try:
-        figure = evaluations_figure(found)
+        drawn = figure([panel for e in found for panel in e.panels() if isinstance(panel, Curves)])
     except ImportError:
         return
     with atomic(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=150)
+        drawn.figure.savefig(file, format="png", dpi=150)

@@ -24,7 +24,7 @@ from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.base import is_id
 from tl_jacobian.results.tokens import Word
 
 

@@ -1,81 +1,41 @@
-"""Pictures of values: in a notebook, in a page, in a terminal, as a matplotlib figure.
+"""Pictures of panels: in a notebook, in a page, in a terminal, as a matplotlib figure, as Markdown.
 
-A side branch: it imports the values and :mod:`tl_jacobian.results.tokens`, and no
-model. Every HTML view is complete as static HTML; where scripts run, CircuitsVis' views
-take the place of the static ones. Nothing here opens a connection.
+A side branch: it knows panels (:mod:`tl_jacobian.results.panels`) and no value, no model. Each renderer draws each of
+the five kinds of panel. matplotlib is loaded when a figure is drawn. Nothing here opens a connection.
 """
 
-from tl_jacobian.render.alignment_display import (
-    notebook_alignment,
-    render_aligned_word_terminal,
-    show_aligned_word,
-    show_alignment,
-    write_alignment,
-)
-from tl_jacobian.render.alignment_plot import plot_aligned_word, plot_alignment
-from tl_jacobian.render.contributions_display import notebook_contributions, show_contributions, write_contributions
-from tl_jacobian.render.contributions_plot import plot_contributions
-from tl_jacobian.render.contributions_terminal import render_contributions_terminal
-from tl_jacobian.render.counterfactual_table import (
-    notebook_counterfactuals,
-    render_counterfactuals_terminal,
-    show_counterfactuals,
-    write_counterfactuals,
-)
-from tl_jacobian.render.display import Comparison, compare, show, show_map
-from tl_jacobian.render.evaluation_plot import evaluations_figure, plot_evaluation
-from tl_jacobian.render.evaluation_table import evaluation_markdown, show_evaluation
-from tl_jacobian.render.grid_display import notebook_grid, show_grid, write_grid
-from tl_jacobian.render.grid_plot import plot_grid
-from tl_jacobian.render.grid_terminal import render_grid_terminal
-from tl_jacobian.render.map_terminal import render_map_terminal
-from tl_jacobian.render.page import embed_scripts_again, notebook_html, notebook_map, write_html, write_map
-from tl_jacobian.render.patching import notebook_patching, plot_patching, show_patching, write_patching
-from tl_jacobian.render.plot import plot_map
-from tl_jacobian.render.series import plot_series
-from tl_jacobian.render.terminal import render_terminal
+from __future__ import annotations
 
-__all__ = [
-    "Comparison",
-    "compare",
-    "embed_scripts_again",
-    "evaluation_markdown",
-    "evaluations_figure",
-    "notebook_alignment",
-    "notebook_contributions",
-    "notebook_counterfactuals",
-    "notebook_grid",
-    "notebook_html",
-    "notebook_map",
-    "notebook_patching",
-    "plot_aligned_word",
-    "plot_alignment",
-    "plot_contributions",
-    "plot_evaluation",
-    "plot_grid",
-    "plot_map",
-    "plot_patching",
-    "plot_series",
-    "render_aligned_word_terminal",
-    "render_contributions_terminal",
-    "render_counterfactuals_terminal",
-    "render_grid_terminal",
-    "render_map_terminal",
-    "render_terminal",
-    "show",
-    "show_aligned_word",
-    "show_alignment",
-    "show_contributions",
-    "show_evaluation",
-    "show_counterfactuals",
-    "show_grid",
-    "show_map",
-    "show_patching",
-    "write_alignment",
-    "write_contributions",
-    "write_counterfactuals",
-    "write_grid",
-    "write_html",
-    "write_map",
-    "write_patching",
-]
+import sys
+from collections.abc import Sequence
+
+from tl_jacobian.render.circuitsvis import embed_scripts_again
+from tl_jacobian.render.figure import figure
+from tl_jacobian.render.html import notebook, page, write
+from tl_jacobian.render.markdown import markdown
+from tl_jacobian.render.terminal import terminal
+from tl_jacobian.results.panels import Panel
+
+__all__ = ["embed_scripts_again", "figure", "markdown", "notebook", "page", "show", "terminal", "write"]
+
+
+def show(panels: Sequence[Panel]) -> None:
+    """Draw panels where the user is: as HTML in Jupyter, else in the terminal.
+
+    Raises:
+        ArgumentError: there is nothing to draw.
+    """
+    if not in_notebook():
+        terminal(panels)
+        return
+    from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]  # present in every kernel
+
+    display(HTML(notebook(panels)))
+
+
+def in_notebook() -> bool:
+    """Whether the code runs in a Jupyter kernel, where HTML can be displayed."""
+    # A kernel has imported IPython already; elsewhere importing it would cost a second for nothing.
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None

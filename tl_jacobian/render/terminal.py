@@ -1,20 +1,27 @@
-"""The terminal view: coloured tokens with rich, or a ranked table where there is no colour.
+"""Panels in the terminal, with rich: coloured where there is colour, as ranked tables and numbers where there is none.
 
-Token text goes into ``Text`` objects, never through rich's markup, and only after
-``tokens.visible`` has turned escape sequences into text.
+Text goes into ``Text`` objects, never through rich's markup, and only after ``tokens.visible`` has turned escape
+sequences into text; what the terminal's encoding lacks is written as escapes.
 """
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Callable, Sequence
+from functools import singledispatch
+from itertools import pairwise
+from typing import NamedTuple
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from tl_jacobian.render import words
-from tl_jacobian.render.colors import RGB, Scale, contrast, scale_of
-from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.render import chart, words
+from tl_jacobian.render.colors import RGB, contrast, hex_color, kind_colors, over
+from tl_jacobian.render.tables import tables_of
+from tl_jacobian.results.panels import Bar, Bars, Curves, HeatMap, Panel, Scale, StripRow, Table, TokenStrip
 from tl_jacobian.results.tokens import visible
 
 _DARK, _LIGHT = (24, 24, 24), (255, 255, 255)
@@ -25,93 +32,545 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BAR_WIDTH = 20
 _TOP = 10
 
+_MAX_ROWS = 64  # of a heat map
+_MAX_BARS = 80
+_LONGEST_NAME = 28  # of a row
+_BARE = 3  # the least width of a column that shows a colour and no number
+_WIDEST = 10  # the most that a column takes for its name
+_NUMBER = 10
+_LONGEST_BAR = 40
 
-def render_terminal(attribution: Attribution, *, skip_first: bool = False, console: Console | None = None) -> None:
-    """Print an attribution: its tokens on colours that follow the scores, and the distribution.
+_MARKS = "*o+x#@%&"
+_CHART_HEIGHT, _BELOW_HEIGHT = 14, 6
+_LEAST_CHART, _WIDEST_CHART = 36, 100  # characters
 
-    Without colour (``NO_COLOR``, a pipe, a dumb terminal) the tokens with the highest scores
-    are listed in a table instead.
+
+def terminal(panels: Sequence[Panel], *, console: Console | None = None) -> None:
+    """Print panels.
+
+    Without colour (``NO_COLOR``, a pipe, a dumb terminal) the strongest units of a text are listed in a table instead,
+    and heat maps are numbers. Where there are too many rows or columns, the strongest are printed.
 
     Args:
-        attribution: what to draw.
-        skip_first: leave the first unit out of the colour range and the ranking.
+        panels: what to print, in order.
         console: where to print; default standard output.
 
     Raises:
-        ValueError: a score isn't finite.
+        ArgumentError: there is nothing to draw.
     """
     console = console or Console(highlight=False)
-    scale = scale_of(attribution.scores, skip_first=skip_first)
-    console.print(_view(attribution, scale, console), soft_wrap=False, highlight=False)
+    for i, panel in enumerate(words.seen(panels, "terminal")):
+        if i:
+            console.print()
+        console.print(Group(*_head(panel, console), *draw(panel, console)), soft_wrap=False, highlight=False)
 
 
-def _view(attribution: Attribution, scale: Scale, console: Console) -> Group:
-    has_colour = console.color_system is not None and not console.no_color
-    draw = _coloured if has_colour else _ranked
-    parts = [_header(attribution, console), Text(), *draw(attribution, scale, console)]
-    if attribution.predictions:
-        parts += [Text(), Text("predicted next token", style="dim"), _predictions(attribution, console)]
-    return Group(*parts)
+@singledispatch
+def draw(panel: Panel, console: Console) -> list[RenderableType]:
+    """A panel below its heading."""
+    raise TypeError(f"the terminal draws no {type(panel).__name__}")
 
 
-def _header(attribution: Attribution, console: Console) -> Text:
-    facts = ", ".join([words.explained_position(attribution), *words.model_facts(attribution)])
+def _head(panel: Panel, console: Console) -> list[RenderableType]:
+    if isinstance(panel, Bars) and panel.aside:
+        return [_dim(words.heading(panel) or visible(panel.quantity), console)]
+    facts = list(map(visible, panel.facts))
+    if isinstance(panel, HeatMap):
+        facts.insert(0, words.extent(panel))
     head = Text()
-    head.append(fit(words.scope_name(attribution), console), style="bold")
-    head.append(f"  {fit(words.explained(attribution), console)}\n")
-    return head.append(fit(facts, console), style="dim")
+    if panel.title:
+        head.append(fit(visible(panel.title), console), style="bold")
+    if panel.detail:
+        head.append(("  " if panel.title else "") + fit(visible(panel.detail), console))
+    if any(facts):
+        head.append("\n" if head else "").append(fit(", ".join(filter(None, facts)), console), style="dim")
+    return [head, Text()] if head else []
 
 
-# -- with colour -----------------------------------------------------------------
+# -- a text on colours --------------------------------------------------------------------
 
 
-def _coloured(attribution: Attribution, scale: Scale, console: Console) -> list[RenderableType]:
-    background = terminal_background()
+@draw.register
+def _(panel: TokenStrip, console: Console) -> list[RenderableType]:
+    if not panel.together and len(panel.rows) > 1:
+        return _choices(panel, console)
+    if len(panel.rows) == 1:
+        return _single(panel, panel.rows[0], console)
+    found: list[RenderableType] = []
+    for i, row in enumerate(panel.rows):
+        found += [
+            *([Text()] if i else []),
+            Text(fit(visible(row.label), console), style="bold"),
+            *_single(panel, row, console),
+        ]
+    return found
+
+
+def _single(panel: TokenStrip, row: StripRow, console: Console) -> list[RenderableType]:
+    if has_color(console):
+        caption = [_strongest(panel, row), *_caption(panel, row)] if row.framed else _caption(panel, row)
+        legend = color_bar(row.scale).append(f"  {fit(_joined(caption), console)}", style="dim")
+        return [_text(panel, row, console, terminal_background()), Text(), legend]
+    return _ranked(panel, row, console)
+
+
+def _text(panel: TokenStrip, row: StripRow, console: Console, background: RGB | None) -> Text:
+    """The text, on colours if there is a background; framed units are in brackets."""
     text = Text(overflow="fold")
-    for i, (unit, score) in enumerate(zip(attribution.str_tokens, attribution.scores.tolist(), strict=True)):
-        style = "dim strike" if i < scale.skipped else style_of(score, scale, background)
-        text.append(fit(visible(unit), console), style=style)
-        text.append("\n" if "\n" in unit else "")
-    return [text, Text(), _legend(attribution, scale, console)]
+    hidden, framed = set(panel.hidden), set(row.framed)
+    for i, unit in enumerate(panel.units):
+        word = fit(visible(unit.text), console)
+        style = ""
+        if background is not None:
+            value = row.values[i] if i < len(row.values) else math.nan
+            style = (
+                "dim strike"
+                if i in hidden
+                else "dim"
+                if words.is_later(row, i)
+                else style_of(value, row.scale, background)
+            )
+        if i in framed:
+            bare = word.lstrip(" ")
+            text.append(word[: len(word) - len(bare)])
+            text.append(f"[{bare}]", style=f"bold {style}" if background is not None else "")
+        else:
+            text.append(word, style=style)
+        text.append("\n" if "\n" in unit.text else "")
+    if row.coming:
+        text.append(f" {fit(visible(row.coming), console)}", style="italic dim" if background is not None else "")
+    return text
 
 
-def style_of(score: float, scale: Scale, background: RGB) -> str:
-    """A rich style: the score's colour on ``background``, and black or white text, whichever reads better."""
-    if scale.strength(score) < _FAINT:
+def _caption(panel: TokenStrip, row: StripRow) -> list[str]:
+    facts = dict.fromkeys(map(visible, (*panel.legend, *row.facts)))
+    return [*facts, words.scale_range(row.scale), words.relative_error(panel, row), words.strip_left_out(panel)]
+
+
+def _strongest(panel: TokenStrip, row: StripRow, n: int = 3) -> str:
+    best = words.strongest(panel, row, n)
+    return ", ".join(f"{words.quoted(panel.units[i].text)} {words.number(row.values[i])}" for i in best)
+
+
+def _ranked(panel: TokenStrip, row: StripRow, console: Console) -> list[RenderableType]:
+    """The text, and its most influential units as a table with bars."""
+    table = _grid()
+    for i in words.strongest(panel, row, _TOP):
+        name = fit(words.quoted(panel.units[i].text), console)
+        bar = _bar(row.scale.strength(row.values[i]), console)
+        table.add_row(Text(str(i)), Text(name), Text(words.number(row.values[i])), Text(bar))
+    of = sum(not math.isnan(value) for value in row.values)
+    title = f"{len(table.rows)} highest scores of {of} ({_joined(_caption(panel, row))})"
+    return [_text(panel, row, console, None), Text(), Text(fit(title, console)), table]
+
+
+def _choices(panel: TokenStrip, console: Console) -> list[RenderableType]:
+    """A line for each row, with the units that drove it most."""
+    table = RichTable.grid(padding=(0, 2))
+    table.add_column(overflow="fold", max_width=44)
+    table.add_column(overflow="fold")
+    for row in panel.rows:
+        table.add_row(Text(fit(visible(row.label), console)), Text(fit(_strongest(panel, row), console)))
+    facts = _joined([*map(visible, panel.legend), words.strip_left_out(panel)])
+    return [table, *([_dim(facts, console)] if facts else [])]
+
+
+def _grid() -> RichTable:
+    table = RichTable.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold", max_width=32)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    return table
+
+
+# -- heat maps: a table that fits, with numbers where there is room for them ------------------------
+
+
+class _Layout(NamedTuple):
+    """What fits: which rows and columns, how wide each column is, and whether it holds numbers."""
+
+    rows: list[int]
+    columns: list[int]
+    names: int
+    width: int
+    numbers: bool
+
+
+@draw.register
+def _(panel: HeatMap, console: Console) -> list[RenderableType]:
+    if not panel.rows or not panel.columns:
+        return [_dim("empty", console)]
+    cells, unit = _cells(panel)
+    layout = _layout(panel, cells, console)
+    bar = [color_bar(panel.scales[0])] if has_color(console) and len(panel.scales) == 1 else []
+    return [_heat_table(panel, cells, layout, console), Text(), *bar, _heat_legend(panel, layout, unit, console)]
+
+
+def _layout(panel: HeatMap, cells: list[list[str]], console: Console) -> _Layout:
+    longest = max(cell_len(fit(name, console)) for name in [*words.row_names(panel), visible(panel.row_axis)])
+    names = min(longest, _LONGEST_NAME, console.width // 3)
+    room = console.width - names - 1
+    for_number = 1 + max((len(cell) for row in cells for cell in row), default=1)
+    wanted = 1 + max(cell_len(fit(visible(column.text), console)) for column in panel.columns)
+    numbers = not has_color(console) or for_number * len(panel.columns) <= room
+    least = for_number if numbers else _BARE
+    columns = _furthest(panel, max(1, room // least), lambda row, column: column, len(panel.columns))
+    width = max(least, min(wanted, _WIDEST, room // len(columns)))
+    return _Layout(_furthest(panel, _MAX_ROWS, lambda row, _: row, len(panel.rows)), columns, names, width, numbers)
+
+
+def _furthest(panel: HeatMap, n: int, key: Callable[[int, int], int], count: int) -> list[int]:
+    """The ``n`` rows or columns with the numbers furthest from zero, in their own order."""
+    size = [-1.0] * count
+    for row, column, value in words.numbers(panel):
+        place = key(row, column)
+        size[place] = max(size[place], abs(value))
+    return sorted(sorted(range(count), key=lambda i: -size[i])[:n])
+
+
+def _cells(panel: HeatMap) -> tuple[list[list[str]], float]:
+    """The numbers as short text, all in one unit, and that unit: a power of a thousand."""
+    limit = max((scale.limit for scale in panel.scales), default=0.0) or 1.0
+    unit = 1.0 if 0.01 <= limit < 1000 else 1000.0 ** math.floor(math.log10(limit) / 3)
+    digits = max(0, 2 - math.floor(math.log10(limit / unit)))
+    end = " " if panel.frames else ""
+    marks = _marks(panel)
+    return [
+        [_short(value / unit, min(digits, 3)) + marks.get((i, j), end) for j, value in enumerate(row)]
+        for i, row in enumerate(panel.values)
+    ], unit
+
+
+def _marks(panel: HeatMap) -> dict[tuple[int, int], str]:
+    """What stands behind the number of a cell in a frame."""
+    return {(frame.row, frame.column): "+" if frame.dashed else "*" for frame in panel.frames}
+
+
+def _short(value: float, digits: int) -> str:
+    if math.isnan(value):
+        return "-"
+    text = f"{value:.{digits}f}" if abs(value) < 10_000 else f"{value:.0e}"
+    return text if text.strip("-0.") else text.lstrip("-")  # no "-0.00"
+
+
+def _heat_table(panel: HeatMap, cells: list[list[str]], layout: _Layout, console: Console) -> Text:
+    names = words.row_names(panel)
+    heads = [visible(panel.columns[i].text) for i in layout.columns]
+    first = _right(visible(panel.row_axis), layout.names, console)
+    table = Text().append(first + "".join(" " + _right(head, layout.width - 1, console) for head in heads), style="dim")
+    for row in layout.rows:
+        table.append(f"\n{_right(_ending(names[row], layout.names, console), layout.names, console)}", style="dim")
+        _append_row(table, panel, row, cells[row], layout)
+    return table
+
+
+def _append_row(table: Text, panel: HeatMap, row: int, texts: Sequence[str], layout: _Layout) -> None:
+    background, hidden, values = terminal_background(), set(panel.hidden), panel.values[row]
+    marks = _marks(panel)
+    for column in layout.columns:
+        if column >= len(values):
+            break
+        value = values[column]
+        shown = texts[column] if layout.numbers or math.isnan(value) else marks.get((row, column), "")
+        plain = math.isnan(value) or column in hidden
+        table.append(" ")
+        style = "dim" if plain else style_of(value, panel.scale(row), background)
+        table.append(shown.rjust(layout.width - 1), style=style)
+
+
+def _right(text: str, width: int, console: Console) -> str:
+    """``text`` at the right of ``width`` cells; where it is longer, its beginning without the space before it."""
+    text = fit(text, console)
+    if cell_len(text) > width:
+        text = set_cell_size(text.lstrip(), width)
+    return " " * (width - cell_len(text)) + text
+
+
+def _ending(name: str, width: int, console: Console) -> str:
+    """``name``, or its end where it is longer: hook points differ there."""
+    cut = fit(name, console)
+    while cell_len(cut) > width:
+        cut = f"..{cut.removeprefix('..')[1:]}" if len(cut) > 3 else cut[1:]
+    return cut
+
+
+def _heat_legend(panel: HeatMap, layout: _Layout, unit: float, console: Console) -> Text:
+    facts = [*dict.fromkeys(map(visible, (panel.quantity, *panel.legend))), words.heat_left_out(panel)]
+    facts.append("each row on its own scale" if len(panel.scales) > 1 else "")
+    facts.append(f"numbers in units of {unit:g}" if unit != 1 and layout.numbers else "")
+    facts.append("-: none" if words.has_gaps(panel) else "")
+    if panel.frames:
+        facts.append("*: in a frame" + (", +: dashed" if any(frame.dashed for frame in panel.frames) else ""))
+    for shown, axis, n in (
+        (layout.rows, panel.row_axis, len(panel.rows)),
+        (layout.columns, panel.column_axis, len(panel.columns)),
+    ):
+        facts.append(f"the strongest {len(shown)} of {words.counted(n, axis)}" if len(shown) < n else "")
+    return _dim(_joined(facts), console)
+
+
+# -- bars -------------------------------------------------------------------------------------
+
+
+@draw.register
+def _(panel: Bars, console: Console) -> list[RenderableType]:
+    if not panel.bars:
+        return [_dim("none", console)]
+    return [_shares(panel, console)] if panel.aside else _sided(panel, console)
+
+
+def _shares(panel: Bars, console: Console) -> RichTable:
+    """Names of tokens in quotes, numbers, bars."""
+    table = RichTable.grid(padding=(0, 2))
+    table.add_column(overflow="fold", max_width=32)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    largest = _largest(panel.bars)
+    for bar in panel.bars:
+        name, number = fit(words.quoted(bar.name), console), fit(words.bar_number(panel, bar), console)
+        table.add_row(Text(name), Text(number), Text(_bar(_finite(bar.value) / largest, console)))
+    return table
+
+
+def _sided(panel: Bars, console: Console) -> list[RenderableType]:
+    """A line for each bar, on either side of zero; the largest of very many."""
+    order = sorted(range(len(panel.bars)), key=lambda i: -abs(_finite(panel.bars[i].value)))
+    bars = [panel.bars[i] for i in sorted(order[:_MAX_BARS])]
+    names = [fit(visible(bar.name), console) for bar in bars]
+    numbers = [fit(words.bar_number(panel, bar), console) for bar in bars]
+    digits = max(_NUMBER, *map(cell_len, numbers))
+    width = min(max(map(cell_len, names)), _LONGEST_NAME, console.width // 3)
+    room = max(4, min(_LONGEST_BAR, console.width - width - digits - 3))
+    values = [_finite(bar.value) for bar in panel.bars]
+    low, high = min(0.0, *values), max(0.0, *values)
+    cells = room / (high - low or 1.0)
+    colors, left = kind_colors(panel), round(-low * cells)
+    lines = Text()
+    for bar, name, number in zip(bars, names, numbers, strict=True):
+        lines.append("\n" if lines else "")
+        lines.append(f"{set_cell_size(name, width)} {number:>{digits}} ")
+        _append_bar(lines, round(_finite(bar.value) * cells), left, hex_color(colors[bar.kind]), console)
+    facts = [f"{len(bars)} of {len(panel.bars)} shown, the largest" if len(bars) < len(panel.bars) else ""]
+    facts = [*map(visible, (panel.quantity, *panel.legend)), *facts]
+    kinds = Text()
+    for kind, rgb in colors.items():
+        if any(colors) and has_color(console):
+            kinds.append(_full(console), style=hex_color(rgb)).append(
+                f" {fit(words.kind_name(panel, kind), console)}  "
+            )
+    return [lines, *([kinds] if kinds else []), *([_dim(_joined(facts), console)] if any(facts) else [])]
+
+
+def _append_bar(line: Text, length: int, left: int, color: str, console: Console) -> None:
+    """``length`` cells to the side of a zero that ``left`` cells are kept for."""
+    line.append((_full(console) * -length).rjust(left), style=color)
+    line.append("|" if console.options.ascii_only else "│", style="dim")
+    line.append(_full(console) * length, style=color)
+
+
+def _full(console: Console) -> str:
+    return "#" if console.options.ascii_only else "█"
+
+
+def _largest(bars: Sequence[Bar]) -> float:
+    return max((abs(_finite(bar.value)) for bar in bars), default=0.0) or 1.0
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+# -- curves: a chart of characters ------------------------------------------------------------------
+
+
+@draw.register
+def _(panel: Curves, console: Console) -> list[RenderableType]:
+    if console.width < _LEAST_CHART:
+        return [part for table in tables_of(panel) for part in draw(table, console)]
+    found = _chart(panel, panel.below, console, _CHART_HEIGHT)
+    if panel.below is not None:
+        found += _chart(panel.below, panel, console, _BELOW_HEIGHT)
+    if panel.beside is not None:
+        found += [Text(), *_chart(panel.beside, None, console, _BELOW_HEIGHT)]
+    return found
+
+
+def _chart(panel: Curves, shared: Curves | None, console: Console, height: int) -> list[RenderableType]:
+    """Rows of characters from top to bottom, y ticks on their left, x ticks below, then the legend."""
+    log_x, log_y = chart.log_axes(panel)
+    across = chart.square_axis(panel) if panel.square else chart.x_axis(panel, shared)
+    up = chart.square_axis(panel) if panel.square else chart.y_axis(panel)
+    ticks = {round((1 - up.share(tick)) * (height - 1)): chart.tick_label(tick) for tick in up.ticks(4)}
+    margin = max(map(len, ticks.values()), default=1)
+    width = min(_WIDEST_CHART, console.width - 1) - margin - 2
+    canvas = _Canvas(width, height, across, up)
+    for guide in panel.guides:
+        canvas.guide(guide.axis, guide.at)
+    if panel.hidden:
+        canvas.hatch(panel.hidden)
+    curves = chart.drawn(panel, log_x=log_x, log_y=log_y)
+    for i, curve in enumerate(curves):
+        canvas.curve(curve, _MARKS[i % len(_MARKS)], _full(console))
+    wall = "|" if console.options.ascii_only else "│"
+    text = Text(f"{fit(visible(panel.y_axis), console)}\n", style="dim")
+    for row, line in enumerate(canvas.lines(has_color(console))):
+        text.append(f"{ticks.get(row, ''):>{margin}} {wall}", style="dim").append_text(line).append("\n")
+    text.append(" " * (margin + 2) + _x_ticks(across, width, whole=panel.whole_x), style="dim")
+    text.append(f"\n{' ' * (margin + 2)}{fit(visible(panel.x_axis), console)}", style="dim")
+    return [text, *_curve_legend(panel, curves, console)]
+
+
+def _curve_legend(panel: Curves, curves: Sequence[chart.Drawn], console: Console) -> list[RenderableType]:
+    legend = Text()
+    for i, one in enumerate(curves):
+        if one.curve.name:
+            mark = _full(console) if one.curve.marks == "bars" else _MARKS[i % len(_MARKS)]
+            legend.append(mark, style="" if one.color is None else hex_color(one.color))
+            legend.append(f" {fit(visible(one.curve.name), console)}  ")
+    signs = {"x": ":", "y": "-", "diagonal": "/"}
+    for guide in panel.guides:
+        if guide.label:
+            legend.append(f"{signs[guide.axis]} {fit(visible(guide.label), console)}  ", style="dim")
+    facts = [*map(visible, panel.legend), f"first {panel.hidden} left out" if panel.hidden else ""]
+    return [*([legend] if legend else []), *([_dim(_joined(facts), console)] if any(facts) else [])]
+
+
+def _x_ticks(across: chart.Axis, width: int, *, whole: bool) -> str:
+    line = ""
+    for tick in across.ticks(max(2, width // 14), whole=whole):
+        label = chart.tick_label(tick)
+        at = round(across.share(tick) * (width - 1)) - len(label) // 2
+        if at >= 0 and at + len(label) <= width + 1 and (not line or at > len(line)):
+            line = line.ljust(at) + label
+    return line
+
+
+class _Canvas:
+    """Characters with a colour each."""
+
+    def __init__(self, width: int, height: int, across: chart.Axis, up: chart.Axis) -> None:
+        self.width, self.height, self.across, self.up = width, height, across, up
+        self.cells = [[(" ", "")] * width for _ in range(height)]
+
+    def column(self, x: float) -> int:
+        return round(self.across.share(x) * (self.width - 1))
+
+    def row(self, y: float) -> int:
+        return round((1 - self.up.share(y)) * (self.height - 1))
+
+    def put(self, row: int, column: int, mark: str, color: str, *, weak: bool = False) -> None:
+        if 0 <= row < self.height and 0 <= column < self.width and not (weak and self.cells[row][column][0] != " "):
+            self.cells[row][column] = (mark, color)
+
+    def guide(self, axis: str, at: float) -> None:
+        if axis == "x" and self.across.holds(at):
+            for row in range(self.height):
+                self.put(row, self.column(at), ":", "dim")
+        elif axis == "y" and self.up.holds(at):
+            for column in range(self.width):
+                self.put(self.row(at), column, "-", "dim")
+        elif axis == "diagonal":
+            for column in range(self.width):
+                x = self.across.low + (self.across.high - self.across.low) * column / max(1, self.width - 1)
+                self.put(self.row(x), column, "/", "dim")
+
+    def hatch(self, hidden: int) -> None:
+        for column in range(max(0, self.column(-0.5)), self.column(hidden - 0.5)):
+            for row in range(self.height):
+                self.put(row, column, "/" if (row + column) % 2 else " ", "dim")
+
+    def curve(self, drawn: chart.Drawn, mark: str, full: str) -> None:
+        color = "" if drawn.color is None else hex_color(drawn.color)
+        if drawn.curve.marks == "bars":
+            zero = self.row(max(0.0, self.up.low)) if self.up.low <= 0 <= self.up.high else self.height - 1
+            for point in drawn.points:
+                top, bottom = sorted((self.row(point.y), zero))
+                for row in range(top, bottom + 1):
+                    if point.y:
+                        self.put(row, self.column(point.x), full, color)
+            return
+        if drawn.curve.marks == "line":
+            for one, other in pairwise(drawn.points):
+                self._join(self.column(one.x), self.row(one.y), self.column(other.x), self.row(other.y), color)
+        for point in drawn.points:
+            for row in range(self.row(point.high), self.row(point.low) + 1):
+                self.put(row, self.column(point.x), "|", color, weak=True)
+        for point in drawn.points:
+            self.put(self.row(point.y), self.column(point.x), mark, color)
+
+    def _join(self, x: int, y: int, to_x: int, to_y: int, color: str) -> None:
+        steps = max(abs(to_x - x), abs(to_y - y))
+        for i in range(1, steps):
+            self.put(y + round((to_y - y) * i / steps), x + round((to_x - x) * i / steps), ".", color, weak=True)
+
+    def lines(self, colored: bool) -> list[Text]:
+        found = []
+        for cells in self.cells:
+            line = Text()
+            for mark, color in cells:
+                line.append(mark, style=color if colored else "")
+            line.rstrip()
+            found.append(line)
+        return found
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+@draw.register
+def _(panel: Table, console: Console) -> list[RenderableType]:
+    table = RichTable(padding=(0, 1), show_edge=False)
+    for i, name in enumerate(panel.header):
+        right = i in panel.numbers
+        # Text, not markup: intervals are in brackets.
+        table.add_column(Text(fit(visible(name), console)), justify="right" if right else "left", overflow="fold")
+    background = terminal_background()
+    for row in panel.rows:
+        cells = [Text(fit(visible(cell.text), console)) for cell in row]
+        for cell, text in zip(row, cells, strict=True):
+            if cell.shade:
+                text.stylize(_painted(min(abs(cell.shade), 1.0), cell.shade, background))
+        table.add_row(*cells)
+    above = [Text(fit(_lines(panel.above), console), overflow="fold")] if panel.above else []
+    notes = [_dim(visible(note), console) for note in (_joined(map(visible, panel.legend)), *panel.notes) if note]
+    return [*above, table, *notes]
+
+
+def _lines(text: str) -> str:
+    return "\n".join(visible(line) for line in text.splitlines(keepends=True))
+
+
+# -- colour, and what all share ------------------------------------------------------------------------
+
+
+def has_color(console: Console) -> bool:
+    """Whether colours can be seen."""
+    return console.color_system is not None and not console.no_color
+
+
+def style_of(value: float, scale: Scale, background: RGB) -> str:
+    """A rich style: the value's colour on ``background``, and black or white text, whichever reads better."""
+    return _painted(scale.strength(value), value, background)
+
+
+def _painted(strength: float, value: float, background: RGB) -> str:
+    if strength < _FAINT:
         return ""
-    colour = scale.over(score, background)
-    text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, colour))
-    return f"{_rgb(text)} on {_rgb(colour)}"
+    color = over(strength, value, background)
+    text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, color))
+    return f"{hex_color(text)} on {hex_color(color)}"
 
 
-def _legend(attribution: Attribution, scale: Scale, console: Console) -> Text:
-    return color_bar(scale, signed=scale.signed).append(f"  {fit(_caption(attribution, scale), console)}", style="dim")
-
-
-def color_bar(scale: Scale, *, signed: bool) -> Text:
+def color_bar(scale: Scale) -> Text:
     """The colours from zero (or minus the limit) to the limit."""
     background = terminal_background()
-    low = -scale.limit if signed else 0.0
+    low = -scale.limit if scale.signed else 0.0
     legend = Text(f"{words.number(low)} ")
     for step in range(_LEGEND_STEPS):
-        score = low + (scale.limit - low) * step / (_LEGEND_STEPS - 1)
-        legend.append(" ", style=style_of(score, scale, background))
+        value = low + (scale.limit - low) * step / (_LEGEND_STEPS - 1)
+        legend.append(" ", style=style_of(value, scale, background))
     return legend.append(f" {words.number(scale.limit)}")
-
-
-def _caption(attribution: Attribution, scale: Scale) -> str:
-    extent = f"range {words.number(scale.low)} to {words.number(scale.high)}"
-    skipped = "first left out" if scale.skipped else ""
-    return ", ".join(filter(None, [words.score_unit(attribution), extent, _error(attribution), skipped]))
-
-
-def _error(attribution: Attribution) -> str:
-    """The typical standard error, for scores that are estimates."""
-    if attribution.stderr is None:
-        return ""
-    some = attribution.scores > 0
-    relative = (attribution.stderr[some] / attribution.scores[some]).mean().item() if some.any() else 0.0
-    return f"standard error ±{relative:.1%} on average"
 
 
 def terminal_background() -> RGB:
@@ -121,63 +580,22 @@ def terminal_background() -> RGB:
     return _LIGHT if code in {"7", "15"} else _DARK
 
 
-def _rgb(colour: RGB) -> str:
-    return "#" + "".join(f"{c:02x}" for c in colour)
-
-
-# -- without colour ---------------------------------------------------------------
-
-
-def _ranked(attribution: Attribution, scale: Scale, console: Console) -> list[RenderableType]:
-    """The prompt as text, and its most influential units as a table with bars."""
-    pieces = (fit(visible(t), console) + ("\n" if "\n" in t else "") for t in attribution.str_tokens)
-    table = _table()
-    for index in _strongest(attribution, scale):
-        score = attribution.scores[index].item()
-        unit = fit(words.quoted(attribution.str_tokens[index]), console)
-        bar = _bar(scale.strength(score), console)
-        table.add_row(Text(str(index)), Text(unit), Text(words.number(score)), Text(bar))
-    title = f"{len(table.rows)} highest scores of {len(attribution)} ({_caption(attribution, scale)})"
-    return [Text("".join(pieces), overflow="fold"), Text(), Text(fit(title, console)), table]
-
-
-def _strongest(attribution: Attribution, scale: Scale) -> list[int]:
-    """Units by ``|score|``, for a strongly negative one is as worth seeing as a positive."""
-    order = attribution.scores.abs().argsort(descending=True, stable=True).tolist()
-    return [i for i in order if i >= scale.skipped][:_TOP]
-
-
-# -- shared -----------------------------------------------------------------------
-
-
-def _predictions(attribution: Attribution, console: Console) -> Table:
-    table = _table(numbered=False)
-    largest = max(entry.probability for entry in attribution.predictions) or 1.0
-    for entry in attribution.predictions:
-        bar = _bar(entry.probability / largest, console)
-        text = fit(words.quoted(entry.text), console)
-        table.add_row(Text(text), Text(f"{entry.probability:.1%}"), Text(bar))
-    return table
-
-
-def _table(*, numbered: bool = True) -> Table:
-    table = Table.grid(padding=(0, 2))
-    if numbered:
-        table.add_column(justify="right", no_wrap=True)
-    table.add_column(overflow="fold", max_width=32)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True)
-    return table
+def fit(text: str, console: Console) -> str:
+    """``text`` with what the terminal's encoding can't hold written as escapes."""
+    return text.encode(console.encoding, "backslashreplace").decode(console.encoding)
 
 
 def _bar(share: float, console: Console) -> str:
-    length = share * min(_BAR_WIDTH, console.width // 3)
+    length = abs(share) * min(_BAR_WIDTH, console.width // 3)
     if console.options.ascii_only:
         return "#" * round(length)
     full, eighths = divmod(round(length * 8), 8)
     return "█" * full + _EIGHTHS[eighths].strip()
 
 
-def fit(text: str, console: Console) -> str:
-    """``text`` with what the terminal's encoding can't hold written as escapes."""
-    return text.encode(console.encoding, "backslashreplace").decode(console.encoding)
+def _dim(text: str, console: Console) -> Text:
+    return Text(fit(text, console), style="dim")
+
+
+def _joined(facts: Sequence[str] | map[str]) -> str:
+    return ", ".join(filter(None, facts))

@@ -1,52 +1,29 @@
-"""The words around a picture: what was explained, for which prediction, by which model."""
+"""The words around a picture, the same in every view; all made visible, none escaped."""
 
 from __future__ import annotations
 
-from tl_jacobian.results.alignment import WordAlignment
-from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.contributions import Contributions
-from tl_jacobian.results.grid import Grid
-from tl_jacobian.results.linearity import Linearity
-from tl_jacobian.results.scope_names import scope_title
+import math
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.panels import Bar, Bars, HeatMap, Panel, Scale, StripRow, TokenStrip, View
 from tl_jacobian.results.tokens import visible
 
-Described = Attribution | Grid | Contributions | Linearity
-_MODEL_FACTS = ("model", "host", "dtype")
+
+def number(value: float) -> str:
+    """Three significant digits.
+
+    >>> number(12.3456), number(0.0), number(float("nan"))
+    ('12.3', '0', 'none')
+    """
+    return "none" if math.isnan(value) else f"{value:.3g}"
 
 
-def scope_name(value: Attribution | WordAlignment) -> str:
-    """``"Semantic Scope"``; a baseline's own name, and anything else as it is called."""
-    return visible(scope_title(value.scope))
-
-
-def target(attribution: Attribution) -> str:
-    """What was explained, safe to print."""
-    return visible(attribution.target)
-
-
-def explained(attribution: Attribution) -> str:
-    """The target and, where the metadata hold it, its value: ``"logit of ' Paris' = 14.2"``."""
-    value = attribution.metadata.get("value")
-    return target(attribution) + (f" = {number(value)}" if isinstance(value, (int, float)) else "")
-
-
-def explained_position(attribution: Attribution) -> str:
-    """``"prediction after token 12 ' is'"``; for another output ``"blocks.5.hook_resid_post at token 12 ' is'"``."""
-    last = f" {quoted(attribution.str_tokens[-1])}" if attribution.str_tokens else ""
-    hook = attribution.metadata.get("output_hook")
-    where = "prediction after" if hook is None else visible(f"{hook} at")
-    return f"{where} token {attribution.position}{last}"
-
-
-def model_facts(value: Described) -> list[str]:
-    """Model, host and precision, as far as the metadata say."""
-    found = (value.metadata.get(key) for key in _MODEL_FACTS)
-    return [visible(str(fact)) for fact in found if fact]
-
-
-def score_unit(attribution: Attribution) -> str:
-    """What a score measures, or an empty string where the metadata don't say."""
-    return visible(str(attribution.metadata.get("score") or ""))
+def bar_number(panel: Bars, bar: Bar) -> str:
+    """A bar's number, with its standard error where it has one."""
+    write = (lambda value: f"{value:.1%}") if panel.percent and not math.isnan(bar.value) else number
+    return write(bar.value) + ("" if bar.error is None else f" ± {write(bar.error)}")
 
 
 def quoted(text: str) -> str:
@@ -54,10 +31,204 @@ def quoted(text: str) -> str:
     return f"'{visible(text)}'"
 
 
-def number(value: float) -> str:
-    """Three significant digits.
+def heading(panel: Panel) -> str:
+    """``"Semantic Scope: logit of ' Paris' = 14.2"``."""
+    return visible(": ".join(filter(None, (panel.title, panel.detail))))
 
-    >>> number(12.3456), number(0.0)
-    ('12.3', '0')
+
+def counted(n: int, axis: str) -> str:
+    """``"1 layer"``, ``"2 layers"``."""
+    return f"{n} {visible(axis)}" + ("" if n == 1 else "s")
+
+
+def seen(panels: Sequence[Panel], view: View) -> list[Panel]:
+    """Those that a renderer draws.
+
+    Raises:
+        ArgumentError: there is none, or something isn't a panel.
     """
-    return f"{value:.3g}"
+    several = list(panels)
+    wrong = next((panel for panel in several if not isinstance(panel, Panel)), None)
+    if wrong is not None:
+        raise ArgumentError(f"can't draw {type(wrong).__name__}, expected panels: what a value's panels() gives")
+    if not several:
+        raise ArgumentError("nothing to draw: got an empty list, expected at least one panel")
+    found = [panel for panel in several if view in panel.views]
+    if not found:
+        where = {"terminal": "terminals", "page": "pages", "figure": "figures"}[view]
+        raise ArgumentError(f"nothing to draw: none of these {len(several)} panels has a picture for {where}")
+    return found
+
+
+# -- token strips --------------------------------------------------------------------
+
+
+def scale_range(scale: Scale) -> str:
+    """``"range 1 to 2.5"``."""
+    return f"range {number(scale.low)} to {number(scale.high)}"
+
+
+def left_out(texts: Sequence[str], hidden: Sequence[int]) -> str:
+    """``"first ' The' left out"``, or an empty string where nothing is."""
+    if tuple(hidden) == (0,):
+        return f"first {quoted(texts[0])} left out"
+    return f"{len(hidden)} units left out" if hidden else ""
+
+
+def strip_left_out(strip: TokenStrip) -> str:
+    """:func:`left_out` of a strip."""
+    return left_out([unit.text for unit in strip.units], strip.hidden)
+
+
+def unit_title(strip: TokenStrip, row: StripRow, i: int) -> str:
+    """``"3: 0.12 ± 0.01"``; empty where a unit has no value."""
+    if i >= len(row.values) or math.isnan(row.values[i]):
+        return ""
+    error = "" if row.errors is None else f" ± {number(row.errors[i])}"
+    note = " (left out of the colour range)" if i in strip.hidden else ""
+    return f"{i}: {number(row.values[i])}{error}{note}"
+
+
+def is_later(row: StripRow, i: int) -> bool:
+    """Whether a unit comes after all that matters, and isn't what is predicted."""
+    return i >= len(row.values) and i not in row.framed
+
+
+def strongest(strip: TokenStrip, row: StripRow, n: int) -> list[int]:
+    """Units by ``|value|``, for a strongly negative one is as worth seeing as a positive; hidden ones aren't listed."""
+    hidden = set(strip.hidden)
+    kept = [i for i, value in enumerate(row.values) if i not in hidden and not math.isnan(value)]
+    return sorted(kept, key=lambda i: -abs(row.values[i]))[:n]
+
+
+def relative_error(strip: TokenStrip, row: StripRow) -> str:
+    """The typical standard error, for values that are estimates."""
+    if row.errors is None:
+        return ""
+    pairs = [(v, e) for i, (v, e) in enumerate(zip(row.values, row.errors, strict=True)) if i not in strip.hidden]
+    shares = [error / abs(value) for value, error in pairs if value and not math.isnan(value)]
+    return f"standard error ±{sum(shares) / len(shares) if shares else 0.0:.1%} on average"
+
+
+def one_scale(rows: Sequence[StripRow]) -> bool:
+    """Whether all rows share one colour range."""
+    return len({row.scale.limit for row in rows}) <= 1
+
+
+# -- heat maps ------------------------------------------------------------------------
+
+
+def row_names(panel: HeatMap) -> list[str]:
+    """Names of the rows."""
+    return [visible(name) for name in panel.rows]
+
+
+def column_names(panel: HeatMap) -> list[str]:
+    """Names of the columns; tokens are numbered."""
+    return [f"{i} {visible(c.text)}" if panel.numbered else visible(c.text) for i, c in enumerate(panel.columns)]
+
+
+def cell_name(panel: HeatMap, row: int, column: int) -> str:
+    """``"layer 5, token 3 ' is'"``."""
+    name = panel.columns[column].text
+    at = f"{column} {quoted(name)}" if panel.numbered else visible(name)
+    return visible(f"{panel.row_axis} {panel.rows[row]}, {panel.column_axis} ") + at
+
+
+def extent(panel: HeatMap) -> str:
+    """``"30 layers × 12 tokens"``."""
+    return f"{counted(len(panel.rows), panel.row_axis)} × {counted(len(panel.columns), panel.column_axis)}"
+
+
+def numbers(panel: HeatMap) -> Iterator[tuple[int, int, float]]:
+    """Row, column and value of every cell that has one and isn't hidden."""
+    hidden = set(panel.hidden)
+    for row, values in enumerate(panel.values):
+        for column, value in enumerate(values):
+            if column not in hidden and not math.isnan(value):
+                yield row, column, value
+
+
+def has_gaps(panel: HeatMap) -> bool:
+    """Whether a cell has no value."""
+    return any(math.isnan(value) for values in panel.values for value in values)
+
+
+def full_color(panel: HeatMap) -> str:
+    """What full colour means."""
+    return "largest of its row" if len(panel.scales) > 1 else number(panel.scales[0].limit if panel.scales else 0.0)
+
+
+def heat_signed(panel: HeatMap) -> bool:
+    """Whether there are two colours."""
+    return any(scale.signed for scale in panel.scales)
+
+
+def heat_facts(panel: HeatMap) -> list[str]:
+    """What there is to know about a heat map's colours."""
+    single = len(panel.scales) == 1
+    best = max(numbers(panel), key=lambda cell: abs(cell[2]), default=None) if single else None
+    return [
+        *dict.fromkeys(map(visible, filter(None, (panel.quantity, *panel.legend)))),
+        scale_range(panel.scales[0]) if single else "each row on its own scale" if panel.scales else "",
+        f"strongest: {cell_name(panel, best[0], best[1])}" if best and best[2] else "",
+        heat_left_out(panel),
+        "hatched: no value" if has_gaps(panel) else "",
+    ]
+
+
+def heat_left_out(panel: HeatMap) -> str:
+    """Which columns are left out, and how strong they are."""
+    said = left_out([column.text for column in panel.columns], panel.hidden)
+    if not said:
+        return ""
+    values = [row[i] for row in panel.values for i in panel.hidden if i < len(row) and not math.isnan(row[i])]
+    return f"{said} (up to {number(max(map(abs, values), default=0.0))})"
+
+
+# -- bars -------------------------------------------------------------------------------
+
+
+def bar_lines(panel: Bars) -> list[tuple[str, list[tuple[int, Bar]]]]:
+    """Bars by line, each with its place: those that follow each other with one line's name and differ in kind."""
+    found: list[tuple[str, list[tuple[int, Bar]]]] = []
+    for place, bar in enumerate(panel.bars):
+        joins = bar.line and found and found[-1][0] == bar.line and found[-1][1][-1][1].line == bar.line
+        if joins and bar.kind not in {other.kind for _, other in found[-1][1]}:
+            found[-1][1].append((place, bar))
+        else:
+            found.append((bar.line or bar.name, [(place, bar)]))
+    return found
+
+
+def kind_name(panel: Bars, kind: str) -> str:
+    """A kind's name; ``"other"`` of what has none where something has."""
+    return visible(kind) if kind else "other" if any(bar.kind for bar in panel.bars) else ""
+
+
+def running_totals(panel: Bars) -> list[float]:
+    """What the bars up to each add up to."""
+    total, found = 0.0, []
+    for bar in panel.bars:
+        total += 0.0 if math.isnan(bar.value) else bar.value
+        found.append(total)
+    return found
+
+
+def bar_title(panel: Bars, place: int, totals: Sequence[float]) -> str:
+    """``"5.attn: 4; running total 5.5"``: for the pointer."""
+    bar = panel.bars[place]
+    total = f"running total {number(totals[place])}" if panel.running else ""
+    return "; ".join(filter(None, (f"{visible(bar.name)}: {bar_number(panel, bar)}", total, visible(bar.note))))
+
+
+def with_asides(panels: Sequence[Panel]) -> list[tuple[Panel, list[Bars]]]:
+    """Panels, each with the footnotes that follow it."""
+    groups: list[tuple[Panel, list[Bars]]] = []
+    for aside, run in groupby(panels, key=lambda panel: isinstance(panel, Bars) and panel.aside):
+        for panel in run:
+            if aside and groups and isinstance(panel, Bars):
+                groups[-1][1].append(panel)
+            else:
+                groups.append((panel, []))
+    return groups

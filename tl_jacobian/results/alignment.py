@@ -1,7 +1,7 @@
 """WordAlignment: how strongly each word of a sentence drives each word of its translation, as a frozen value.
 
-It knows nothing of models. The influence may come from any scope, or from a matrix of one's own. Read off it, or
-given, are links: which words of the two sentences say the same. An :class:`AlignedWord` is one target word of it.
+It knows nothing of models. The influence may come from any scope, or from a matrix of one's own. *Links* say which
+words of the two sentences say the same, as pairs of their indices; given, or read off the matrix.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.attribution import Combine, Ranked
-from tl_jacobian.results.base import Frozen
-from tl_jacobian.results.grid import Grid
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results import words
+from tl_jacobian.results.attribution import Combine, Positions, Ranked, check_units
+from tl_jacobian.results.base import Value, is_id, renderer
+from tl_jacobian.results.grid import Grid, grid_panels
+from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
 from tl_jacobian.results.scope_names import scope_title
 
 if TYPE_CHECKING:
@@ -120,90 +121,11 @@ def link_words(
     return frozenset(Link(s, t) for t, s in (shares >= method).nonzero().tolist())
 
 
-@dataclass(frozen=True)
-class AlignedWord:
-    """One target word of an alignment; :meth:`WordAlignment.row` makes it.
-
-    Attributes:
-        alignment: the :class:`~tl_jacobian.results.alignment.WordAlignment`.
-        index: of the target word.
-    """
-
-    alignment: Any  # its module imports this one
-    index: int
-
-    @property
-    def word(self) -> str:
-        return self.alignment.target_words[self.index]
-
-    @property
-    def scores(self) -> Float[Tensor, " sources"]:
-        """Influence of each source word."""
-        return self.alignment.matrix[self.index]
-
-    @property
-    def source_share(self) -> float:
-        """Influence of the source words together, of that of everything before the target word.
-
-        Shares of a trace, or of a squared norm: what adds up over tokens. NaN where nothing else is known to
-        have influence (an alignment of a matrix alone).
-        """
-        square = 1 if self.alignment.combine == "sum" else 2
-        whole = self.alignment.influence[self.index].double().pow(square).sum().item()
-        sources = self.scores.double().pow(square).sum().item()
-        return sources / whole if whole > sources else math.nan
-
-    def top(self, k: int = 3) -> list[Ranked]:
-        """The ``k`` source words that drive it most."""
-        order = self.scores.argsort(descending=True, stable=True)[: max(k, 0)].tolist()
-        return [Ranked(i, self.alignment.source_words[i], self.scores[i].item()) for i in order]
-
-    def __repr__(self) -> str:
-        best = ", ".join(f"{text!r} {score:.3g}" for _, text, score in self.top())
-        return f"AlignedWord({self.word!r}: {best})"
-
-    def show(self) -> None:
-        """Draw the text, source words shaded and the target word framed: HTML in Jupyter, else in the terminal."""
-        from tl_jacobian.render.alignment_display import show_aligned_word
-
-        show_aligned_word(self)
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write the picture as one self-contained page that works offline; returns its path."""
-        from tl_jacobian.render.alignment_display import write_alignment
-
-        return write_alignment(self.alignment, path, only=self.index)
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the picture with matplotlib (extra ``plot``)."""
-        from tl_jacobian.render.alignment_plot import plot_aligned_word
-
-        return plot_aligned_word(self, ax)
-
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.alignment_display import notebook_alignment
-
-        return notebook_alignment(self.alignment, only=self.index)
-
-
-def place_of(word: str | int, words: Sequence[str]) -> int:
-    """Which target word is meant, by its text or its index; errors: :meth:`WordAlignment.row`."""
-    n = len(words)
-    if is_id(word):
-        if not -n <= int(word) < n:
-            raise ArgumentError(f"target word {word} of {n}, expected {-n} to {n - 1}")
-        return int(word) % n
-    found = [i for i, text in enumerate(words) if text == word]
-    if len(found) != 1:
-        names = ", ".join(f"{i} {text!r}" for i, text in enumerate(words))
-        raise ArgumentError(
-            f"{word!r} is {len(found)} target words, expected one of {names}; an index tells them apart"
-        )
-    return found[0]
+# -- the value -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class WordAlignment(Frozen):
+class WordAlignment(Value):
     """How strongly each unit of a text drives the prediction of each target word in it.
 
     Attributes:
@@ -214,6 +136,7 @@ class WordAlignment(Frozen):
         source_words, target_words: the words without spaces and punctuation.
         scope: where the influence is from: ``"fisher"``, ``"temperature"``, ...
         combine: how scores of several tokens make one (Euclidean for a norm, sum for a trace).
+        positions: token positions of each unit, where it is known; default none.
         metadata: what exactly was explained, and by what (JSON values).
 
     >>> a = WordAlignment.of_matrix(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), ["noir", "chat"], ["cat", "black"])
@@ -231,6 +154,7 @@ class WordAlignment(Frozen):
     target_words: tuple[str, ...]
     scope: str
     combine: Combine = "root_sum_squares"
+    positions: tuple[Positions, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -258,33 +182,28 @@ class WordAlignment(Frozen):
         )
 
     def __post_init__(self) -> None:
-        self._set("influence", self.influence.detach().to("cpu", torch.float32, copy=True))
-        self._protect_metadata()
+        self._own("influence", dtype=torch.float32)
+        self._freeze("metadata")
         self._check()
 
     def _check(self) -> None:
         shape = (len(self.targets), len(self.units))
         pairs = (("sources", self.sources, self.source_words), ("targets", self.targets, self.target_words))
-        if tuple(self.influence.shape) != shape:
+        influence = self.influence
+        if tuple(influence.shape) != shape:
             raise ArgumentError(
-                f"influence of shape {tuple(self.influence.shape)}, expected {shape}: targets x units of the text"
+                f"influence of shape {tuple(influence.shape)}, expected {shape}: targets x units of the text"
             )
-        for name, at, words in pairs:
-            if len(at) != len(words) or not words or not all(0 <= i < len(self.units) for i in at):
+        for name, at, named in pairs:
+            if len(at) != len(named) or not named or not all(0 <= i < len(self.units) for i in at):
                 raise ArgumentError(
-                    f"{len(words)} words for {name}={at}, expected one or more, each with its unit, 0 to {shape[1] - 1}"
+                    f"{len(named)} words for {name}={at}, expected one or more, each with its unit, 0 to {shape[1] - 1}"
                 )
-        if not self.influence.isfinite().all() or (self.influence < 0).any():
+        if not influence.isfinite().all() or (influence < 0).any():
             raise ArgumentError("influence holds a negative or infinite number or NaN, expected sizes from 0 up")
-
-    def __eq__(self, other: object) -> bool:
-        """Equal in every field, numbers bit for bit."""
-        if not isinstance(other, WordAlignment):
-            return NotImplemented
-        same = all(getattr(self, f.name) == getattr(other, f.name) for f in dataclasses.fields(self)[1:])
-        return same and torch.equal(self.influence, other.influence)
-
-    __hash__ = None  # type: ignore[assignment]  # holds a tensor
+        if self.positions and len(self.positions) != len(self.units):
+            raise ArgumentError(f"{len(self.positions)} positions for {len(self.units)} units, expected one each")
+        check_units(self.positions, 1 + max((at for unit in self.positions for at in unit), default=0))
 
     def __repr__(self) -> str:
         pairs = ", ".join(
@@ -302,7 +221,8 @@ class WordAlignment(Frozen):
     @cached_property
     def shares(self) -> Float[Tensor, "targets sources"]:
         """:attr:`matrix` with each row divided by its sum; a row of zeros stays one."""
-        return self.matrix / self.matrix.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        matrix = self.matrix
+        return matrix / reduce(matrix, "target source -> target 1", "sum").clamp_min(torch.finfo(torch.float32).tiny)
 
     def links(self, method: LinkRule = "argmax") -> frozenset[Link]:
         """Which words are aligned.
@@ -324,7 +244,8 @@ class WordAlignment(Frozen):
         Every share divided by the mean of its column: a source word that drives everything (one of many
         tokens, say) no longer outshines the others. Not the paper's, and no longer an influence.
         """
-        lift = self.shares / self.shares.mean(0).clamp_min(torch.finfo(torch.float32).tiny)
+        shares = self.shares
+        lift = shares / reduce(shares, "target source -> source", "mean").clamp_min(torch.finfo(torch.float32).tiny)
         influence = torch.zeros_like(self.influence)
         influence[:, list(self.sources)] = lift
         details = {**self.metadata, "score": "share of the row over the source word's mean share"}
@@ -336,7 +257,7 @@ class WordAlignment(Frozen):
         Raises:
             ArgumentError: there is no such word, or several.
         """
-        return AlignedWord(self, place_of(word, self.target_words))
+        return AlignedWord(alignment=self, index=_place_of(word, self.target_words))
 
     def to_grid(self, *, per_row: bool = True) -> Grid:
         """The matrix as a heat map: target words x source words.
@@ -354,6 +275,7 @@ class WordAlignment(Frozen):
             row_axis="target word",
             column_axis="source word",
             signed=False,
+            units=tuple(self.positions[i] for i in self.sources) if self.positions else (),
             metadata=self.metadata,
         )
 
@@ -364,59 +286,161 @@ class WordAlignment(Frozen):
         import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
 
         rows, columns = pd.Index(self.target_words, name="target word"), pd.Index(self.source_words, name="source word")
-        return pd.DataFrame(self.matrix.numpy().copy(), index=rows, columns=columns)
-
-    def save(self, path: str | Path) -> None:
-        """Write this alignment as JSON; :meth:`load` gives back an equal one."""
-        from tl_jacobian.results.word_alignment_file import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> WordAlignment:
-        """Read an alignment that :meth:`save` wrote.
-
-        Raises:
-            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
-        """
-        from tl_jacobian.results.word_alignment_file import load
-
-        return load(path)
+        return pd.DataFrame(self.matrix.numpy(), index=rows, columns=columns)
 
     # -- pictures ------------------------------------------------------------------
 
-    def show(self) -> None:
-        """Draw the heat map and each target word's picture: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.alignment_display import show_alignment
+    def panels(self, *, skip_first: bool = True, sure: Links = (), possible: Links = ()) -> tuple[Panel, ...]:
+        """The heat map of shares, and the text once for each target word, which is framed.
 
-        show_alignment(self)
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write the heat map and each target word's picture as one self-contained page; returns its path."""
-        from tl_jacobian.render.alignment_display import write_alignment
-
-        return write_alignment(self, path)
-
-    def plot(self, ax: Axes | None = None, *, sure: Links = (), possible: Links = ()) -> Axes:
-        """Draw the heat map with matplotlib (extra ``plot``); returns its axes.
+        As in the paper's figures 3 and 13, source words are shaded by their influence on the framed word's
+        prediction. Other words before it have influence too; how much of all the source words hold is said.
 
         Args:
-            ax: default a new figure's.
+            skip_first: leave out a source word that is token 0 (an attention sink), where positions are known.
             sure, possible: gold links to be framed, solid and dashed: (source, target) pairs of word indices, or
                 text like ``"0-0 1-2"``.
 
         Raises:
             ArgumentError: something else, or a link to a word that isn't there.
         """
-        from tl_jacobian.render.alignment_plot import plot_alignment
+        n, m = len(self.source_words), len(self.target_words)
+        certain, likely = links_inside(sure, n, m, "sure"), links_inside(possible, n, m, "possible")
+        frames = [Frame(row=link.target, column=link.source) for link in sorted(certain)]
+        frames += [Frame(row=link.target, column=link.source, dashed=True) for link in sorted(likely - certain)]
+        note = "framed: gold links" + (" (dashed: possible)" if likely else "") if frames else ""
+        rows = [self.row(i) for i in range(m)]
+        return *grid_panels(self.to_grid(), skip_first=skip_first, frames=frames, notes=[note]), _strip(
+            rows, skip_first
+        )
 
-        return plot_alignment(self, ax, sure=sure, possible=possible)
+    def plot(self, ax: Axes | None = None, *, skip_first: bool = True, sure: Links = (), possible: Links = ()) -> Axes:
+        """Draw it with matplotlib (extra ``plot``); returns the heat map's axes. Options: :meth:`panels`."""
+        return renderer().figure(self.panels(skip_first=skip_first, sure=sure, possible=possible), ax)
 
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.alignment_display import notebook_alignment
 
-        return notebook_alignment(self)
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AlignedWord(Value):
+    """One target word of an alignment, and the source words that drive it; :meth:`WordAlignment.row` makes it.
+
+    Attributes:
+        alignment: what it is a row of.
+        index: of the target word.
+    """
+
+    alignment: WordAlignment
+    index: int
+
+    def __post_init__(self) -> None:
+        self._set("index", _place_of(self.index, self.alignment.target_words))
+
+    @property
+    def word(self) -> str:
+        return self.alignment.target_words[self.index]
+
+    @property
+    def scores(self) -> Float[Tensor, " sources"]:
+        """Influence of each source word."""
+        return self.alignment.matrix[self.index]
+
+    @property
+    def source_share(self) -> float:
+        """Influence of the source words together, of that of everything before the target word.
+
+        Shares of a trace, or of a squared norm: what adds up over tokens. NaN where nothing else is known to
+        have influence (an alignment of a matrix alone).
+        """
+        square = 1 if self.alignment.combine == "sum" else 2
+        whole = self.alignment.influence[self.index].double().pow(square).sum().item()
+        sources = self.scores.double().pow(square).sum().item()
+        return sources / whole if whole > sources else math.nan
+
+    def top(self, k: int = 3, *, skip_first: bool = True) -> list[Ranked]:
+        """The ``k`` source words that drive it most.
+
+        Args:
+            k: how many at most.
+            skip_first: leave out a source word that is token 0, where positions are known.
+        """
+        a, scores = self.alignment, self.scores.tolist()
+        hidden = hidden_units(a.positions, skip_first)
+        order = [i for i in sorted(range(len(scores)), key=lambda i: -scores[i]) if a.sources[i] not in hidden]
+        return [Ranked(i, a.source_words[i], scores[i]) for i in order[: max(k, 0)]]
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{text!r} {score:.3g}" for _, text, score in self.top())
+        return f"AlignedWord({self.word!r}: {best})"
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a source word: source, word, influence, share of the row."""
+        import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
+
+        a = self.alignment
+        columns = {
+            "source": range(len(a.source_words)),
+            "word": list(a.source_words),
+            "influence": self.scores.tolist(),
+            "share": a.shares[self.index].tolist(),
+        }
+        return pd.DataFrame(columns)
+
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """The text, source words shaded and the target word framed."""
+        return (_strip([self], skip_first),)
+
+
+def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
+    """The text of an alignment, once for each target word."""
+    a = rows[0].alignment
+    positions = a.positions or ((),) * len(a.units)
+    hidden = hidden_units(a.positions, skip_first)
+    units = tuple(Unit(text, at) for text, at in zip(a.units, positions, strict=True))
+    influence = a.influence.tolist()
+    sink = [influence[row.index][i] for row in rows for i in hidden]
+    return TokenStrip(
+        title=scope_title(a.scope),
+        detail="which source words drive the prediction of each framed word",
+        facts=words.model_facts(a.metadata),
+        legend=words.some(["each word on its own scale", words.left_out(units, hidden, sink, several=True)]),
+        units=units,
+        rows=tuple(_strip_row(row, influence[row.index], hidden, skip_first) for row in rows),
+        hidden=hidden,
+    )
+
+
+def _strip_row(row: AlignedWord, influence: Sequence[float], hidden: Sequence[int], skip_first: bool) -> StripRow:
+    a = row.alignment
+    framed = a.targets[row.index]
+    seen = 1 + max(framed, *a.sources)  # what comes later can't matter
+    scale = scale_of((influence[i] for i in a.sources if i not in hidden), signed=False)
+    best = ", ".join(f"{words.quoted(text)} {words.number(score)}" for _, text, score in row.top(skip_first=skip_first))
+    share = row.source_share
+    held = "" if math.isnan(share) else f"source words hold {share:.0%} of all influence on it"
+    full = f"full shade = {words.number(scale.limit)}"
+    return StripRow(
+        values=tuple(influence[i] if i in a.sources else math.nan for i in range(seen)),
+        scale=scale,
+        label=row.word,
+        facts=words.some([best, full, words.score_unit(a.metadata), held]),
+        framed=(framed,),
+    )
 
 
 def _by_target(link: Link) -> tuple[int, int]:
     return link.target, link.source
+
+
+def _place_of(word: str | int, words: Sequence[str]) -> int:
+    """Which target word is meant, by its text or its index; errors: :meth:`WordAlignment.row`."""
+    n = len(words)
+    if is_id(word):
+        if not -n <= int(word) < n:
+            raise ArgumentError(f"target word {word} of {n}, expected {-n} to {n - 1}")
+        return int(word) % n
+    found = [i for i, text in enumerate(words) if text == word]
+    if len(found) != 1:
+        names = ", ".join(f"{i} {text!r}" for i, text in enumerate(words))
+        raise ArgumentError(
+            f"{word!r} is {len(found)} target words, expected one of {names}; an index tells them apart"
+        )
+    return found[0]

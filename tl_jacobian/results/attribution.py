@@ -1,30 +1,41 @@
 """Attribution: the scores of one explanation, as a frozen value.
 
-It knows nothing of models: it can be saved, loaded, grouped, ranked and drawn
-without one.
+It knows nothing of models: it can be saved, loaded, grouped, ranked and drawn without one. A *unit* is a named set of
+token positions, which need not be neighbours: a token, a word, a passage, everything that one speaker said.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Frozen
+from tl_jacobian.results import words
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.panels import Bar, Bars, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
+from tl_jacobian.results.scope_names import scope_title
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 Combine = Literal["root_sum_squares", "sum"]
+Positions = tuple[int, ...]  # of one unit
+
+# How scores of several tokens, which move inside one joint epsilon-ball, make one.
+COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
+    "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
+    "sum": lambda scores: scores.sum(),
+}
 
 
 class Prediction(NamedTuple):
@@ -44,14 +55,13 @@ class Ranked(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Attribution(Frozen):
+class Attribution(Value):
     """How strongly each input token influences one prediction.
 
     Attributes:
-        scores: influence of each unit (token, or word after :meth:`words`); shape
-            ``(units,)``, CPU float32, never negative for the Jacobian Scopes. Its unit is
-            (change of the explained quantity) per (unit of embedding norm), squared for
-            Fisher: see ``metadata["score"]``.
+        scores: influence of each unit (token, or word after :meth:`words`); shape ``(units,)``, CPU float32, never
+            negative for the Jacobian Scopes. Its unit is (change of the explained quantity) per (unit of embedding
+            norm), squared for Fisher: see ``metadata["score"]``.
         stderr: standard error of each score, or None where scores are not estimates.
         scope: ``"semantic"``, ``"temperature"``, ``"fisher"``, ``"direction"``, ``"output"``.
         tokens: token ids of the prompt up to and including ``position``.
@@ -60,16 +70,19 @@ class Attribution(Frozen):
         target: what was explained, in words: ``"logit of ' Paris'"``.
         combine: how scores of several tokens make one (Euclidean for a norm, sum for a trace).
         word_groups: the prompt's words as (text, number of tokens).
-        sizes: tokens in each unit.
+        units: token positions of each unit, no position in two of them; default one token each.
         predictions: the most probable next tokens.
         metadata: what exactly was explained, what was held fixed, and by what (JSON values).
+
+    Raises:
+        ArgumentError: scores, texts, units and tokens don't go together.
 
     >>> a = Attribution(scores=torch.tensor([3.0, 4.0, 1.0]), scope="direction", tokens=(5, 6, 7),
     ...                 str_tokens=(" un", "do", " it"), position=2, target="v",
     ...                 word_groups=(Word(" undo", 2), Word(" it", 1)))
     >>> a.top(1)
     [Ranked(unit=1, text='do', score=4.0)]
-    >>> a.words().scores
+    >>> a.words(split_first=False).scores
     tensor([5., 1.])
     """
 
@@ -82,28 +95,26 @@ class Attribution(Frozen):
     stderr: Float[Tensor, " units"] | None = None
     combine: Combine = "root_sum_squares"
     word_groups: tuple[Word, ...] = ()
-    sizes: tuple[int, ...] = ()
+    units: tuple[Positions, ...] = ()
     predictions: tuple[Prediction, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A frozen value owns what it holds: copies, on the CPU, in one precision.
-        self._set("scores", self.scores.detach().to("cpu", torch.float32, copy=True))
-        if self.stderr is not None:
-            self._set("stderr", self.stderr.detach().to("cpu", torch.float32, copy=True))
-        if not self.sizes:
-            self._set("sizes", (1,) * len(self.tokens))
-        self._protect_metadata()
+        self._own("scores", "stderr", dtype=torch.float32)
+        self._freeze("metadata")
+        if not self.units:
+            self._set("units", tuple((i,) for i in range(len(self.tokens))))
         self._check_lengths()
+        check_units(self.units, len(self.tokens))
 
     def _check_lengths(self) -> None:
-        units = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "sizes": len(self.sizes)}
+        lengths = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "units": len(self.units)}
         if self.stderr is not None:
-            units["stderr"] = len(self.stderr)
-        if len(set(units.values())) > 1 or sum(self.sizes) != len(self.tokens):
+            lengths["stderr"] = len(self.stderr)
+        if len(set(lengths.values())) > 1:
             raise ArgumentError(
-                f"an attribution needs one score and one text per unit, and unit sizes that add up to its "
-                f"{len(self.tokens)} tokens; got lengths {units} and sizes adding up to {sum(self.sizes)}"
+                f"an attribution needs one score and one text per unit, and a unit is one of its {len(self.tokens)} "
+                f"tokens unless units= says otherwise; got lengths {lengths}"
             )
         if self.tokens and not 0 <= self.position < len(self.tokens):
             raise ArgumentError(f"position={self.position}, expected 0 to {len(self.tokens) - 1}")
@@ -113,65 +124,99 @@ class Attribution(Frozen):
             )
 
     def __len__(self) -> int:
-        return len(self.scores)
-
-    def __eq__(self, other: object) -> bool:
-        """Equal in every field, scores bit for bit."""
-        if not isinstance(other, Attribution):
-            return NotImplemented
-        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in dataclasses.fields(self))
-
-    __hash__ = None  # type: ignore[assignment]  # holds tensors
+        return len(self.units)
 
     def __repr__(self) -> str:
         best = ", ".join(f"{text!r} {score:.3g}" for _, text, score in self.top(3))
         return f"Attribution({self.scope}: {self.target}; {len(self)} units; top: {best})"
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many tokens each unit has."""
+        return tuple(map(len, self.units))
+
+    @property
+    def per_token(self) -> bool:
+        """Whether every unit is one token, in the prompt's order."""
+        return self.units == tuple((i,) for i in range(len(self.tokens)))
+
     # -- ranking and grouping ------------------------------------------------------
 
-    def top(self, k: int = 5, *, skip_first: bool = False) -> list[Ranked]:
+    def top(self, k: int = 5, *, skip_first: bool = True) -> list[Ranked]:
         """The ``k`` units with the highest scores, highest first; where some are negative, those furthest from zero.
 
         Args:
             k: how many at most.
-            skip_first: leave out the first unit, which an attention sink often dominates.
+            skip_first: leave out token 0, which an attention sink often dominates, where there is another unit.
         """
-        first = 1 if skip_first else 0
-        order = torch.argsort(self.scores[first:].abs(), descending=True, stable=True)[: max(k, 0)] + first
-        return [Ranked(i, self.str_tokens[i], self.scores[i].item()) for i in order.tolist()]
+        hidden, scores = hidden_units(self.units, skip_first), self.scores
+        order = [i for i in scores.abs().argsort(descending=True, stable=True).tolist() if i not in hidden]
+        values = scores.tolist()
+        return [Ranked(i, self.str_tokens[i], values[i]) for i in order[: max(k, 0)]]
 
-    def words(self) -> Attribution:
+    def words(self, *, split_first: bool = True) -> Attribution:
         """The same attribution per word: a word's score is that of its tokens jointly.
 
-        For the vector scopes that is the square root of the sum of squares (the tokens
-        move inside one joint epsilon-ball), for Fisher traces the sum.
+        For the vector scopes that is the square root of the sum of squares (the tokens move inside one joint
+        epsilon-ball), for Fisher traces the sum.
+
+        Args:
+            split_first: where the first word has several tokens, keep token 0 apart from the rest of it, so that
+                an attention sink there can be left out of pictures and rankings.
         """
-        if self.sizes != (1,) * len(self.tokens):
+        if not self.per_token:
             return self
-        return self.grouped([w.size for w in self.word_groups], [w.text for w in self.word_groups])
+        groups = split_first_word(self.word_groups, self.str_tokens) if split_first else self.word_groups
+        return self.grouped([w.size for w in groups], [w.text for w in groups])
 
     def grouped(self, sizes: Sequence[int], texts: Sequence[str] | None = None) -> Attribution:
         """Scores of consecutive units merged: ``sizes[i]`` units make group ``i``.
 
-        Standard errors of a sum add up, which holds however the tokens' errors are correlated
-        (they share their random probes) and overstates the error where they aren't.
+        Standard errors of a sum add up, which holds however the tokens' errors are correlated (they share their
+        random probes) and overstates the error where they aren't.
+
+        Raises:
+            ArgumentError: the sizes don't add up to the units, or there isn't a text for each.
         """
         if sum(sizes) != len(self) or any(s < 1 for s in sizes):
             raise ArgumentError(f"group sizes must be positive and add up to {len(self)} units, got {list(sizes)}")
-        parts, names = (units.split(list(sizes)) for units in (self.scores.double(), torch.arange(len(self))))
-        labels = texts or ["".join(self.str_tokens[i] for i in group) for group in names]
+        return self._merged(split(range(len(self)), sizes), texts)
+
+    def grouped_by(self, units: Sequence[Iterable[int]], texts: Sequence[str] | None = None) -> Attribution:
+        """Scores of any sets of tokens: a set's score is that of its tokens jointly, errors as for :meth:`grouped`.
+
+        Args:
+            units: token positions of each set, counted from the start; they need not be neighbours, and tokens may
+                be in none.
+            texts: name of each set; default its tokens' texts.
+
+        Raises:
+            ArgumentError: a set is empty, has a position outside the prompt or one that another set has too; or
+                scores aren't per token.
+
+        >>> a = Attribution(scores=torch.tensor([3.0, 1.0, 4.0]), scope="direction", tokens=(5, 6, 7), position=2,
+        ...                 str_tokens=("a", "b", "c"), target="v")
+        >>> a.grouped_by([[0, 2], [1]], ["ends", "middle"]).scores
+        tensor([5., 1.])
+        """
+        if not self.per_token:
+            raise ArgumentError("this attribution is per word, expected one score for each token: leave out .words()")
+        groups = [sorted(unit) for unit in units]
+        check_units(groups, len(self.tokens))
+        return self._merged(groups, texts)
+
+    def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
+        """Groups of units (by index) as units."""
+        scores, combine = self.scores.double(), COMBINE[self.combine]
+        errors = self.stderr if self.combine == "sum" else None
+        labels = ["".join(self.str_tokens[i] for i in group) for group in groups] if texts is None else texts
         return dataclasses.replace(
             self,
-            scores=torch.stack([COMBINE[self.combine](part) for part in parts]).float(),
-            stderr=self._grouped_errors(list(sizes)),
+            scores=_stacked([combine(scores[list(group)]) for group in groups]),
+            stderr=None if errors is None else _stacked([errors[list(group)].double().sum() for group in groups]),
             str_tokens=tuple(labels),
-            sizes=tuple(sum(self.sizes[i] for i in group) for group in names),
+            units=tuple(tuple(at for i in group for at in self.units[i]) for group in groups),
         )
-
-    def _grouped_errors(self, sizes: list[int]) -> Tensor | None:
-        if self.stderr is None or self.combine != "sum":
-            return None
-        return torch.stack([part.sum() for part in self.stderr.double().split(sizes)]).float()
 
     # -- out of Python -------------------------------------------------------------
 
@@ -179,61 +224,136 @@ class Attribution(Frozen):
         """One row a unit: position of its first token, token ids, text, score, stderr."""
         import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
 
-        ends = torch.tensor(self.sizes).cumsum(0).tolist()
-        starts = [end - size for end, size in zip(ends, self.sizes, strict=True)]
+        errors = self.stderr
         table: dict[str, Any] = {
-            "position": starts,
-            "tokens": [self.tokens[a:b] for a, b in zip(starts, ends, strict=True)],
+            "position": [positions[0] for positions in self.units],
+            "tokens": [tuple(self.tokens[i] for i in positions) for positions in self.units],
             "text": list(self.str_tokens),
             "score": self.scores.tolist(),
-            "stderr": [math.nan] * len(self) if self.stderr is None else self.stderr.tolist(),
+            "stderr": [math.nan] * len(self) if errors is None else errors.tolist(),
         }
         return pd.DataFrame(table)
 
-    def save(self, path: str | Path) -> None:
-        """Write this attribution as JSON; :meth:`load` gives back an equal one."""
-        from tl_jacobian.results.attribution_file import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> Attribution:
-        """Read an attribution that :meth:`save` wrote.
-
-        Raises:
-            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
-        """
-        from tl_jacobian.results.attribution_file import load
-
-        return load(path)
-
     # -- pictures ------------------------------------------------------------------
 
-    def show(self, *, skip_first: bool = False) -> None:
-        """Draw the coloured tokens: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.display import show
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """The coloured units, and beside them the most probable next tokens."""
+        units, hidden = named_units(self), hidden_units(self.units, skip_first)
+        row = strip_row(self, hidden)
+        strip = TokenStrip(
+            title=scope_title(self.scope),
+            detail=words.explained(self.target, self.metadata),
+            facts=(explained_position(self), *words.model_facts(self.metadata)),
+            legend=words.some(
+                [
+                    words.score_unit(self.metadata),
+                    words.extent(row.scale),
+                    words.typical_error(row.values, row.errors),
+                    words.left_out(units, hidden, [row.values[i] for i in hidden]),
+                ]
+            ),
+            units=units,
+            rows=(row,),
+            hidden=hidden,
+        )
+        return strip, *predicted_bars(self.predictions)
 
-        show(self, skip_first=skip_first)
 
-    def to_html(self, path: str | Path, *, skip_first: bool = False) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path."""
-        from tl_jacobian.render.page import write_html
+def check_units(units: Sequence[Sequence[int]], n: int) -> None:
+    """Refuse units that aren't disjoint sets of the prompt's n positions.
 
-        return write_html([self], path, skip_first=skip_first)
+    Raises:
+        ArgumentError: one is empty, or has a position that is outside or in two of them.
+    """
+    seen: set[int] = set()
+    for i, positions in enumerate(units):
+        if not positions:
+            raise ArgumentError(f"unit {i} has no token, expected at least one")
+        for at in positions:
+            if not 0 <= at < n:
+                raise ArgumentError(f"unit {i} has token position {at}, expected 0 to {n - 1}")
+            if at in seen:
+                raise ArgumentError(f"token position {at} is in two units or twice in one, expected it once at most")
+            seen.add(at)
 
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.page import notebook_html
 
-        return notebook_html([self])
+def split_first_word(groups: Sequence[Word], str_tokens: Sequence[str]) -> tuple[Word, ...]:
+    """Words, token 0 a word of its own: an attention sink that pictures can then leave out.
+
+    >>> split_first_word([Word("Paris", 2), Word(" is", 1)], ["Par", "is", " is"])
+    (Word(text='Par', size=1), Word(text='is', size=1), Word(text=' is', size=1))
+    """
+    if not groups or groups[0].size < 2:
+        return tuple(groups)
+    (text, size), token = groups[0], str_tokens[0]
+    rest = text.removeprefix(token) if text.startswith(token) else "".join(str_tokens[1:size])
+    return (Word(token, 1), Word(rest, size - 1), *groups[1:])
 
 
-COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
-    "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
-    "sum": lambda scores: scores.sum(),
-}
+def split(items: Iterable[T], sizes: Iterable[int]) -> list[list[T]]:
+    """Consecutive groups of the given sizes.
+
+    >>> split("abc", [1, 2])
+    [['a'], ['b', 'c']]
+    """
+    rest = iter(items)
+    return [list(islice(rest, size)) for size in sizes]
 
 
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.equal(a, b)
-    return a == b
+def consecutive(sizes: Iterable[int]) -> tuple[Positions, ...]:
+    """Token positions of units that follow each other without a gap.
+
+    >>> consecutive([1, 2])
+    ((0,), (1, 2))
+    """
+    sizes = list(sizes)
+    return tuple(tuple(range(end - size, end)) for size, end in zip(sizes, accumulate(sizes), strict=True))
+
+
+# -- parts of pictures -----------------------------------------------------------------
+
+
+def named_units(a: Attribution) -> tuple[Unit, ...]:
+    """Name and token positions of each unit."""
+    return tuple(Unit(text, at) for text, at in zip(a.str_tokens, a.units, strict=True))
+
+
+def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> StripRow:
+    """The scores as one colouring of the text.
+
+    Args:
+        a: the attribution.
+        hidden: units left out of the colour range.
+        fields: other fields of :class:`~tl_jacobian.results.panels.StripRow`.
+
+    Raises:
+        ArgumentError: a score isn't finite.
+    """
+    scores, errors = a.scores.tolist(), a.stderr
+    words.check_finite(scores)
+    made: dict[str, Any] = {
+        "label": f"{scope_title(a.scope)}: {words.explained(a.target, a.metadata)}",
+        "values": tuple(scores),
+        "scale": scale_of(score for i, score in enumerate(scores) if i not in hidden),
+        "errors": None if errors is None else tuple(errors.tolist()),
+    }
+    return StripRow(**{**made, **fields})
+
+
+def explained_position(a: Attribution) -> str:
+    """``"prediction after token 12 ' is'"``; for another output ``"blocks.5.hook_resid_post at token 12 ' is'"``."""
+    text = next(
+        (f" {words.quoted(text)}" for text, at in zip(a.str_tokens, a.units, strict=True) if a.position in at), ""
+    )
+    hook = a.metadata.get("output_hook")
+    return f"{'prediction after' if hook is None else f'{hook} at'} token {a.position}{text}"
+
+
+def predicted_bars(predictions: Sequence[Prediction]) -> tuple[Bars, ...]:
+    """The most probable next tokens, if there are any."""
+    bars = tuple(Bar(name=p.text, value=p.probability, note=f"token {p.token}") for p in predictions)
+    return (Bars(title="predicted next token", bars=bars, percent=True, aside=True),) if bars else ()
+
+
+def _stacked(scores: Sequence[Tensor]) -> Float[Tensor, " units"]:
+    return torch.stack(list(scores)).float() if scores else torch.zeros(0)

@@ -1,111 +1,51 @@
 """AttributionMap: the attributions of many predictions of one text, as a target x source matrix.
 
-Like an :class:`~tl_jacobian.results.attribution.Attribution` it knows nothing of models. It holds
-one attribution for each target, so that nothing is lost, and derives the matrix from them.
+Like an :class:`~tl_jacobian.results.attribution.Attribution` it knows nothing of models. It holds one attribution for
+each target, so that nothing is lost, and derives the matrix from them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.attribution import COMBINE, Attribution, Combine
-from tl_jacobian.results.base import Frozen
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results import words
+from tl_jacobian.results.attribution import (
+    COMBINE,
+    Attribution,
+    Combine,
+    Positions,
+    named_units,
+    split,
+    split_first_word,
+    strip_row,
+)
+from tl_jacobian.results.base import Value, is_id, renderer
+from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
+from tl_jacobian.results.scope_names import scope_title
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-T = TypeVar("T")
-
-
-def matrix(rows: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "targets sources"]:
-    """Rows of growing length as one matrix, zero where they end."""
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-
-
-def split(items: Iterable[T], sizes: Iterable[int]) -> list[list[T]]:
-    """Consecutive groups of the given sizes."""
-    rest = iter(items)
-    return [list(islice(rest, size)) for size in sizes]
-
-
-def cut_words(words: Sequence[Word], a: Attribution) -> tuple[list[int], list[str]]:
-    """The text's words as far as one target sees them: its last word may be a beginning only."""
-    sizes: list[int] = []
-    for word in words:
-        if (left := len(a) - sum(sizes)) > 0:
-            sizes.append(min(word.size, left))
-    texts = [word.text for word in words[: len(sizes)]]
-    if sizes and sizes[-1] < words[len(sizes) - 1].size:
-        texts[-1] = "".join(a.str_tokens[-sizes[-1] :])
-    return sizes, texts
-
-
-def merged(rows: Sequence[Attribution]) -> Attribution:
-    """Targets that predict parts of one word, as one."""
-    last = rows[-1]
-    if len(rows) == 1:
-        return last
-    errors = [a.stderr for a in rows if a.stderr is not None]
-    known = last.combine == "sum" and len(errors) == len(rows)  # they add up at most: see Attribution.grouped
-    details = {k: v for k, v in last.metadata.items() if k not in ("value", "target_token", "target_rule")}
-    return dataclasses.replace(
-        last,
-        scores=_columns([a.scores for a in rows], COMBINE[last.combine]),
-        stderr=_columns(errors, COMBINE["sum"]) if known else None,
-        target=", ".join(dict.fromkeys(a.target for a in rows)),
-        predictions=(),
-        metadata={**details, "merged_positions": [a.position for a in rows]},
-    )
-
-
-def _columns(rows: Sequence[Float[Tensor, " _"]], combine: Callable[[Tensor], Tensor]) -> Float[Tensor, " units"]:
-    """Each column of a matrix as one number."""
-    return torch.stack([combine(column) for column in matrix([row.double() for row in rows]).T]).float()
-
-
-def check_rows(rows: Sequence[Attribution]) -> None:
-    """Refuse attributions that aren't rows of one map: of one text, in reading order, by one scope."""
-    if not rows:
-        raise ArgumentError("a map of no targets, expected at least one attribution")
-    for before, after in pairwise(rows):
-        if before.position >= after.position:
-            raise ArgumentError(f"targets at positions {before.position}, {after.position}: expected increasing ones")
-        if after.tokens[: len(before.tokens)] != before.tokens:
-            raise ArgumentError(
-                f"the targets at positions {before.position} and {after.position} are of different texts, expected one"
-            )
-        if (before.scope, before.combine) != (after.scope, after.combine):
-            raise ArgumentError(
-                f"targets of scopes {before.scope!r} and {after.scope!r} in one map, expected one scope"
-            )
-    for a in rows:
-        if not _fits(a.sizes, rows[-1].sizes):
-            raise ArgumentError(f"the target at position {a.position} has other units than the last target")
-
-
-def _fits(sizes: Sequence[int], widest: Sequence[int]) -> bool:
-    """Whether these units begin the widest row; the last may be the beginning of a word."""
-    whole = len(sizes) - 1
-    return 0 <= whole < len(widest) and sizes[:whole] == widest[:whole] and sizes[-1] <= widest[whole]
+_STRONGEST = 3  # sources of each target that are named in the terminal
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AttributionMap(Frozen):
+class AttributionMap(Value):
     """How strongly each token of a text influences each prediction made along it.
 
     A row is a target: the next-token prediction at one position. A column is a source: a token
@@ -118,6 +58,9 @@ class AttributionMap(Frozen):
         target_words: which targets belong together, as (word, number of targets): those whose
             following tokens are parts of one word. :meth:`words` merges them.
         metadata: what was mapped, and how its targets were chosen (JSON values).
+
+    Raises:
+        ArgumentError: the attributions aren't of one text, in reading order, by one scope.
 
     >>> one, two = (Attribution(scores=torch.arange(1.0, n + 1), scope="direction", tokens=(5, 6)[:n], target="v",
     ...                         str_tokens=("It", " is")[:n], position=n - 1) for n in (1, 2))
@@ -135,8 +78,8 @@ class AttributionMap(Frozen):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._protect_metadata()
-        check_rows(self.attributions)
+        self._freeze("metadata")
+        _check_rows(self.attributions)
         if len(self.next_texts) != len(self):
             raise ArgumentError(f"{len(self.next_texts)} next_texts for {len(self)} targets, expected one each")
         if self.target_words and sum(w.size for w in self.target_words) != len(self):
@@ -154,14 +97,6 @@ class AttributionMap(Frozen):
 
     def __iter__(self) -> Iterator[Attribution]:
         return iter(self.attributions)
-
-    def __eq__(self, other: object) -> bool:
-        """Equal in every field, scores bit for bit."""
-        if not isinstance(other, AttributionMap):
-            return NotImplemented
-        return all(getattr(self, f.name) == getattr(other, f.name) for f in dataclasses.fields(self))
-
-    __hash__ = None  # type: ignore[assignment]  # holds tensors
 
     def __repr__(self) -> str:
         text = "".join(self.str_tokens)
@@ -181,7 +116,7 @@ class AttributionMap(Frozen):
     @cached_property
     def stderr(self) -> Float[Tensor, "targets sources"] | None:
         """Standard errors of :attr:`scores`, or None unless every target has them."""
-        errors = [a.stderr for a in self.attributions if a.stderr is not None]
+        errors = [errors for a in self.attributions if (errors := a.stderr) is not None]
         return matrix(errors) if len(errors) == len(self) else None
 
     @cached_property
@@ -218,7 +153,12 @@ class AttributionMap(Frozen):
         """Text of each source (token, or word after :meth:`words`)."""
         return self.attributions[-1].str_tokens
 
-    def words(self) -> AttributionMap:
+    @property
+    def units(self) -> tuple[Positions, ...]:
+        """Token positions of each source."""
+        return self.attributions[-1].units
+
+    def words(self, *, split_first: bool = True) -> AttributionMap:
         """The map per word, on both sides.
 
         Sources are merged as :meth:`Attribution.words` does. Targets are merged where they predict
@@ -230,10 +170,15 @@ class AttributionMap(Frozen):
 
         Standard errors of sums add up, those of roots are dropped; so is what was predicted where
         several targets are merged.
+
+        Args:
+            split_first: keep token 0 apart from the rest of the first word: see :meth:`Attribution.words`.
         """
-        if any(size > 1 for a in self for size in a.sizes):
+        if not all(a.per_token for a in self):
             return self
         sources = self.attributions[-1].word_groups
+        if split_first:
+            sources = split_first_word(sources, self.str_tokens)
         targets = self.target_words or tuple(Word(text or "", 1) for text in self.next_texts)
         sizes = [word.size for word in targets]
         rows = split([a.grouped(*cut_words(sources, a)) for a in self], sizes)
@@ -260,51 +205,185 @@ class AttributionMap(Frozen):
             tables.append(table.assign(value=a.metadata.get("value", math.nan)))
         return pd.concat(tables, ignore_index=True)
 
-    def save(self, path: str | Path) -> None:
-        """Write this map as JSON; :meth:`load` gives back an equal one."""
-        from tl_jacobian.results.attribution_map_file import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> AttributionMap:
-        """Read a map that :meth:`save` wrote.
-
-        Raises:
-            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
-        """
-        from tl_jacobian.results.attribution_map_file import load
-
-        return load(path)
-
     # -- pictures ------------------------------------------------------------------
-    # By default each row has its own colour scale, and the first token (an attention sink that
-    # outshines everything) is left out of it. The scores never hide it.
 
-    def show(self, *, skip_first: bool = True, per_row: bool = True) -> None:
-        """Draw the map: in Jupyter as HTML, elsewhere the strongest sources of each target in the terminal.
+    def panels(self, *, skip_first: bool = True, per_row: bool = True) -> tuple[Panel, ...]:
+        """The heat map; the text as one target sees it; and the strongest sources of each, in words.
 
         Args:
-            skip_first: leave the first token out of colours and rankings.
+            skip_first: leave token 0, which an attention sink often dominates, out of colours and rankings.
             per_row: full colour is the largest score of each row, not of the whole map.
-        """
-        from tl_jacobian.render.display import show_map
 
-        show_map(self, skip_first=skip_first, per_row=per_row)
+        Raises:
+            ArgumentError: a score isn't finite.
+        """
+        units, last = named_units(self[-1]), self[-1]
+        hidden = hidden_units(self.units, skip_first)
+        coming = [self._coming(i) for i in range(len(self))]
+        names = [f"{len(a) - 1} {words.quoted(a.str_tokens[-1])} → {coming[i]}" for i, a in enumerate(self)]
+        rows = [
+            strip_row(
+                a,
+                hidden,
+                label=f"→ {coming[i]}{self._chance(i)}: {words.explained(a.target, a.metadata)}",
+                framed=tuple(at for at, positions in enumerate(self.units) if a.position + 1 in positions),
+                coming=coming[i],
+            )
+            for i, a in enumerate(self)
+        ]
+        kept = [tuple(x for i, x in enumerate(row.values) if i not in hidden) for row in rows]
+        everything = scale_of(x for row in kept for x in row)
+        scales = [scale_of(row, signed=everything.signed) for row in kept] if per_row else [everything]
+        rows = [msgspec.structs.replace(row, scale=scales[i if per_row else 0]) for i, row in enumerate(rows)]
+        first = [row.values[0] for row in rows if hidden]
+        strip = TokenStrip(
+            views=("page",),
+            title="one prediction at a time, " + ("each on its own scale" if per_row else "all on one scale"),
+            units=units,
+            rows=tuple(rows),
+            together=False,
+            chosen=len(rows) - 1,
+            hidden=hidden,
+        )
+        return (
+            self._heat_map(rows, names, scales, hidden, first, per_row),
+            strip,
+            self._ranking(names, skip_first, last),
+        )
+
+    def _heat_map(
+        self,
+        rows: Sequence[StripRow],
+        names: Sequence[str],
+        scales: Sequence[Scale],
+        hidden: Positions,
+        first: list[float],
+        per_row: bool,
+    ) -> HeatMap:
+        last, units = self[-1], named_units(self[-1])
+        each = "each row on its own scale" if per_row else "one scale for all rows"
+        left_out = words.left_out(units, hidden, first, several=True)
+        return HeatMap(
+            title=scope_title(self.scope),
+            detail=f"attribution map, {self._extent()}",
+            facts=words.model_facts(last.metadata),
+            legend=words.some([words.score_unit(last.metadata), each, left_out]),
+            values=tuple(row.values for row in rows),
+            rows=tuple(names),
+            columns=units,
+            row_axis="target",
+            column_axis="source",
+            scales=tuple(scales),
+            quantity=words.score_unit(last.metadata),
+            numbered=True,
+            hidden=hidden,
+        )
+
+    def _ranking(self, names: Sequence[str], skip_first: bool, last: Attribution) -> Table:
+        """The strongest sources of each target: in a terminal a wide map has no room for texts."""
+        tops = [a.top(_STRONGEST, skip_first=skip_first) for a in self]
+        found = [", ".join(f"{words.quoted(text)} {words.number(score)}" for _, text, score in top) for top in tops]
+        return Table(
+            views=("terminal",),
+            header=("prediction", "strongest sources"),
+            rows=tuple((Cell(name), Cell(text)) for name, text in zip(names, found, strict=True)),
+            legend=words.some([words.score_unit(last.metadata)]),
+        )
+
+    def _coming(self, i: int) -> str:
+        """The token (or word) that really follows target ``i``, or the one predicted where the text ends."""
+        follows, likely = self.next_texts[i], self[i].predictions
+        if follows is not None:
+            return words.quoted(follows)
+        return f"{words.quoted(likely[0].text)} (predicted)" if likely else "(the text ends)"
+
+    def _chance(self, i: int) -> str:
+        """How probable what follows was, where that is known: ``" (p = 77%)"``."""
+        return next((f" (p = {p.probability:.1%})" for p in self[i].predictions if p.text == self.next_texts[i]), "")
+
+    def _extent(self) -> str:
+        """``"12 predictions × 13 tokens"``."""
+        return f"{len(self)} predictions × {len(self.str_tokens)} {'tokens' if self[-1].per_token else 'words'}"
+
+    def show(self, *, skip_first: bool = True, per_row: bool = True) -> None:
+        """Draw the map: in Jupyter as HTML, elsewhere in the terminal. Options: :meth:`panels`."""
+        renderer().show(self.panels(skip_first=skip_first, per_row=per_row))
 
     def to_html(self, path: str | Path, *, skip_first: bool = True, per_row: bool = True) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path. Options: :meth:`show`."""
-        from tl_jacobian.render.page import write_map
-
-        return write_map(self, path, skip_first=skip_first, per_row=per_row)
+        """Write one self-contained HTML page that works offline; returns its path. Options: :meth:`panels`."""
+        return renderer().write(self.panels(skip_first=skip_first, per_row=per_row), path)
 
     def plot(self, ax: Axes | None = None, *, skip_first: bool = True, per_row: bool = True) -> Axes:
-        """Draw the heat map with matplotlib (extra ``plot``); returns its axes. Options: :meth:`show`."""
-        from tl_jacobian.render.plot import plot_map
+        """Draw the heat map with matplotlib (extra ``plot``); returns its axes. Options: :meth:`panels`."""
+        return renderer().figure(self.panels(skip_first=skip_first, per_row=per_row), ax)
 
-        return plot_map(self, ax, skip_first=skip_first, per_row=per_row)
 
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.page import notebook_map
+# -- rows ------------------------------------------------------------------------------
 
-        return notebook_map(self)
+
+def matrix(rows: Sequence[Float[Tensor, " _"]]) -> Float[Tensor, "targets sources"]:
+    """Rows of growing length as one matrix, zero where they end."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+def cut_words(groups: Sequence[Word], a: Attribution) -> tuple[list[int], list[str]]:
+    """The text's words as far as one target sees them: its last word may be a beginning only."""
+    sizes: list[int] = []
+    for word in groups:
+        if (left := len(a) - sum(sizes)) > 0:
+            sizes.append(min(word.size, left))
+    texts = [word.text for word in groups[: len(sizes)]]
+    if sizes and sizes[-1] < groups[len(sizes) - 1].size:
+        texts[-1] = "".join(a.str_tokens[-sizes[-1] :])
+    return sizes, texts
+
+
+def merged(rows: Sequence[Attribution]) -> Attribution:
+    """Targets that predict parts of one word, as one."""
+    last = rows[-1]
+    if len(rows) == 1:
+        return last
+    errors = [errors for a in rows if (errors := a.stderr) is not None]
+    known = last.combine == "sum" and len(errors) == len(rows)  # they add up at most: see Attribution.grouped
+    details = {k: v for k, v in last.metadata.items() if k not in ("value", "target_token", "target_rule")}
+    return dataclasses.replace(
+        last,
+        scores=_columns([a.scores for a in rows], COMBINE[last.combine]),
+        stderr=_columns(errors, COMBINE["sum"]) if known else None,
+        target=", ".join(dict.fromkeys(a.target for a in rows)),
+        predictions=(),
+        metadata={**details, "merged_positions": [a.position for a in rows]},
+    )
+
+
+def _columns(rows: Sequence[Float[Tensor, " _"]], combine: Callable[[Tensor], Tensor]) -> Float[Tensor, " units"]:
+    """Each column of a matrix as one number."""
+    return torch.stack([combine(column) for column in matrix([row.double() for row in rows]).T]).float()
+
+
+def _check_rows(rows: Sequence[Attribution]) -> None:
+    """Refuse attributions that aren't rows of one map: of one text, in reading order, by one scope."""
+    if not rows:
+        raise ArgumentError("a map of no targets, expected at least one attribution")
+    for before, after in pairwise(rows):
+        if before.position >= after.position:
+            raise ArgumentError(f"targets at positions {before.position}, {after.position}: expected increasing ones")
+        if after.tokens[: len(before.tokens)] != before.tokens:
+            raise ArgumentError(
+                f"the targets at positions {before.position} and {after.position} are of different texts, expected one"
+            )
+        if (before.scope, before.combine) != (after.scope, after.combine):
+            raise ArgumentError(
+                f"targets of scopes {before.scope!r} and {after.scope!r} in one map, expected one scope"
+            )
+    for a in rows:
+        if not _fits(a.units, rows[-1].units):
+            raise ArgumentError(f"the target at position {a.position} has other units than the last target")
+
+
+def _fits(units: Sequence[Positions], widest: Sequence[Positions]) -> bool:
+    """Whether these units begin the widest row; the last may be the beginning of a word."""
+    whole = len(units) - 1
+    if not 0 <= whole < len(widest):
+        return False
+    return units[:whole] == widest[:whole] and units[whole] == widest[whole][: len(units[whole])]

@@ -6,11 +6,10 @@ What a logit is made of: the embedding, every attention and MLP layer, the biase
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import InitVar, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,12 +17,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Frozen
-from tl_jacobian.results.grid import Grid, nearest
+from tl_jacobian.results import words
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.grid import Grid, grid_panels, nearest
+from tl_jacobian.results.panels import NOT_IN_FIGURES, Bar, Bars, Panel
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
+
+_SOURCES = 24  # heads whose source tokens are shown, the strongest
+_OF_A_LAYER = re.compile(r"(\d+)\.(.+)", re.DOTALL)
 
 
 class Part(NamedTuple):
@@ -35,7 +38,7 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Contributions(Frozen):
+class Contributions(Value):
     """The parts that add up to one number.
 
     Attributes:
@@ -46,11 +49,9 @@ class Contributions(Frozen):
         target: what was split, in words: ``"logit of ' Paris'"``.
         heads: the attention layers' parts by head (layers x heads), or None.
         sources: the heads' parts by source token (heads x tokens), or None.
-        metadata: how it was split, and of what model (JSON values).
-
-    Args:
         rtol: how far the parts' sum may be from ``total``, as a share of the sum of their absolute
             values (parts that cancel leave the rounding errors of large numbers).
+        metadata: how it was split, and of what model (JSON values).
 
     Raises:
         ArgumentError: the parts don't add up to ``total``, or names and numbers don't go together.
@@ -69,35 +70,35 @@ class Contributions(Frozen):
     target: str
     heads: Grid | None = None
     sources: Grid | None = None
+    rtol: float = 1e-3
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    rtol: InitVar[float] = 1e-3
 
-    def __post_init__(self, rtol: float) -> None:
-        # A frozen value owns what it holds: a copy, on the CPU, in one precision.
-        self._set("values", self.values.detach().to("cpu", torch.float64, copy=True))
-        self._protect_metadata()
+    def __post_init__(self) -> None:
+        self._own("values", dtype=torch.float64)
+        self._freeze("metadata")
         self._check_names()
-        self._check_sum(rtol)
+        self._check_sum()
 
     def _check_names(self) -> None:
-        if tuple(self.values.shape) != (len(self.names),) or not self.names:
+        shape = tuple(self.values.shape)
+        if shape != (len(self.names),) or not self.names:
             raise ArgumentError(
-                f"values of shape {tuple(self.values.shape)} for {len(self.names)} names, expected one each, "
-                "and at least one"
+                f"values of shape {shape} for {len(self.names)} names, expected one each, and at least one"
             )
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
             raise ArgumentError(f"several parts are called {twice[0]!r}, expected names that are all different")
 
-    def _check_sum(self, rtol: float) -> None:
-        for name, value in (*zip(self.names, self.values.tolist(), strict=True), ("total", self.total)):
+    def _check_sum(self) -> None:
+        values = self.values
+        for name, value in (*zip(self.names, values.tolist(), strict=True), ("total", self.total)):
             if not math.isfinite(value):
                 raise ArgumentError(f"{name!r} is {value}, expected finite numbers: look for overflow in the model")
-        found, allowed = self.values.sum().item(), rtol * self.values.abs().sum().item()
-        if abs(self.difference) > allowed:
+        found, allowed = values.sum().item(), self.rtol * values.abs().sum().item()
+        if not abs(self.difference) <= allowed:
             raise ArgumentError(
                 f"the parts add up to {found:.6g}, not to the total {self.total:.6g}: the difference "
-                f"{self.difference:.3g} is more than {allowed:.3g} (rtol={rtol:g} of the sum of absolute values); "
+                f"{self.difference:.3g} is more than {allowed:.3g} (rtol={self.rtol:g} of the sum of absolute values); "
                 "look for a part that is missing, or pass a larger rtol for a model of low precision"
             )
 
@@ -120,17 +121,6 @@ class Contributions(Frozen):
             )
         return self.values[self.names.index(name)].item()
 
-    def __eq__(self, other: object) -> bool:
-        """Equal in every field, numbers bit for bit."""
-        if not isinstance(other, Contributions):
-            return NotImplemented
-        mine, others = ({f.name: getattr(c, f.name) for f in dataclasses.fields(c)} for c in (self, other))
-        return torch.equal(mine.pop("values").view(torch.int64), others.pop("values").view(torch.int64)) and (
-            mine == others
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # holds tensors
-
     def __repr__(self) -> str:
         best = ", ".join(f"{name!r} {value:.3g}" for _, name, value in self.top(3))
         return f"Contributions({self.target} = {self.total:.4g}; {len(self)} parts; top: {best})"
@@ -150,47 +140,36 @@ class Contributions(Frozen):
         """One line for each part: name, value, and the running total up to and including it."""
         import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
 
-        totals = self.values.cumsum(0).tolist()
-        return pd.DataFrame({"name": list(self.names), "value": self.values.tolist(), "running_total": totals})
-
-    def save(self, path: str | Path) -> None:
-        """Write these contributions as JSON; :meth:`load` gives back equal ones."""
-        from tl_jacobian.results.contributions_file import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> Contributions:
-        """Read contributions that :meth:`save` wrote.
-
-        Raises:
-            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
-        """
-        from tl_jacobian.results.contributions_file import load
-
-        return load(path)
+        values = self.values
+        columns = {"name": list(self.names), "value": values.tolist(), "running_total": values.cumsum(0).tolist()}
+        return pd.DataFrame(columns)
 
     # -- pictures ------------------------------------------------------------------
 
-    def show(self) -> None:
-        """Draw the parts as bars, and the grids there are: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.contributions_display import show_contributions
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """The parts as bars, those of a layer side by side; heads by layer, and the strongest heads by source token."""
+        totals = self.values.cumsum(0).tolist()
+        exact = f"the parts add up to it within {abs(self.difference):.1g}" if self.difference else ""
+        bars = Bars(
+            title=f"{self.target} = {words.number(self.total)}",
+            detail=f"in {words.counted(len(self), 'part')}",
+            facts=(exact or "the parts add up to it", *words.model_facts(self.metadata)),
+            bars=tuple(_bar(part, totals[part.place]) for part in self),
+            quantity=f"contribution to {self.target}",
+            running=True,
+        )
+        grids = (self.heads, self.sources and self.sources.strongest(_SOURCES))
+        drawn = [grid_panels(g, skip_first=skip_first, views=NOT_IN_FIGURES) for g in grids if g is not None]
+        return bars, *(panel for panels in drawn for panel in panels)
 
-        show_contributions(self)
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path."""
-        from tl_jacobian.render.contributions_display import write_contributions
-
-        return write_contributions(self, path)
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the parts as bars, with their running total, in matplotlib (extra ``plot``); returns its axes."""
-        from tl_jacobian.render.contributions_plot import plot_contributions
-
-        return plot_contributions(self, ax)
-
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.contributions_display import notebook_contributions
-
-        return notebook_contributions(self)
+def _bar(part: Part, total: float) -> Bar:
+    """A layer's parts share a line, each kind a colour; what belongs to no layer has neither."""
+    layer = _OF_A_LAYER.fullmatch(part.name)
+    return Bar(
+        name=part.name,
+        value=part.value,
+        kind=layer[2] if layer else "",
+        line=layer[1] if layer else "",
+        note=f"running total {words.number(total)}",
+    )

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results import words
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.base import Frozen
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.panels import Cell, Panel, Scale, Table, scale_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Kind = Literal["removed", "replaced"]
 Effect = Literal["change", "kl"]
 _RESAMPLES = 4999
+_HEADER = ("word", "score", "edit", "value", "change", "KL, nats", "predicted")
 _FEWEST = 3  # words: the ranks of two agree or don't, by chance alone
 
 
@@ -70,8 +72,8 @@ class RankAgreement(NamedTuple):
     rank_of_first: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counterfactuals(Frozen):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Counterfactuals(Value):
     """Edits of a prompt, each with what it did to the prediction.
 
     Attributes:
@@ -104,11 +106,9 @@ class Counterfactuals(Frozen):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._protect_metadata()
+        self._freeze("metadata")
         if len(self.words) != len(self.scores):
             raise ArgumentError(f"{len(self.scores)} scores for {len(self.words)} words, expected one each")
-
-    __hash__ = None  # type: ignore[assignment]  # metadata is a mapping
 
     def __repr__(self) -> str:
         changed = sum(e.prediction.token != self.prediction.token for e in self.edits)
@@ -161,22 +161,56 @@ class Counterfactuals(Frozen):
         made, sizes = table.pop("prediction"), table.pop("n_words")
         return table.assign(prediction=[p.text for p in made], probability=[p.probability for p in made], n_words=sizes)
 
-    def show(self) -> None:
-        """Draw the table of edits: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.counterfactual_table import show_counterfactuals
+    # -- pictures ------------------------------------------------------------------
 
-        show_counterfactuals(self)
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """The edits as a table, those of the highest-scored word first, scores and changes on colours."""
+        scores, changes = scale_of(self.scores), scale_of(e.change for e in self.edits)
+        table = Table(
+            title="Counterfactuals",
+            detail=self.quantity,
+            facts=(*self._facts(), *words.model_facts(self.metadata)),
+            header=_HEADER,
+            rows=tuple(self._cells(edit, scores, changes) for edit in ranked(self.edits)),
+            numbers=(1, 3, 4, 5),
+            above=self.prompt,
+        )
+        return (table,)
 
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path."""
-        from tl_jacobian.render.counterfactual_table import write_counterfactuals
+    def _cells(self, edit: Edit, scores: Scale, changes: Scale) -> tuple[Cell, ...]:
+        new = " *" if edit.prediction.token != self.prediction.token else ""
+        predicted = f"{words.quoted(edit.prediction.text)} {edit.prediction.probability:.0%}{new}"
+        return (
+            Cell(f"{edit.at} {edit.word}"),
+            Cell(words.number(edit.score), _shade(edit.score, scores)),
+            Cell(f"→ {edit.replacement}" if edit.kind == "replaced" else "removed"),
+            Cell(words.number(edit.value)),
+            Cell(f"{edit.change:+.3g}", _shade(edit.change, changes)),
+            Cell(words.number(edit.kl)),
+            Cell(predicted),
+        )
 
-        return write_counterfactuals(self, path)
+    def _facts(self) -> tuple[str, ...]:
+        """The unedited prompt's value and prediction, and whether scores and changes rank words alike."""
+        predicted = f"{words.quoted(self.prediction.text)} predicted with {self.prediction.probability:.0%}"
+        before = f"{self.quantity} = {words.number(self.value)}, {predicted} (*: another is)"
+        try:
+            found = self.agreement()
+        except ArgumentError:
+            return before, self.scope
+        p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+        return (
+            before,
+            f"scores: {self.scope}",
+            f"scores and sizes of changes by removal: Spearman {found.spearman:.2f} ({p}, one-sided: whether the two "
+            f"go together; {found.n} words); the word scored highest, {words.quoted(found.first)}, is number "
+            f"{found.rank_of_first} by change",
+        )
 
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.counterfactual_table import notebook_counterfactuals
 
-        return notebook_counterfactuals(self)
+def _shade(value: float, scale: Scale) -> float:
+    """How strong a number's colour is, with its sign."""
+    return scale.strength(value) * (-1.0 if value < 0 else 1.0)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

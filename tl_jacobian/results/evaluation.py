@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Frozen
+from tl_jacobian.results.base import Value, frozen, renderer
+from tl_jacobian.results.panels import Cell, Curve, Curves, Guide, Panel, Table
 from tl_jacobian.results.statistics import Difference, Interval, bootstrap_mean, paired_differences
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ METRICS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Evaluation(Frozen):
+class Evaluation(Value):
     """Attribution methods compared on the same prompts.
 
     Attributes:
@@ -56,8 +57,8 @@ class Evaluation(Frozen):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._set("records", tuple(self.records))
-        self._protect_metadata()
+        self._set("records", tuple(frozen(record, "a record") for record in self.records))
+        self._freeze("metadata")
         if len(self.usable) < 2:
             why = f"; the first error: {self.errors[0]['error']}" if self.errors else ""
             raise ArgumentError(
@@ -164,25 +165,75 @@ class Evaluation(Frozen):
         }
 
     def to_markdown(self) -> str:
-        """The table, and which differences are more than chance."""
-        from tl_jacobian.render.evaluation_table import evaluation_markdown
+        """The tables, and which differences are more than chance."""
+        return renderer().markdown(self._tables())
 
-        return evaluation_markdown(self)
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """Drops at each k, means over k, agreement with leave-one-out, pairs of methods; and the drops as curves."""
+        return (*self._tables(), self._curves())
 
-    def show(self) -> None:
-        """The table, in the terminal or in Jupyter."""
-        from tl_jacobian.render.evaluation_table import show_evaluation
-
-        show_evaluation(self)
-
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None, *, skip_first: bool = True) -> Axes:
         """Drops over k, a line with intervals for each method; needs matplotlib, and returns its axes."""
-        from tl_jacobian.render.evaluation_plot import plot_evaluation
-
-        return plot_evaluation(self, ax)
+        return renderer().figure((self._curves(),), ax)
 
     def _repr_markdown_(self) -> str:
         return self.to_markdown()
+
+    def _tables(self) -> tuple[Table, ...]:
+        drops = [(f"{k:g}%", "drop", k) for k in self.k]
+        means = [(heading, name, None) for name, heading in _MEANS.items() if name in self.metrics]
+        agreed = [(heading, name, None) for name, heading in _AGREEMENTS.items() if name in self.metrics]
+        first = f"{_first_up(METRICS['drop'])}; the paper prints it with a minus sign."
+        meaning = "; ".join(f"{heading}: {METRICS[name]}" for heading, name, _ in means) + "."
+        compared, end = _compared(self.differences()), self._notes()
+        return (
+            self._numbers(drops, (first,), title=self.name, detail=self._summary()),
+            self._numbers(means, (meaning, *(() if agreed or compared else end))),
+            *([self._numbers(agreed, (_AGREEMENT_NOTE, *(() if compared else end)))] if agreed else []),
+            *(_table(header, rows, (*notes, *end)) for header, rows, notes in compared),
+        )
+
+    def _numbers(self, columns: Sequence[tuple[str, str, float | None]], notes: Sequence[str], **fields: Any) -> Table:
+        header = ["method", *(heading for heading, _, _ in columns)]
+        rows = [
+            [m.replace("_", " "), *(_cell(self.interval(name, m, k)) for _, name, k in columns)] for m in self.methods
+        ]
+        return _table(header, rows, notes, **fields)
+
+    def _summary(self) -> str:
+        how = _PERTURBATIONS[self.metadata.get("perturbation", "zero")]
+        return f"{len(self.usable):,} prompts, tokens removed by {how}. Means with 95% bootstrap intervals."
+
+    def _notes(self) -> tuple[str, ...]:
+        gaps = [(m.replace("_", " "), gap) for m in self.methods if (gap := self.completeness_gap(m)) is not None]
+        steps = self.metadata.get("settings", {}).get("integration_steps")
+        taken = "" if steps is None else f" with {steps} steps"
+        more = "for a smaller one take more (--integration-steps, Settings(integration_steps=))"
+        notes = [f"Completeness gap of {m}, median over the prompts: {gap:.0%}{taken}; {more}." for m, gap in gaps]
+        if self.errors:
+            notes.append(f"Prompts left out for errors: {len(self.errors):,}, such as: {self.errors[0]['error']}")
+        return tuple(notes)
+
+    def _curves(self) -> Curves:
+        curves = []
+        for method in self.methods:
+            found = [self.interval("drop", method, k) for k in self.k]
+            curves.append(
+                Curve(
+                    name=method.replace("_", " "),
+                    x=self.k,
+                    y=tuple(one.mean for one in found),
+                    low=tuple(one.low for one in found),
+                    high=tuple(one.high for one in found),
+                )
+            )
+        return Curves(
+            title=f"{self.name}: {len(self.usable):,} prompts, 95% intervals",
+            curves=tuple(curves),
+            x_axis="tokens removed, highest scores first (%)",
+            y_axis="fall of the log-probability (nats)",
+            guides=(Guide(axis="y", at=0.0),),
+        )
 
 
 _CURVES = ("drop", "aopc", "comprehensiveness")
@@ -205,3 +256,81 @@ def _finite(columns: Sequence[Sequence[float]]) -> list[list[float]]:
     """The prompts for which every method has a number."""
     whole = [row for row in zip(*columns, strict=True) if not any(map(math.isnan, row))]
     return [list(column) for column in zip(*whole, strict=True)] or [[] for _ in columns]
+
+
+# -- tables ----------------------------------------------------------------------------
+
+_LEVEL = 0.05
+_MEANS = {"aopc": "AOPC", "comprehensiveness": "comprehensiveness", "sufficiency": "sufficiency"}
+_AGREEMENTS = {
+    "kendall_kl": "tau, KL",
+    "spearman_kl": "rho, KL",
+    "overlap_kl": "top 20%, KL",
+    "kendall_log_prob": "tau, log p",
+    "spearman_log_prob": "rho, log p",
+    "overlap_log_prob": "top 20%, log p",
+}
+_AGREEMENT_NOTE = (
+    "Agreement with leaving out one token at a time, judged by how far the distribution moves (KL) or the target's "
+    "log-probability falls (log p, its size): Kendall's tau, Spearman's rho, and the share of the top 20% in common."
+)
+_PERTURBATIONS = {
+    "zero": "putting zeros in the place of their embeddings",
+    "mean": "putting the prompt's mean embedding in their place",
+    "delete": "deleting them",
+}
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str], **fields: Any) -> Table:
+    return Table(
+        header=tuple(header),
+        rows=tuple(tuple(map(Cell, row)) for row in rows),
+        numbers=tuple(range(1, len(header))),
+        notes=tuple(notes),
+        **fields,
+    )
+
+
+def _compared(differences: Sequence[Difference]) -> list[tuple[list[str], list[list[str]], list[str]]]:
+    """Header, rows and note of the table of pairs, where there are some."""
+    if not differences:
+        return []
+    rows = [
+        [
+            f"{d.method} - {d.other}".replace("_", " "),
+            _cell(d.interval),
+            f"{d.p:.4f}",
+            f"{d.adjusted:.4f}",
+            _larger(d).replace("_", " "),
+        ]
+        for d in differences
+    ]
+    note = (
+        "Paired over prompts; p by flipping signs, adjusted for all pairs (false discovery rate, Benjamini and "
+        f"Hochberg); the larger one is named where that is below {_LEVEL:g}."
+    )
+    return [
+        (["difference of AOPC", "mean", "p", "adjusted", "larger"], rows, [note + _too_few(differences[0].interval.n)])
+    ]
+
+
+def _too_few(n: int) -> str:
+    """Of the 2^n ways to flip n signs, the one that was seen and its mirror image are as extreme, whatever the data."""
+    least = 2 / 2**n
+    if least < _LEVEL:
+        return ""
+    return f" With {n} prompts no difference can reach p < {_LEVEL:g} (the smallest possible is {least:g})."
+
+
+def _larger(d: Difference) -> str:
+    if d.adjusted >= _LEVEL:
+        return "neither"
+    return d.method if d.interval.mean > 0 else d.other
+
+
+def _cell(i: Interval) -> str:
+    return f"{i.mean:.2f} [{i.low:.2f}, {i.high:.2f}]"
+
+
+def _first_up(text: str) -> str:
+    return text[:1].upper() + text[1:]

@@ -8,57 +8,304 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from einops import reduce
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Frozen
+from tl_jacobian.results import words
+from tl_jacobian.results.attribution import Positions, check_units, consecutive
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.panels import (
+    EVERYWHERE,
+    Frame,
+    HeatMap,
+    Panel,
+    Scale,
+    StripRow,
+    TokenStrip,
+    Unit,
+    View,
+    hidden_units,
+    scale_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
-NamedAxes = tuple[tuple[str, Sequence[str]], tuple[str, Sequence[str]]]  # what rows are, and their names; columns
-
-
-def check_shape(values: Tensor, axes: NamedAxes) -> None:
-    """Refuse a table without one name for each row and each column."""
-    names = (len(axes[0][1]), len(axes[1][1]))
-    if tuple(values.shape) != names:
-        raise ArgumentError(
-            f"values of shape {tuple(values.shape)} for {names[0]} rows and {names[1]} columns, "
-            f"expected shape {names}: one name for each row and each column"
-        )
-    if 0 in names:
-        raise ArgumentError(f"a grid of {names[0]} rows and {names[1]} columns, expected at least one of each")
+TOKEN = "token"  # the column axis of a prompt's tokens, whose first an attention sink often dominates
+_MOST_ROWS = 130  # of a text that one row at a time is shown on
+_MOST_CELLS = 20_000
 
 
-def check_numbers(values: Tensor, axes: NamedAxes, *, signed: bool) -> None:
-    """Refuse infinite numbers, and negative ones where there are to be none; NaN is no number."""
-    if values.isinf().any():
-        raise ArgumentError(
-            f"{_place(values.isinf(), axes)} is infinite, expected finite numbers, or NaN where there is none; "
-            "look for overflow in the model, for instance with dtype=float32"
-        )
-    if not signed and (values < 0).any():
-        raise ArgumentError(
-            f"{_place(values < 0, axes)} is {values[values < 0][0].item():.3g}, expected none below zero in a grid "
-            "that isn't signed: pass signed=True"
-        )
+class Cell(NamedTuple):
+    """One entry of :meth:`Grid.top`."""
+
+    row: int
+    column: int
+    row_name: str
+    column_name: str
+    value: float
 
 
-def _place(where: Tensor, axes: NamedAxes) -> str:
-    """The first place where a condition holds, in words."""
-    return ", ".join(f"{axis} {names[i]!r}" for i, (axis, names) in zip(where.nonzero()[0].tolist(), axes, strict=True))
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grid(Value):
+    """One number for each row and each column.
+
+    Attributes:
+        values: the numbers; shape ``(rows, columns)``, CPU float32. NaN where there is none.
+        rows: name of each row.
+        columns: name of each column, the text of each token where ``column_axis`` is ``"token"``;
+            names may repeat.
+        title: what is shown, in words: ``"influence of the residual stream on logit of ' Paris'"``.
+        quantity: what one number is, with its unit.
+        row_axis, column_axis: what a row and a column is: ``"layer"``, ``"head"``, ``"token"``.
+        signed: whether numbers may be negative, and are drawn in two colours around zero.
+        tokens: token ids of the prompt, if there is one.
+        units: token positions of each column; default one token each where ``column_axis`` is ``"token"``, else none.
+        metadata: what exactly was measured, and by what (JSON values).
+
+    Raises:
+        ArgumentError: names and numbers don't go together, a number is infinite, or negative in a
+            grid that isn't signed.
+
+    >>> g = Grid(values=torch.tensor([[9.0, 1.0], [8.0, -2.0]]), rows=("0", "1"), columns=("The", " cat"),
+    ...          title="v", quantity="logits", row_axis="layer", column_axis="token", signed=True)
+    >>> g.top(1)
+    [Cell(row=1, column=1, row_name='1', column_name=' cat', value=-2.0)]
+    >>> g.pick("0").values
+    tensor([[9., 1.]])
+    """
+
+    values: Float[Tensor, "rows columns"]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    title: str
+    quantity: str
+    row_axis: str
+    column_axis: str
+    signed: bool
+    tokens: tuple[int, ...] = ()
+    units: tuple[Positions, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._own("values", dtype=torch.float32)
+        self._freeze("metadata")
+        self._check_shape()
+        self._check_numbers()
+        self._check_units()
+
+    def _check_shape(self) -> None:
+        shape, names = tuple(self.values.shape), (len(self.rows), len(self.columns))
+        if shape != names:
+            raise ArgumentError(
+                f"values of shape {shape} for {names[0]} rows and {names[1]} columns, "
+                f"expected shape {names}: one name for each row and each column"
+            )
+        if 0 in names:
+            raise ArgumentError(f"a grid of {names[0]} rows and {names[1]} columns, expected at least one of each")
+
+    def _check_numbers(self) -> None:
+        """Infinite numbers aren't there, and negative ones only where they may be; NaN is no number."""
+        values = self.values
+        if values.isinf().any():
+            raise ArgumentError(
+                f"{self._place(values.isinf())} is infinite, expected finite numbers, or NaN where there is none; "
+                "look for overflow in the model, for instance with dtype=float32"
+            )
+        if not self.signed and (values < 0).any():
+            raise ArgumentError(
+                f"{self._place(values < 0)} is {values[values < 0][0].item():.3g}, expected none below zero in a grid "
+                "that isn't signed: pass signed=True"
+            )
+
+    def _place(self, where: Bool[Tensor, "rows columns"]) -> str:
+        """The first place where a condition holds, in words."""
+        row, column = where.nonzero()[0].tolist()
+        return f"{self.row_axis} {self.rows[row]!r}, {self.column_axis} {self.columns[column]!r}"
+
+    def _check_units(self) -> None:
+        n = len(self.columns)
+        if not self.units and self.column_axis == TOKEN:
+            if self.tokens and len(self.tokens) != n:
+                raise ArgumentError(
+                    f"{len(self.tokens)} tokens for {n} columns, expected one each, or none at all; columns of "
+                    "several tokens say which with units="
+                )
+            self._set("units", consecutive([1] * n))
+        if self.units and len(self.units) != n:
+            raise ArgumentError(f"units of {len(self.units)} columns for {n} columns, expected one each")
+        places = [at for positions in self.units for at in positions]
+        check_units(self.units, len(self.tokens) or 1 + max(places, default=0))
+
+    def __repr__(self) -> str:
+        size = f"{len(self.rows)} {self.row_axis}s x {len(self.columns)} {self.column_axis}s"
+        best = "".join(f"; largest: {c.value:.3g} at {c.row_name!r}, {c.column_name!r}" for c in self.top(1))
+        return f"Grid({self.title}; {size}{best})"
+
+    # -- ranking and choosing ------------------------------------------------------
+
+    def top(self, k: int = 5, *, skip_first: bool = True) -> list[Cell]:
+        """The ``k`` numbers furthest from zero, furthest first; NaN is none.
+
+        Args:
+            k: how many at most.
+            skip_first: leave out the column of token 0, which an attention sink often dominates, where there is one
+                beside others.
+        """
+        values = self.values
+        size = values.abs().nan_to_num(nan=-1.0)  # behind every number
+        size[:, list(hidden_units(self.units, skip_first))] = -1.0
+        order = size.flatten().argsort(descending=True, stable=True)[: min(max(k, 0), int((size >= 0).sum()))].tolist()
+        numbers = values.flatten()[order].tolist()
+        places = [divmod(i, len(self.columns)) for i in order]
+        return [self._cell(row, column, value) for (row, column), value in zip(places, numbers, strict=True)]
+
+    def _cell(self, row: int, column: int, value: float) -> Cell:
+        return Cell(row, column, self.rows[row], self.columns[column], value)
+
+    def pick(self, *names: str | int) -> Grid:
+        """The rows with these names, or that have one of them as a part, in this grid's order.
+
+        Args:
+            names: ``"5"`` is row ``"5"`` alone if there is one, else the rows ``"5.attn"``, ``"5.mlp"``, ...,
+                else every row with a 5 in its name; ``pick("attn")`` is ``"0.attn"``, ``"1.attn"``, ....
+
+        Raises:
+            ArgumentError: no row goes by one of these names.
+        """
+        chosen = sorted({i for name in names for i in _rows_of(str(name), self.rows, self.row_axis)})
+        if not chosen:
+            raise ArgumentError(f"pick() got no name of a row, expected some of {', '.join(map(repr, self.rows[:4]))}…")
+        return self._chosen(chosen)
+
+    def strongest(self, k: int = 16) -> Grid:
+        """The ``k`` rows whose largest numbers are furthest from zero, in this grid's order."""
+        largest = reduce(self.values.abs().nan_to_num(nan=-1.0), "row column -> row", "max")
+        return self._chosen(sorted(largest.argsort(descending=True, stable=True)[: max(k, 1)].tolist()))
+
+    def _chosen(self, rows: list[int]) -> Grid:
+        return dataclasses.replace(self, values=self.values[rows], rows=tuple(self.rows[i] for i in rows))
+
+    # -- out of Python -------------------------------------------------------------
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One line for each number: row, column, row_name, column_name, value."""
+        import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
+
+        numbers = self.values.tolist()
+        cells = [self._cell(i, j, value) for i, row in enumerate(numbers) for j, value in enumerate(row)]
+        return pd.DataFrame(cells, columns=list(Cell._fields))
+
+    # -- pictures ------------------------------------------------------------------
+
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """The heat map on one colour scale, so that rows can be compared; where columns are tokens, also the text."""
+        return grid_panels(self, skip_first=skip_first)
 
 
-def rows_of(name: str, rows: Sequence[str], axis: str) -> list[int]:
+def grid_panels(
+    g: Grid,
+    *,
+    skip_first: bool = True,
+    limit: float | None = None,
+    title: str | None = None,
+    facts: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    frames: Sequence[Frame] = (),
+    views: tuple[View, ...] = EVERYWHERE,
+    text: bool = True,
+) -> tuple[Panel, ...]:
+    """A grid's heat map, and below it the text on the colours of one row at a time.
+
+    Args:
+        g: what to draw.
+        skip_first: leave the column of token 0 out of the colours.
+        limit: what is drawn at full strength, for grids that share a scale.
+        title: default the grid's own.
+        facts: more of them, before those about the model.
+        notes: more for the legend.
+        frames: cells in a frame.
+        views: where the heat map is drawn.
+        text: whether the text is drawn too, where columns are tokens and there aren't too many rows.
+    """
+    hidden = hidden_units(g.units, skip_first)
+    values = [tuple(row) for row in g.values.tolist()]
+    scale = scale_of(kept_numbers(g, skip_first), signed=g.signed, limit=limit)
+    units = g.units or ((),) * len(g.columns)
+    columns = tuple(Unit(name, at) for name, at in zip(g.columns, units, strict=True))
+    first = [row[i] for row in values for i in hidden]
+    legend = [
+        g.quantity,
+        words.extent(scale),
+        *(f"strongest: {_cell_name(g, cell.row, cell.column)}" for cell in g.top(1, skip_first=skip_first)),
+        words.left_out(columns, hidden, first, several=True),
+        "hatched: no value" if any(math.isnan(x) for row in values for x in row) else "",
+        *notes,
+    ]
+    heat_map = HeatMap(
+        views=views,
+        title=g.title if title is None else title,
+        detail=f"{words.counted(len(g.rows), g.row_axis)} × {words.counted(len(g.columns), g.column_axis)}",
+        facts=(*facts, *words.model_facts(g.metadata)),
+        legend=words.some(legend),
+        values=tuple(values),
+        rows=g.rows,
+        columns=columns,
+        row_axis=g.row_axis,
+        column_axis=g.column_axis,
+        scales=(scale,),
+        quantity=g.quantity,
+        numbered=g.column_axis == TOKEN,
+        hidden=hidden,
+        frames=tuple(frames),
+    )
+    live = text and g.column_axis == TOKEN and len(g.rows) <= _MOST_ROWS and g.values.numel() <= _MOST_CELLS
+    return (heat_map, _text(g, heat_map, scale)) if live and "page" in views else (heat_map,)
+
+
+def kept_numbers(g: Grid, skip_first: bool) -> list[float]:
+    """The numbers that colours are made for: those of shown columns that aren't NaN."""
+    hidden = hidden_units(g.units, skip_first)
+    shown = [i for i in range(len(g.columns)) if i not in hidden]
+    values = g.values[:, shown]
+    return values[~values.isnan()].tolist()
+
+
+def _text(g: Grid, heat_map: HeatMap, scale: Scale) -> TokenStrip:
+    """The text on the colours of one row, to be chosen."""
+    return TokenStrip(
+        views=("page",),
+        title=f"one {g.row_axis} at a time, all on the scale above",
+        units=heat_map.columns,
+        rows=tuple(
+            StripRow(values=v, scale=scale, label=name) for v, name in zip(heat_map.values, g.rows, strict=True)
+        ),
+        together=False,
+        chosen=g.top(1, skip_first=bool(heat_map.hidden))[0].row if kept_numbers(g, bool(heat_map.hidden)) else 0,
+        hidden=heat_map.hidden,
+    )
+
+
+def _cell_name(g: Grid, row: int, column: int) -> str:
+    """``"layer 5, token 3 ' is'"``."""
+    name = g.columns[column]
+    return f"{g.row_axis} {g.rows[row]}, {g.column_axis} " + (
+        f"{column} {words.quoted(name)}" if g.column_axis == TOKEN else name
+    )
+
+
+# -- rows by name ----------------------------------------------------------------------
+
+
+def _rows_of(name: str, rows: Sequence[str], axis: str) -> list[int]:
     """The rows called ``name``; where there are none, those with it between dots; else those that contain it.
 
     Raises:
@@ -77,201 +324,3 @@ def rows_of(name: str, rows: Sequence[str], axis: str) -> list[int]:
 def nearest(name: str, names: Sequence[str]) -> str:
     """The one of ``names`` that looks most like ``name``."""
     return difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-
-
-TOKEN = "token"  # the column axis of a prompt's tokens, whose first an attention sink often dominates
-
-
-class Cell(NamedTuple):
-    """One entry of :meth:`Grid.top`."""
-
-    row: int
-    column: int
-    row_name: str
-    column_name: str
-    value: float
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Grid(Frozen):
-    """One number for each row and each column.
-
-    Attributes:
-        values: the numbers; shape ``(rows, columns)``, CPU float32. NaN where there is none.
-        rows: name of each row.
-        columns: name of each column, the text of each token where ``column_axis`` is ``"token"``;
-            names may repeat.
-        title: what is shown, in words: ``"influence of the residual stream on logit of ' Paris'"``.
-        quantity: what one number is, with its unit.
-        row_axis, column_axis: what a row and a column is: ``"layer"``, ``"head"``, ``"token"``.
-        signed: whether numbers may be negative, and are drawn in two colours around zero.
-        tokens: token ids of the prompt, if there is one.
-        metadata: what exactly was measured, and by what (JSON values).
-
-    Raises:
-        ArgumentError: names and numbers don't go together, a number is infinite, or negative in a
-            grid that isn't signed.
-
-    >>> g = Grid(values=torch.tensor([[9.0, 1.0], [8.0, -2.0]]), rows=("0", "1"), columns=("The", " cat"),
-    ...          title="v", quantity="logits", row_axis="layer", column_axis="token", signed=True)
-    >>> g.top(1, skip_first=True)
-    [Cell(row=1, column=1, row_name='1', column_name=' cat', value=-2.0)]
-    >>> g.pick("0").values
-    tensor([[9., 1.]])
-    """
-
-    values: Float[Tensor, "rows columns"]
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    title: str
-    quantity: str
-    row_axis: str
-    column_axis: str
-    signed: bool
-    tokens: tuple[int, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        # A frozen value owns what it holds: a copy, on the CPU, in one precision. All NaNs are one,
-        # for a file doesn't tell them apart.
-        values = self.values.detach().to("cpu", torch.float32, copy=True)
-        self._set("values", values.masked_fill_(values.isnan(), torch.nan))
-        self._protect_metadata()
-        self._check()
-
-    def _check(self) -> None:
-        axes = ((self.row_axis, self.rows), (self.column_axis, self.columns))
-        check_shape(self.values, axes)
-        check_numbers(self.values, axes, signed=self.signed)
-        if self.column_axis == TOKEN and self.tokens and len(self.tokens) != len(self.columns):
-            raise ArgumentError(
-                f"{len(self.tokens)} tokens for {len(self.columns)} columns, expected one each, or none at all"
-            )
-
-    def __eq__(self, other: object) -> bool:
-        """Equal in every field, numbers bit for bit."""
-        if not isinstance(other, Grid):
-            return NotImplemented
-        same = all(getattr(self, f.name) == getattr(other, f.name) for f in dataclasses.fields(self)[1:])
-        return same and torch.equal(self.values.view(torch.int32), other.values.view(torch.int32))
-
-    __hash__ = None  # type: ignore[assignment]  # holds a tensor
-
-    def __repr__(self) -> str:
-        size = f"{len(self.rows)} {self.row_axis}s x {len(self.columns)} {self.column_axis}s"
-        best = "".join(f"; largest: {c.value:.3g} at {c.row_name!r}, {c.column_name!r}" for c in self.top(1))
-        return f"Grid({self.title}; {size}{best})"
-
-    # -- ranking and choosing ------------------------------------------------------
-
-    def top(self, k: int = 5, *, skip_first: bool = False) -> list[Cell]:
-        """The ``k`` numbers furthest from zero, furthest first; NaN is none.
-
-        Args:
-            k: how many at most.
-            skip_first: leave out the first token, which an attention sink often dominates.
-
-        Raises:
-            ArgumentError: ``skip_first`` where columns aren't tokens.
-        """
-        self.check_skip(skip_first)
-        size = self.values.abs().nan_to_num(nan=-1.0)  # behind every number
-        size[:, : int(skip_first)] = -1.0
-        order = size.flatten().argsort(descending=True, stable=True)[: min(max(k, 0), int((size >= 0).sum()))]
-        return [self._cell(*divmod(i, len(self.columns))) for i in order.tolist()]
-
-    def _cell(self, row: int, column: int) -> Cell:
-        return Cell(row, column, self.rows[row], self.columns[column], self.values[row, column].item())
-
-    def check_skip(self, skip_first: bool) -> None:
-        """Refuse to leave out the first column of a grid whose columns aren't tokens.
-
-        Raises:
-            ArgumentError: the first column is as good as any other.
-        """
-        if skip_first and self.column_axis != TOKEN:
-            raise ArgumentError(
-                f"skip_first=True leaves out the first token, but this grid's columns are {self.column_axis}s; "
-                "expected skip_first=False"
-            )
-
-    def pick(self, *names: str | int) -> Grid:
-        """The rows with these names, or that have one of them as a part, in this grid's order.
-
-        Args:
-            names: ``"5"`` is row ``"5"`` alone if there is one, else the rows ``"5.attn"``, ``"5.mlp"``, ...,
-                else every row with a 5 in its name; ``pick("attn")`` is ``"0.attn"``, ``"1.attn"``, ....
-
-        Raises:
-            ArgumentError: no row goes by one of these names.
-        """
-        chosen = sorted({i for name in names for i in rows_of(str(name), self.rows, self.row_axis)})
-        if not chosen:
-            raise ArgumentError(f"pick() got no name of a row, expected some of {', '.join(map(repr, self.rows[:4]))}…")
-        return dataclasses.replace(self, values=self.values[chosen], rows=tuple(self.rows[i] for i in chosen))
-
-    def strongest(self, k: int = 16) -> Grid:
-        """The ``k`` rows whose largest numbers are furthest from zero, in this grid's order."""
-        largest = self.values.abs().nan_to_num(nan=-1.0).max(dim=1).values
-        chosen = sorted(largest.argsort(descending=True, stable=True)[: max(k, 1)].tolist())
-        return dataclasses.replace(self, values=self.values[chosen], rows=tuple(self.rows[i] for i in chosen))
-
-    # -- out of Python -------------------------------------------------------------
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """One line for each number: row, column, row_name, column_name, value."""
-        import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
-
-        places = [(row, column) for row in range(len(self.rows)) for column in range(len(self.columns))]
-        return pd.DataFrame([self._cell(*place) for place in places], columns=list(Cell._fields))
-
-    def save(self, path: str | Path) -> None:
-        """Write this grid as JSON; :meth:`load` gives back an equal one."""
-        from tl_jacobian.results.grid_file import save
-
-        save(self, path)
-
-    @staticmethod
-    def load(path: str | Path) -> Grid:
-        """Read a grid that :meth:`save` wrote.
-
-        Raises:
-            AttributionFileError: the file is damaged, truncated, foreign, or from a newer version.
-        """
-        from tl_jacobian.results.grid_file import load
-
-        return load(path)
-
-    # -- pictures ------------------------------------------------------------------
-    # One colour scale for the whole grid, so that rows can be compared. Where columns are tokens, the
-    # first (an attention sink that outshines everything) is left out of it. The values never hide it.
-
-    def show(self, *, skip_first: bool | None = None) -> None:
-        """Draw the heat map: in Jupyter as HTML, elsewhere in the terminal.
-
-        Args:
-            skip_first: leave the first token out of the colours; default: wherever columns are tokens.
-
-        Raises:
-            ArgumentError: ``skip_first`` where columns aren't tokens.
-        """
-        from tl_jacobian.render.grid_display import show_grid
-
-        show_grid(self, skip_first=skip_first)
-
-    def to_html(self, path: str | Path, *, skip_first: bool | None = None) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path. Options: :meth:`show`."""
-        from tl_jacobian.render.grid_display import write_grid
-
-        return write_grid(self, path, skip_first=skip_first)
-
-    def plot(self, ax: Axes | None = None, *, skip_first: bool | None = None) -> Axes:
-        """Draw the heat map with matplotlib (extra ``plot``); returns its axes. Options: :meth:`show`."""
-        from tl_jacobian.render.grid_plot import plot_grid
-
-        return plot_grid(self, ax, skip_first=skip_first)
-
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.grid_display import notebook_grid
-
-        return notebook_grid(self)

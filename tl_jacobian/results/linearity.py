@@ -10,15 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.results.base import Frozen
+from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results import words
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.panels import Cell, Curve, Curves, Guide, Panel, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
+
+
+_TOKENS = 3  # columns; more would not stand side by side in a terminal
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Linearity(Frozen):
+class Linearity(Value):
     """Predicted and true changes of a logit as one token's embedding moves further and further.
 
     Attributes:
@@ -43,9 +48,15 @@ class Linearity(Frozen):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("predicted", "actual"):
-            self._set(name, getattr(self, name).detach().to("cpu", torch.float64, copy=True))
-        self._protect_metadata()
+        self._own("predicted", "actual", dtype=torch.float64)
+        self._freeze("metadata")
+        shape = (len(self.epsilons), len(self.positions))
+        found = [tuple(self.predicted.shape), tuple(self.actual.shape)]
+        if found != [shape, shape] or len(self.str_tokens) != shape[1]:
+            raise ArgumentError(
+                f"predicted and actual changes of shapes {found} and {len(self.str_tokens)} texts for {shape[0]} "
+                f"epsilons and {shape[1]} positions, expected {shape} and one text each"
+            )
 
     def __repr__(self) -> str:
         errors = ", ".join(
@@ -60,7 +71,8 @@ class Linearity(Frozen):
         0 is perfect: what was predicted comes, exactly. 1 is as wrong as the prediction is large, as where nothing
         happens at all. There is no upper limit.
         """
-        return (self.predicted - self.actual).norm(dim=1) / self.predicted.norm(dim=1)
+        predicted = self.predicted
+        return (predicted - self.actual).norm(dim=1) / predicted.norm(dim=1)
 
     # -- tables and pictures -------------------------------------------------------
 
@@ -78,19 +90,44 @@ class Linearity(Frozen):
         }
         return pd.DataFrame(columns)
 
-    def show(self) -> None:
-        """Draw a table, a row for each epsilon: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.linearity import show_linearity
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """A row for each epsilon, with the first few tokens; and the relative error over epsilon."""
+        return self._table(), self._curve()
 
-        show_linearity(self)
+    def _title(self) -> str:
+        return f"Linearity of {self.metadata.get('target', 'a logit')}"
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Plot the relative error over epsilon with matplotlib (extra ``plot``); returns its axes."""
-        from tl_jacobian.render.linearity import plot_linearity
+    def _table(self) -> Table:
+        n, way = len(self.positions), self.metadata.get("way")
+        tokens = [f"{i} {words.quoted(text)}" for i, text in zip(self.positions, self.str_tokens, strict=True)]
+        errors, predicted, actual = self.relative_error.tolist(), self.predicted.tolist(), self.actual.tolist()
+        rows = []
+        for epsilon, error, some, others in zip(self.epsilons, errors, predicted, actual, strict=True):
+            pairs = [f"{a:+.2g} → {b:+.2g}" for a, b in zip(some, others, strict=True)][:_TOKENS]
+            rows.append(tuple(map(Cell, [f"{epsilon:g}", words.number(error), *pairs])))
+        facts = [
+            "tokens: predicted → actual change, in logits",
+            f"{_TOKENS} of {n} tokens shown" if n > _TOKENS else "",
+            f"way: {way}" if way else "",
+            *words.model_facts(self.metadata),
+        ]
+        header = ("epsilon", "relative error", *tokens[:_TOKENS])
+        return Table(
+            title=self._title(),
+            facts=words.some(facts),
+            header=header,
+            rows=tuple(rows),
+            numbers=tuple(range(len(header))),
+        )
 
-        return plot_linearity(self, ax)
-
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.linearity import linearity_html
-
-        return linearity_html(self)
+    def _curve(self) -> Curves:
+        errors = self.relative_error.tolist()
+        return Curves(
+            title=self._title(),
+            curves=(Curve(name="relative error", x=self.epsilons, y=tuple(errors), role="positive"),),
+            x_axis="epsilon: how far an embedding moves, as a share of its norm",
+            y_axis="relative error of first order",
+            log_x=True,
+            log_y=any(error > 0 for error in errors),
+            guides=(Guide(axis="y", at=1.0, label="1: as wrong as the prediction is large"),),
+        )

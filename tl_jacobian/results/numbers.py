@@ -1,6 +1,6 @@
-"""Numbers of a series as frozen values: NumberDistribution, a forecast of the next; NumberInfluence, what drove it.
+"""Numbers of a series: how strongly each influenced a prediction, and what the next one is predicted to be.
 
-Like an :class:`~tl_jacobian.results.attribution.Attribution` they know nothing of models.
+Frozen values, which like an :class:`~tl_jacobian.results.attribution.Attribution` know nothing of models.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Frozen, owned
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results import words
+from tl_jacobian.results.attribution import Positions, check_units
+from tl_jacobian.results.base import Value, is_id, read_only, renderer
+from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
+from tl_jacobian.results.scope_names import scope_title
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class NumberDistribution(Frozen):
+class NumberDistribution(Value):
     """What a model predicts the next number of a series to be.
 
     ``probabilities`` are the model's own: what it gives to anything that isn't a number of the series' kind
@@ -54,9 +57,9 @@ class NumberDistribution(Frozen):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._set("numbers", owned(self.numbers, np.int64))
-        self._set("probabilities", owned(self.probabilities))
-        self._protect_metadata()
+        self._own_arrays("numbers", dtype=np.int64)
+        self._own_arrays("probabilities")
+        self._freeze("metadata")
         numbers, p = self.numbers, self.probabilities
         if numbers.ndim != 1 or numbers.shape != p.shape or not len(numbers) or (np.diff(numbers) <= 0).any():
             raise ArgumentError(
@@ -91,7 +94,7 @@ class NumberDistribution(Frozen):
     @cached_property
     def conditional(self) -> Float64[np.ndarray, " k"]:
         """Probabilities given that it is one of these numbers; they add up to 1."""
-        return self.probabilities / self.probabilities.sum()
+        return read_only(self.probabilities / self.probabilities.sum())
 
     @property
     def mean(self) -> float:
@@ -162,6 +165,34 @@ class NumberDistribution(Frozen):
 
         return pd.DataFrame({"number": self.numbers, "value": self.values, "probability": self.probabilities})
 
+    # -- pictures ------------------------------------------------------------------
+
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """Probabilities over values as bars, the true value marked."""
+        title = f"forecast: {self.mean:.4g} ± {self.std:.2g}"
+        return (self._curves(slice(None), title=title, facts=self._facts()),)
+
+    def _facts(self) -> tuple[str, ...]:
+        mass = f"{self.mass:.1%} of the probability is on numbers" + ("" if self.exact else ", as far as the beam saw")
+        truth = "" if self.truth is None else f"truth {self.truth:.4g}"
+        return words.some([mass, truth, *words.model_facts(self.metadata)])
+
+    def _curves(self, part: slice, **fields: Any) -> Curves:
+        values, chances = self.values[part].tolist(), self.conditional[part].tolist()
+        return Curves(
+            curves=(Curve(name="forecast", x=tuple(values), y=tuple(chances), marks="bars", role="negative"),),
+            x_axis="value",
+            y_axis="probability",
+            guides=() if self.truth is None else (Guide(axis="x", at=float(self.truth), label="truth"),),
+            **fields,
+        )
+
+    def beside(self) -> Curves:
+        """The forecast for the side of a series' picture: what lies between its 0.5% and 99.5% quantiles."""
+        low, high = self.quantile(0.005), self.quantile(0.995)
+        start, stop = np.searchsorted(self.values, [low, high])
+        return self._curves(slice(int(start), int(stop) + 1))
+
 
 class RankedNumber(NamedTuple):
     """One entry of :meth:`NumberInfluence.top`; the value is in the data's units."""
@@ -172,7 +203,7 @@ class RankedNumber(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class NumberInfluence(Frozen):
+class NumberInfluence(Value):
     """How strongly each number of a series influenced a prediction.
 
     Attributes:
@@ -180,6 +211,7 @@ class NumberInfluence(Frozen):
         influence: of each number: that of its tokens jointly, separators left out; ``(n,)``.
         stderr: standard error of each, or None where scores are not estimates.
         cut_off: index of the number that is predicted: ``n``, one after the last.
+        positions: token positions of each number in the prompt, where they are known; default none.
         scope, target: of the attribution that it was made from.
         metadata: of that attribution, and how influences were combined (JSON values).
 
@@ -195,20 +227,23 @@ class NumberInfluence(Frozen):
     scope: str
     target: str
     stderr: Float64[np.ndarray, " n"] | None = None
+    positions: tuple[Positions, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("values", "influence", "stderr"):
-            if getattr(self, name) is not None:
-                self._set(name, owned(getattr(self, name)))
-        self._protect_metadata()
-        lengths = {self.values.shape, self.influence.shape} | (
-            {self.stderr.shape} if self.stderr is not None else set()
-        )
+        self._own_arrays("values", "influence", "stderr")
+        self._freeze("metadata")
+        arrays = (self.values, self.influence, *([] if self.stderr is None else [self.stderr]))
+        lengths = {array.shape for array in arrays}
         if len(lengths) > 1 or self.values.ndim != 1 or not len(self.values):
             raise ArgumentError(
                 f"values, influence and stderr have shapes {sorted(lengths)}, expected one (n,) for all"
             )
+        if self.positions and len(self.positions) != len(self):
+            raise ArgumentError(
+                f"positions of {len(self.positions)} numbers for {len(self)} numbers, expected one each"
+            )
+        check_units(self.positions, 1 + max((at for unit in self.positions for at in unit), default=0))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -222,22 +257,30 @@ class NumberInfluence(Frozen):
         """Index of the number that is predicted."""
         return len(self.values)
 
-    def top(self, k: int = 5, *, skip_first: int = 0) -> list[RankedNumber]:
+    def top(self, k: int = 5, *, skip_first: int | bool | None = None) -> list[RankedNumber]:
         """The ``k`` numbers with the largest influences, largest first (of negative ones, furthest from zero).
 
         Args:
             k: how many at most.
-            skip_first: how many first numbers to leave out, which an attention sink often dominates.
+            skip_first: how many first numbers to leave out, which an attention sink often dominates; default (and
+                True): one, where that number holds the prompt's token 0.
 
         Raises:
             ArgumentError: ``skip_first`` isn't a count.
         """
-        if not is_id(skip_first) or int(skip_first) < 0:
+        first, influence = self._skipped(skip_first), self.influence
+        order = np.argsort(-np.abs(influence[first:]), kind="stable")[: max(k, 0)] + first
+        return [RankedNumber(i, float(self.values[i]), float(influence[i])) for i in order.tolist()]
+
+    def _skipped(self, skip_first: int | bool | None) -> int:
+        """How many first numbers are left out."""
+        if skip_first is None or skip_first is True:
+            return int(bool(self.positions) and 0 in self.positions[0] and len(self) > 1)
+        if skip_first is not False and (not is_id(skip_first) or int(skip_first) < 0):
             raise ArgumentError(
                 f"skip_first={skip_first!r}, expected a number of first numbers to leave out, 0 or more"
             )
-        order = np.argsort(-np.abs(self.influence[skip_first:]), kind="stable")[: max(k, 0)] + skip_first
-        return [RankedNumber(i, float(self.values[i]), float(self.influence[i])) for i in order.tolist()]
+        return int(skip_first)
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a number: position, value, influence, stderr."""
@@ -247,27 +290,91 @@ class NumberInfluence(Frozen):
         columns = {"position": range(len(self)), "value": self.values, "influence": self.influence, "stderr": stderr}
         return pd.DataFrame(columns)
 
+    # -- pictures ------------------------------------------------------------------
+
+    def panels(
+        self,
+        *,
+        skip_first: int | bool | None = None,
+        distribution: NumberDistribution | None = None,
+        log: bool = False,
+        width: float | None = None,
+    ) -> tuple[Panel, ...]:
+        """The series, its influences as bars below it, and the forecast beside it.
+
+        Args:
+            skip_first: as for :meth:`top`; left out of the scale and drawn hatched.
+            distribution: of the next number, drawn sideways on the series' own axis, the true value marked.
+            log: a logarithmic scale of the influences, for where a few outshine all others.
+            width: of a figure in inches; 3.3 and 6.8 are journal columns.
+
+        Raises:
+            ArgumentError: an influence isn't finite or is negative, there is none above zero for ``log``, or
+                ``skip_first`` leaves none.
+        """
+        first = self._skipped(skip_first)
+        drawn = self._drawn(first, log)
+        x = tuple(map(float, range(len(self))))
+        series = Curves(
+            title=f"{scope_title(self.scope)}: {self.target}",
+            facts=words.model_facts(self.metadata),
+            legend=words.some([self._left_out(first)]),
+            curves=(Curve(name="series", x=x, y=tuple(self.values.tolist()), role="ink"),),
+            x_axis="position of the number",
+            y_axis="value",
+            whole_x=True,
+            guides=(Guide(axis="x", at=float(self.cut_off), label="predicted"),),
+            below=self._bars(x, drawn, first, log),
+            beside=None if distribution is None else distribution.beside(),
+            width=width,
+        )
+        return (series,)
+
+    def _drawn(self, first: int, log: bool) -> np.ndarray:
+        """The influences that the scale is made for, NaN where there is nothing to draw."""
+        if first >= len(self):
+            raise ArgumentError(f"skip_first={first!r}, expected 0 to {len(self) - 1} numbers to leave out")
+        kept = self.influence.copy()
+        if not np.isfinite(kept).all():
+            raise ArgumentError(
+                "an influence isn't finite: only finite ones can be drawn; look for overflow in the model"
+            )
+        kept[:first] = np.nan
+        if (kept[first:] < 0).any() or (log and not (kept[first:] > 0).any()):
+            raise ArgumentError(
+                f"influences from {np.nanmin(kept):.3g} to {np.nanmax(kept):.3g}, expected none negative"
+                + (" and some above zero for log=True" if log else "")
+            )
+        return kept
+
+    def _bars(self, x: tuple[float, ...], drawn: np.ndarray, first: int, log: bool) -> Curves:
+        around = () if self.stderr is None else (drawn - self.stderr, drawn + self.stderr)
+        low, high = (tuple(end.tolist()) for end in around) if around else ((), ())
+        bars = Curve(name="influence", x=x, y=tuple(drawn.tolist()), low=low, high=high, marks="bars", role="positive")
+        return Curves(
+            curves=(bars,),
+            x_axis="position of the number",
+            y_axis="influence",
+            log_y=log,
+            whole_x=True,
+            hidden=first,
+        )
+
+    def _left_out(self, first: int) -> str:
+        if not first:
+            return ""
+        what = "first number" if first == 1 else f"first {first} numbers"
+        return f"{what} left out (up to {words.number(float(self.influence[:first].max()))})"
+
     def plot(
         self,
         ax: Axes | None = None,
         *,
+        skip_first: int | bool | None = None,
         distribution: NumberDistribution | None = None,
         log: bool = False,
-        skip_first: int = 0,
         width: float = 6.8,
     ) -> Axes:
-        """Draw the series, its influences as bars below it, and the forecast beside it (extra ``plot``).
-
-        Args:
-            ax: matplotlib axes; default a new figure's.
-            distribution: of the next number, drawn sideways on the series' own axis, the true value marked.
-            log: a logarithmic scale of the influences, for where a few outshine all others.
-            skip_first: how many first numbers to leave out of the scale (an attention sink), drawn hatched.
-            width: of the new figure in inches; 3.3 and 6.8 are journal columns.
-
-        Returns:
-            The axes of the series.
-        """
-        from tl_jacobian.render.series import plot_series
-
-        return plot_series(self, ax, distribution=distribution, log=log, skip_first=skip_first, width=width)
+        """Draw it with matplotlib (extra ``plot``); returns the axes of the series. Options: :meth:`panels`."""
+        drawn = self.panels(skip_first=skip_first, distribution=distribution, log=log, width=width)
+        return renderer().figure(drawn, ax)

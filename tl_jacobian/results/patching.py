@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.grid import Grid, grid_panels, kept_numbers
+from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
+from tl_jacobian.results.statistics import correlation
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 # Signs of effects below this share of the largest one are noise, and not counted.
 _SEEN = 0.01
@@ -30,7 +32,7 @@ class Miss(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PatchComparison:
+class PatchComparison(Value):
     """What patching one activation at a time does, predicted and measured.
 
     Attributes:
@@ -56,10 +58,10 @@ class PatchComparison:
     first: int = 0
 
     def __post_init__(self) -> None:
-        if self.predicted.values.shape != self.measured.values.shape:
+        shapes = [tuple(g.values.shape) for g in (self.predicted, self.measured)]
+        if shapes[0] != shapes[1]:
             raise ArgumentError(
-                f"{tuple(self.predicted.values.shape)} predicted effects and {tuple(self.measured.values.shape)} "
-                "measured ones, expected the same places"
+                f"{shapes[0]} predicted effects and {shapes[1]} measured ones, expected the same places"
             )
 
     def __repr__(self) -> str:
@@ -96,14 +98,16 @@ class PatchComparison:
         return ((predicted - measured).norm() / measured.norm()).item()
 
     def _correlation(self, method: Literal["spearman", "pearson"]) -> float:
-        import pandas as pd
-
-        predicted, measured = (pd.Series(values.numpy()) for values in self._pairs())
-        return float(predicted.corr(measured, method=method))
+        predicted, measured = self._pairs()
+        return correlation(predicted.numpy(), measured.numpy(), method)
 
     def _pairs(self) -> tuple[Float[Tensor, " places"], Float[Tensor, " places"]]:
-        predicted, measured = (g.values[:, self.first :].double().flatten() for g in (self.predicted, self.measured))
-        return predicted, measured
+        predicted, measured = (rearrange(g.values[:, self.first :], "row column -> (row column)") for g in self._grids)
+        return predicted.double(), measured.double()
+
+    @property
+    def _grids(self) -> tuple[Grid, Grid]:
+        return self.predicted, self.measured
 
     def _seen(self, measured: Tensor) -> Bool[Tensor, " places"]:
         return measured.abs() >= _SEEN * measured.abs().max()
@@ -133,33 +137,35 @@ class PatchComparison:
         table = self.predicted.to_dataframe().rename(columns={"value": "predicted"})
         return table.assign(measured=self.measured.to_dataframe()["value"])
 
-    def show(self) -> None:
-        """Draw both grids on one scale: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.patching import show_patching
+    # -- pictures ------------------------------------------------------------------
 
-        show_patching(self)
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """Both heat maps on one scale, and each measured effect beside the predicted one."""
+        numbers = [x for g in self._grids for x in kept_numbers(g, skip_first)]
+        limit = max(map(abs, numbers), default=0.0)
+        predicted, measured = (
+            grid_panels(g, skip_first=skip_first, limit=limit, facts=facts)
+            for g, facts in ((self.predicted, [self.summary()]), (self.measured, []))
+        )
+        return *predicted, *measured, self._scatter()
 
-    def plot(self) -> Figure:
-        """Both heat maps on one scale, and a scatter plot of one against the other (extra ``plot``)."""
-        from tl_jacobian.render.patching import plot_patching
-
-        return plot_patching(self)
-
-    def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path."""
-        from tl_jacobian.render.patching import write_patching
-
-        return write_patching(self, path)
-
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.patching import notebook_patching
-
-        return notebook_patching(self)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, PatchComparison):
-            return NotImplemented
-        mine, theirs = ((c.predicted, c.measured, c.clean, c.corrupted, c.first) for c in (self, other))
-        return mine == theirs
-
-    __hash__ = None  # type: ignore[assignment]  # holds grids
+    def _scatter(self) -> Curves:
+        predicted, measured = self._pairs()
+        agree = predicted.sign() == measured.sign()
+        seen = measured.isfinite() & predicted.isfinite()
+        kinds: list[tuple[str, Tensor, Literal["positive", "negative"]]] = [
+            ("signs agree", agree & seen, "positive"),
+            ("signs differ", ~agree & seen, "negative"),
+        ]
+        curves = [
+            Curve(name=name, x=tuple(measured[at].tolist()), y=tuple(predicted[at].tolist()), marks="points", role=role)
+            for name, at, role in kinds
+        ]
+        return Curves(
+            title=f"Spearman {self.spearman:.2f}, signs agree {self.sign_agreement:.0%}",
+            curves=tuple(curves),
+            x_axis="measured",
+            y_axis="predicted",
+            guides=(Guide(axis="diagonal"),),
+            square=True,
+        )

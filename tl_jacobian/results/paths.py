@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.grid import TOKEN, Grid
+from tl_jacobian.results.panels import Panel
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import pandas as pd
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class PathSplit:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PathSplit(Value):
     """A token's influence, split along a route.
 
     Attributes:
@@ -26,6 +28,9 @@ class PathSplit:
         share: the part of ``full`` that flows through the route: the through-vector's component
             along v^T J_t. Negative where the route works against the rest; shares of routes that
             partition all paths add up to ``full``.
+
+    Raises:
+        ArgumentError: they aren't of the same tokens and units.
     """
 
     full: Attribution
@@ -33,10 +38,18 @@ class PathSplit:
     around: Attribution
     share: Attribution
 
+    def __post_init__(self) -> None:
+        for name, a in self._parts().items():
+            if (a.tokens, a.units) != (self.full.tokens, self.full.units):
+                raise ArgumentError(f"{name} is of other tokens or units than full, expected the same for all four")
+
+    def _parts(self) -> dict[str, Attribution]:
+        return {"full": self.full, "through": self.through, "around": self.around, "share": self.share}
+
     @property
     def grid(self) -> Grid:
         """The four as rows of one grid, on one scale."""
-        rows = {"full": self.full, "through": self.through, "around": self.around, "share": self.share}
+        rows = self._parts()
         return Grid(
             values=torch.stack([a.scores for a in rows.values()]),
             rows=tuple(rows),
@@ -44,27 +57,22 @@ class PathSplit:
             title=f"{self.full.target}, {self.through.target}",
             quantity=str(self.full.metadata.get("score", "score")),
             row_axis="part",
-            column_axis="token",
+            column_axis=TOKEN if self.full.per_token else "word",
             signed=True,
             tokens=self.full.tokens,
+            units=self.full.units,
             metadata=self.through.metadata,
         )
 
     def __repr__(self) -> str:
-        best = self.share.top(1, skip_first=len(self.share) > 1)[0]
+        best = self.share.top(1)[0]
         return f"PathSplit({self.full.target}, {self.through.target}; largest share: {best.text!r} {best.score:.3g})"
 
-    def show(self, *, skip_first: bool = True) -> None:
-        """Draw the four parts on one scale."""
-        self.grid.show(skip_first=skip_first)
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row a unit: position, tokens, text, and the four scores."""
+        table = self.full.to_dataframe().drop(columns=["score", "stderr"])
+        return table.assign(**{name: a.scores.tolist() for name, a in self._parts().items()})
 
-    def plot(self, ax: Axes | None = None, *, skip_first: bool = True) -> Axes:
-        """The same with matplotlib (extra ``plot``)."""
-        return self.grid.plot(ax, skip_first=skip_first)
-
-    def to_html(self, path: str | Path, *, skip_first: bool = True) -> Path:
-        """Write one self-contained HTML page that works offline; returns its path."""
-        return self.grid.to_html(path, skip_first=skip_first)
-
-    def _repr_html_(self) -> str:
-        return self.grid._repr_html_()
+    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
+        """The four parts on one scale."""
+        return self.grid.panels(skip_first=skip_first)

@@ -1,26 +1,30 @@
 """JacobianSpectrum and FisherSpectrum: leading directions, and the tokens they move, as frozen values.
 
-Like an :class:`~tl_jacobian.results.attribution.Attribution` they know nothing of models.
+Like an :class:`~tl_jacobian.attribution.Attribution` they know nothing of models.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.plain import plain
+from tl_jacobian.results import words
+from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.panels import NOT_IN_FIGURES, Cell, Curve, Curves, Guide, Panel, Table
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 By = Literal["probability", "log_probability"]
+_TOKENS = 3  # of each direction, in tables
 KEPT = 20  # tokens kept for each direction, ranking and sign
 
 
@@ -52,7 +56,7 @@ class Moves(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Spectrum(ABC):
+class Spectrum(Value, ABC):
     """What both spectra have: how good the numbers are, and what each direction does to the distribution.
 
     Attributes:
@@ -73,7 +77,10 @@ class Spectrum(ABC):
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "metadata", plain(self.metadata))
+        tensors = [f.name for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), Tensor)]
+        self._own(*tensors, dtype=torch.float64)
+        self._set("moved", FrozenDict(self.moved))
+        self._freeze("metadata")
 
     @property
     @abstractmethod
@@ -149,22 +156,64 @@ class Spectrum(ABC):
 
     # -- pictures ------------------------------------------------------------------
 
-    def show(self, n: int = 8) -> None:
+    def panels(self, *, skip_first: bool = True, n: int = 8) -> tuple[Panel, ...]:
+        """The first n directions as a table, with the tokens that they move; and the decay of the values.
+
+        Args:
+            skip_first: nothing is left out here.
+            n: how many directions at most.
+        """
+        return self._table(n), self._decay()
+
+    def show(self, n: int = 8, *, skip_first: bool = True) -> None:
         """Draw the first n directions as a table: in Jupyter as HTML, elsewhere in the terminal."""
-        from tl_jacobian.render.spectrum import show_spectrum
+        renderer().show(self.panels(skip_first=skip_first, n=n))
 
-        show_spectrum(self, n)
+    def _table(self, n: int) -> Table:
+        values, shares = self.values.tolist(), self.shares.tolist()
+        rows = []
+        for i in range(min(n, len(self))):
+            named = [
+                ", ".join(f"{words.quoted(move.text)} {move.probability:.2g}" for move in moves)
+                for moves in self.moves(i, _TOKENS)
+            ]
+            rows.append(tuple(map(Cell, [str(i), words.number(values[i]), f"{shares[i]:.1%}", *named])))
+        error = self.effective_rank_stderr
+        rank = f"effective rank {words.number(self.effective_rank)}" + (f" ± {error:.1g}" if error else "")
+        return Table(
+            views=NOT_IN_FIGURES,
+            title=self.title,
+            facts=(
+                rank,
+                f"{len(self)} leading directions: {self.explained:.1%} of all",
+                *words.model_facts(self.metadata),
+            ),
+            header=("", self.value_name, "share", "raises", "lowers"),
+            rows=tuple(rows),
+        )
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Plot the decay on a logarithmic axis with matplotlib (extra ``plot``); returns its axes."""
-        from tl_jacobian.render.spectrum import plot_spectrum
-
-        return plot_spectrum(self, ax)
-
-    def _repr_html_(self) -> str:
-        from tl_jacobian.render.spectrum import spectrum_html
-
-        return spectrum_html(self)
+    def _decay(self) -> Curves:
+        values, bound = self.values, self.bound
+        positive = bool((values > 0).any())
+        curve = Curve(
+            name=self.value_name,
+            x=tuple(map(float, range(len(self)))),
+            y=tuple(values.tolist()),
+            low=tuple((values - bound).tolist()),
+            high=tuple((values + bound).tolist()),
+            role="positive",
+        )
+        # Directions are numbered from 0, and so many as the effective rank says lie left of its line.
+        at = self.effective_rank - 0.5
+        return Curves(
+            title=self.title,
+            curves=(curve,),
+            x_axis="direction (the leading one is 0)",
+            y_axis=self.value_name,
+            log_y=positive,
+            whole_x=True,
+            guides=(Guide(axis="x", at=at, label=f"effective rank {words.number(self.effective_rank)}"),),
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -175,7 +224,7 @@ class JacobianSpectrum(Spectrum):
         position, text: the token t.
         singular_values: s, change of y per change of x_t, both as Euclidean norms; CPU float64.
         left: u, unit directions in y.
-        right: v, unit directions in the embedding x_t. Both lie on the device of y.
+        right: v, unit directions in the embedding x_t. Both CPU float64.
         squared_norm: ||J_t||_F^2, the sum of s^2 over all; ``squared_norm_stderr`` as for the
             effective rank. Shares are parts of it.
     """
@@ -214,7 +263,7 @@ class FisherSpectrum(Spectrum):
 
     Attributes:
         eigenvalues: lambda, in squared nats per squared unit of y; CPU float64.
-        directions: u, unit directions in y, on its device.
+        directions: u, unit directions in y; CPU float64.
         trace: tr F, exact: the sum of all eigenvalues. Shares are parts of it.
     """
 

@@ -1,7 +1,8 @@
-"""Intervals and tests over prompts, or series: scipy's bootstrap and its permutation tests."""
+"""Correlations of scores; intervals and tests over prompts, or series: scipy's bootstrap and permutation tests."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
@@ -50,6 +51,25 @@ class Difference(NamedTuple):
     interval: Interval
     p: float
     adjusted: float
+
+
+def correlation(x: Numbers, y: Numbers, method: Literal["spearman", "pearson", "kendall"] = "spearman") -> float:
+    """Correlation of the pairs of which neither is NaN; NaN where one side is constant, or there are fewer than two.
+
+    Args:
+        x, y: numbers in the same order.
+        method: Spearman's rank correlation, Pearson's linear one, or Kendall's tau-b.
+
+    >>> correlation([1.0, 2.0, 3.0], [1.0, 4.0, 9.0]), correlation([1.0, 2.0], [3.0, 3.0])
+    (1.0, nan)
+    """
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    whole = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[whole], b[whole]
+    if len(a) < 2 or (a == a[0]).all() or (b == b[0]).all():
+        return math.nan
+    found: Any = {"spearman": stats.spearmanr, "pearson": stats.pearsonr, "kendall": stats.kendalltau}[method](a, b)
+    return float(found.statistic)
 
 
 def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: Seed = 0) -> Interval:

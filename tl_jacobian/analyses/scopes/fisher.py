@@ -14,7 +14,7 @@ from tl_jacobian.core.linalg.fisher import FisherFactor
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.base import is_id
 
 Method = Literal["auto", "exact", "low_rank", "estimate"]
 # An estimate takes some sixty products whatever d_model: below twice that, exact is no dearer.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
 
+import msgspec
 import torch
 
 from tl_jacobian.analyses.scopes.apply import apply
@@ -17,9 +18,9 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import Target
-from tl_jacobian.errors import ArgumentError, JacobianScopeError
+from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.attribution_file import FORMAT, VERSION, from_json, to_json
+from tl_jacobian.results.codec import from_plain, to_plain
 from tl_jacobian.studies.corpus.read import CorpusPrompt
 from tl_jacobian.studies.corpus.store import Record
 
@@ -116,7 +117,7 @@ _FIELDS: Mapping[str, Any] = {
     "target": "",
     "position": 0,
     "combine": "",
-    "words": [["", 1]],
+    "word_groups": [["", 1]],
     "predictions": [[0, "", 0.5]],
 }
 
@@ -218,7 +219,7 @@ def prompt_generator(seed: int, index: int) -> torch.Generator:
 
 def to_record(a: Attribution, facts: Mapping[str, Any]) -> dict[str, Any]:
     """An attribution without what is the same for the whole run, which its manifest has."""
-    whole = to_json(a)
+    whole = to_plain(a)
     own = {name: v for name, v in a.metadata.items() if name != "versions" and (name not in facts or facts[name] != v)}
     return {**{name: whole[name] for name in _FIELDS}, "metadata": own}
 
@@ -226,9 +227,12 @@ def to_record(a: Attribution, facts: Mapping[str, Any]) -> dict[str, Any]:
 def from_record(record: Mapping[str, Any], settings: Mapping[str, Any], versions: Mapping[str, str]) -> Attribution:
     """The attribution of a record; ``metadata`` says which prompt it is of."""
     which = {"prompt": record["prompt"], "id": record["id"]}
-    whole = {"format": FORMAT, "version": VERSION, "scope": settings["scope"], "sizes": [1] * len(record["tokens"])}
     metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
-    return from_json({**whole, **{name: record[name] for name in _FIELDS}, "metadata": metadata})
+    whole = {"scope": settings["scope"], **{name: record[name] for name in _FIELDS}, "metadata": metadata}
+    try:
+        return from_plain(Attribution, whole)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise AttributionFileError(f"the record of prompt {record['prompt']} is damaged: {error}") from error
 
 
 def _plain(target: Target | None) -> str | int | None:

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.base import is_id
 
 
 @dataclass(frozen=True, slots=True)

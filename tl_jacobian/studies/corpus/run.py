@@ -32,7 +32,8 @@ from tl_jacobian.core.progress import counting, quiet
 from tl_jacobian.core.prompts import Target, read_prompt
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.base import is_id
+from tl_jacobian.results.run_report import RunReport
 from tl_jacobian.studies.corpus.jobs import FisherMethod, Job, Scope, ScopeJob, error_record, from_record, records_of
 from tl_jacobian.studies.corpus.processes import Processes, processes
 from tl_jacobian.studies.corpus.read import CorpusPrompt, Given, as_prompts
@@ -270,25 +271,6 @@ def disk(folder: Folder, done: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
-@dataclass(frozen=True)
-class RunReport:
-    """What came of a run.
-
-    Attributes:
-        out: its folder.
-        n_prompts: of the corpus.
-        n_resumed: how many of them were done before.
-        n_errors: how many have an error in place of a result.
-        seconds: that this run took.
-    """
-
-    out: Path
-    n_prompts: int
-    n_resumed: int
-    n_errors: int
-    seconds: float
-
-
 def run_corpus(
     job: Job,
     prompts: Sequence[CorpusPrompt],
@@ -379,7 +361,9 @@ def _report(work: Work, n_resumed: int, seconds: float) -> RunReport:
             f"{missing} shards of {str(work.folder.root)!r} have vanished; the same command does them again"
         )
     n_errors = sum(note.errors for note in notes if note is not None)
-    return RunReport(work.folder.root, len(work.corpus), n_resumed, n_errors, seconds)
+    return RunReport(
+        out=work.folder.root, n_prompts=len(work.corpus), n_resumed=n_resumed, n_errors=n_errors, seconds=seconds
+    )
 
 
 def attribute_corpus(

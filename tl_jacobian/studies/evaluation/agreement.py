@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.statistics import correlation
 
 
 class Agreement(NamedTuple):
@@ -42,26 +43,24 @@ def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_
     >>> tj.rank_agreement(a, b, k=40).overlap
     0.5
     """
-    first = 1 if skip_first else 0
-    if a.tokens != b.tokens or a.sizes != b.sizes:
+    if a.tokens != b.tokens or a.units != b.units:
         raise ArgumentError(
             f"the two attributions ({a.scope}, {b.scope}) are of different prompts or units; compare those of one "
             "prompt, both per token or both per word"
         )
-    n = len(a) - first
+    kept = [i for i, unit in enumerate(a.units) if not (skip_first and 0 in unit)]
+    n = len(kept)
     if n < 2:
         raise ArgumentError(f"{n} units have no ranking, expected at least 2")
     if not 0 < k <= 100:
         raise ArgumentError(f"k={k!r}, expected a percentage above 0, up to 100")
-    import pandas as pd
-
-    sizes = [x.scores[first:].double().abs() for x in (a, b)]
+    sizes = [x.scores[kept].double().abs() for x in (a, b)]
     top = math.ceil(k / 100 * n)
     best, also = (set(x.argsort(descending=True, stable=True)[:top].tolist()) for x in sizes)
-    one, other = (pd.Series(x.numpy()) for x in sizes)
+    one, other = (x.numpy() for x in sizes)
     return Agreement(
-        float(one.corr(other, method="kendall")),  # NaN for a constant
-        float(one.corr(other, method="spearman")),
+        correlation(one, other, "kendall"),  # NaN for a constant
+        correlation(one, other, "spearman"),
         len(best & also) / top,
         top / n,
     )

@@ -8,9 +8,8 @@ other 100% - k, lowest first ("least relevant first", LeRF).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,7 +21,7 @@ from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.base import Frozen
+from tl_jacobian.results.curves import PerturbationCurves
 
 Perturbation = Literal["zero", "mean", "delete"]
 
@@ -107,69 +106,6 @@ def _each_batch(runs, sets: Tensor, target: int, batch_size: int) -> Tensor:
 
 
 PERCENTAGES = (5.0, 10.0, 20.0)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PerturbationCurves(Frozen):
-    """What removing tokens does to the prediction, in the order of one attribution.
-
-    Attributes:
-        k: percentages of the tokens.
-        n: how many tokens each of them is: the next whole number.
-        clean: log-probability of the target in the whole prompt, in nats.
-        removed: the same without the ``n`` tokens that score highest; ``(k,)``.
-        kept: with nothing but those; ``(k,)``. None where it wasn't asked for.
-        scope: of the attribution.
-        metadata: target, perturbation, and what else was done (JSON values).
-
-    >>> c = PerturbationCurves(k=(10.0, 20.0), n=(1, 2), clean=-0.1, removed=torch.tensor([-1.1, -2.1]),
-    ...                        kept=torch.tensor([-3.0, -0.2]), scope="semantic")
-    >>> [round(drop, 3) for drop in c.drops.tolist()], round(c.aopc, 3)
-    ([1.0, 2.0], 1.5)
-    """
-
-    k: tuple[float, ...]
-    n: tuple[int, ...]
-    clean: float
-    removed: Float[Tensor, " k"]
-    scope: str
-    kept: Float[Tensor, " k"] | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("removed", "kept"):
-            if (values := getattr(self, name)) is not None:
-                self._set(name, values.detach().to("cpu", torch.float64, copy=True))
-        self._protect_metadata()
-
-    def __repr__(self) -> str:
-        drops = ", ".join(f"{k:g}%: {drop:.3g}" for k, drop in zip(self.k, self.drops.tolist(), strict=True))
-        return f"PerturbationCurves({self.scope}; log-probability falls by {drops} nats)"
-
-    @property
-    def drops(self) -> Float[Tensor, " k"]:
-        """By how many nats the log-probability falls without the top k%: AOPC at each k.
-
-        Larger is better; the paper's table prints it with the other sign.
-        """
-        return self.clean - self.removed
-
-    @property
-    def aopc(self) -> float:
-        """The other normalisation in use: the mean of :attr:`drops` over k."""
-        return self.drops.mean().item()
-
-    @property
-    def comprehensiveness(self) -> float:
-        """Mean over k of p - p(without the top k%) (DeYoung et al., 2020); larger is better."""
-        return (math.exp(self.clean) - self.removed.exp()).mean().item()
-
-    @property
-    def sufficiency(self) -> float | None:
-        """Mean over k of p - p(with nothing but the top k%) (DeYoung et al., 2020); smaller is better."""
-        if self.kept is None:
-            return None
-        return (math.exp(self.clean) - self.kept.exp()).mean().item()
 
 
 def perturbation_curves(
@@ -262,8 +198,8 @@ def removal_order(scores: Float[Tensor, " units"]) -> list[int]:
 
 def _tops(a: Attribution, ks: Sequence[float], skip_first: bool) -> Bool[Tensor, "k units"]:
     """The units that score highest, for each percentage."""
-    first = 1 if skip_first else 0
-    order = torch.tensor(removal_order(a.scores[first:]), dtype=torch.long) + first
+    kept = torch.tensor([i for i, unit in enumerate(a.units) if not (skip_first and 0 in unit)], dtype=torch.long)
+    order = kept[removal_order(a.scores[kept])]
     tops = torch.zeros(len(ks), len(a), dtype=torch.bool)
     for row, k in zip(tops, ks, strict=True):
         row[order[: math.ceil(round(k / 100 * len(order), 9))]] = True  # 7% of 100 is 7, not 7.000000000000001
@@ -271,7 +207,10 @@ def _tops(a: Attribution, ks: Sequence[float], skip_first: bool) -> Bool[Tensor,
 
 
 def _per_token(units: Bool[Tensor, "k units"], a: Attribution) -> Bool[Tensor, "k pos"]:
-    return units.repeat_interleave(torch.tensor(a.sizes), dim=1)
+    tokens = torch.zeros(len(units), len(a.tokens), dtype=torch.bool)
+    for i, unit in enumerate(a.units):
+        tokens[:, list(unit)] = units[:, i, None]
+    return tokens
 
 
 def _rest(units: Bool[Tensor, "k units"], a: Attribution, skip_first: bool) -> Bool[Tensor, "k pos"]:

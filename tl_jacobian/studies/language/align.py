@@ -17,7 +17,7 @@ from tl_jacobian.core.norms import FinalNorm
 from tl_jacobian.core.prompts import read_prompt
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.alignment import WordAlignment
-from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.attribution import Attribution, consecutive
 from tl_jacobian.results.attribution_map import AttributionMap, cut_words, matrix, merged
 from tl_jacobian.studies.language.words import Span, Units, fill, token_spans, units_of
 
@@ -106,6 +106,7 @@ def word_alignment(
         target_words=tuple(word.text for word in filled.target),
         scope=m.scope,
         combine=m.combine,
+        positions=consecutive(word.size for word in units.words),
         metadata={"template": template, "tokens": tokens, **_details(m)},
     )
 

@@ -24,8 +24,8 @@ from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution, Prediction
 from tl_jacobian.results.attribution_map import cut_words
+from tl_jacobian.results.base import is_id
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit, Kind
-from tl_jacobian.results.plain import is_id
 from tl_jacobian.studies.language.align import locate
 from tl_jacobian.studies.language.words import Span, split_words
 

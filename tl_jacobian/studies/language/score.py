@@ -15,25 +15,22 @@ the five links on which the two differed were settled.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import msgspec
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_jacobian.errors import ArgumentError
+from tl_jacobian.errors import ArgumentError, AttributionFileError
 from tl_jacobian.results.alignment import Link, Links, WordAlignment, links_inside, parse_links, read_links
-from tl_jacobian.results.attribution_file import checked, is_a, read
 from tl_jacobian.studies.language.words import split_words
-
-FORMAT = "tl_jacobian.aligned_pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,31 +95,49 @@ def read_pairs(path: str | Path) -> tuple[AlignedPair, ...]:
     Raises:
         AttributionFileError: the file is damaged, or its words aren't what its sentences are split into.
     """
-    return read(path, from_json)
-
-
-def from_json(data: Any) -> tuple[AlignedPair, ...]:
-    """Pairs of a file's JSON value; raises as :func:`read_pairs` does."""
-    return checked(data, FORMAT, lambda value: tuple(map(_pair, is_a(list, value["pairs"]))))
+    return _parsed(Path(path).read_bytes(), str(path))
 
 
 @cache
 def _shipped() -> tuple[AlignedPair, ...]:
-    shipped = files("tl_jacobian.studies.language").joinpath("alignments.json")
-    return from_json(json.loads(shipped.read_text(encoding="utf-8")))
+    return _parsed(files("tl_jacobian.studies.language").joinpath("alignments.json").read_bytes(), "alignments.json")
 
 
-def _pair(item: Any) -> AlignedPair:
-    pair = AlignedPair(
-        language=is_a(str, item["language"]),
-        source=is_a(str, item["source"]),
-        target=is_a(str, item["target"]),
-        sure=parse_links(is_a(str, item["sure"])),
-        possible=parse_links(is_a(str, item["possible"])),
-    )
-    _check_words(item["source_words"], pair.source_words)
-    _check_words(item["target_words"], pair.target_words)
-    return pair
+class _Written(msgspec.Struct):
+    """A pair as files have it."""
+
+    language: str
+    source: str
+    target: str
+    source_words: list[str]
+    target_words: list[str]
+    sure: str
+    possible: str = ""
+
+    def pair(self) -> AlignedPair:
+        pair = AlignedPair(
+            language=self.language,
+            source=self.source,
+            target=self.target,
+            sure=parse_links(self.sure),
+            possible=parse_links(self.possible),
+        )
+        _check_words(self.source_words, pair.source_words)
+        _check_words(self.target_words, pair.target_words)
+        return pair
+
+
+class _Pairs(msgspec.Struct):
+    format: Literal["tl_jacobian.aligned_pairs"]
+    version: Literal[1]
+    pairs: list[_Written]
+
+
+def _parsed(data: bytes, name: str) -> tuple[AlignedPair, ...]:
+    try:
+        return tuple(written.pair() for written in msgspec.json.decode(data, type=_Pairs).pairs)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise AttributionFileError(f"{name} isn't a file of aligned pairs, or it is damaged: {error}") from error
 
 
 def _check_words(written: Sequence[Any], split: Sequence[str]) -> None:

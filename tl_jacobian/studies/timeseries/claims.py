@@ -12,7 +12,6 @@ observation, and every interval and test here is over series. Two numbers of a s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -20,36 +19,12 @@ from jaxtyping import Float64, Int64
 from scipy.stats import rankdata, theilslopes, wilcoxon
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.claims import Estimate, ForgettingSlope, PatternMatch
 from tl_jacobian.results.statistics import Seed, bootstrap_mean, group_difference
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
 from tl_jacobian.studies.timeseries.systems import generator_of
 
 Alternative = Literal["two-sided", "greater", "less"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """An effect, how well it is known, and how surprising it would be if there were none.
-
-    Attributes:
-        estimate: the mean effect, or the difference of two means.
-        low, high: bootstrap interval, resampling series: percentiles, expanded for small samples (Hesterberg, 2015).
-        p_value: of the null hypothesis that there is no effect.
-        n: series that it rests on; for two groups, of both.
-        confidence: of the interval.
-        test: which test gave the p-value.
-    """
-
-    estimate: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    confidence: float
-    test: str
-
-    def __str__(self) -> str:
-        return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}], p = {self.p_value:.2g}, n = {self.n}"
 
 
 def mean_effect(
@@ -153,30 +128,6 @@ def check_kept(n: int, least: int, what: str, **left_out: int) -> None:
 
 
 _LEAST_MOTIFS = 10  # candidates; with fewer, circular shifts can hardly reach p = 0.1
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class PatternMatch:
-    """How well influence follows nearness to the present, in one series.
-
-    Attributes:
-        estimate: rank correlation of influence and nearness, both with their trend over the positions removed.
-        p_value: share of circular shifts of the influence that correlate at least as much, no shift included.
-        lift: mean influence where the nearest tenth of the motifs is, over the mean of all; descriptive, its
-            trend not removed.
-        positions: of the numbers whose influence was taken; ``(candidates,)``.
-        distances: from each one's motif to the last; ``(candidates,)``.
-    """
-
-    estimate: float
-    p_value: float
-    lift: float
-    positions: Int64[np.ndarray, " candidates"]
-    distances: Float64[np.ndarray, " candidates"]
-
-    def __repr__(self) -> str:
-        n = len(self.positions)
-        return f"PatternMatch({self.estimate:.3f}, p = {self.p_value:.2g}; lift {self.lift:.2f}; {n} candidates)"
 
 
 def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.ndarray, "n dimension"]:
@@ -298,25 +249,6 @@ def _residual(name: str, array: Float64[np.ndarray, " k"], trend: int) -> Float6
 
 
 _LEAST_NUMBERS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class ForgettingSlope:
-    """How influence changes along one series.
-
-    There is no interval: influences of one series depend on one another, so it would be too narrow. Compare series.
-
-    Attributes:
-        estimate: change of log-influence (or of influence) per number; above 0, the early context fades.
-        total: the same from the first number that was counted to the last.
-        n: numbers that were counted.
-        log: whether it is of the logarithm.
-    """
-
-    estimate: float
-    total: float
-    n: int
-    log: bool
 
 
 def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0, log: bool = True) -> ForgettingSlope:

@@ -168,7 +168,7 @@ def number_influence(attribution: Attribution, series: SerializedSeries) -> Numb
     >>> len(a), len(number_influence(a, series))
     (36, 12)
     """
-    if attribution.sizes != (1,) * len(attribution.tokens):
+    if not attribution.per_token:
         raise ArgumentError("this attribution is per word, expected one score for each token: leave out .words()")
     _check_tokens(attribution.tokens, series.tokens)
     groups = [group for group in series.groups if group[1] <= len(attribution.tokens)]
@@ -177,16 +177,18 @@ def number_influence(attribution: Attribution, series: SerializedSeries) -> Numb
             f"the attribution ends at token {len(attribution.tokens) - 1}, before the first number does; "
             "explain a later position"
         )
-    sizes, places = _sizes(groups, len(attribution.tokens))
-    grouped = attribution.grouped(sizes)
-    outside = np.delete(grouped.scores.double().numpy(), places)
+    positions = tuple(tuple(range(*group)) for group in groups)
+    grouped = attribution.grouped_by(positions)
+    inside = [at for group in positions for at in group]
+    outside = np.delete(attribution.scores.double().numpy(), inside)
     rest = float(np.linalg.norm(outside) if attribution.combine == "root_sum_squares" else outside.sum())
     return NumberInfluence(
         values=series.values[: len(groups)],
-        influence=grouped.scores.double().numpy()[places],
-        stderr=None if grouped.stderr is None else grouped.stderr.double().numpy()[places],
+        influence=grouped.scores.double().numpy(),
+        stderr=None if grouped.stderr is None else grouped.stderr.double().numpy(),
         scope=attribution.scope,
         target=attribution.target,
+        positions=positions,
         metadata={**attribution.metadata, "combine": attribution.combine, "influence_outside_numbers": rest},
     )
 
@@ -199,14 +201,3 @@ def _check_tokens(explained: tuple[int, ...], written: tuple[int, ...]) -> None:
             f"the attribution's token {at} is {explained[at]}, the series' {written[at]}: linearize the series' own "
             "tokens, linearize(model, list(series.tokens))"
         )
-
-
-def _sizes(groups: list[tuple[int, int]], n: int) -> tuple[list[int], list[int]]:
-    """Sizes of consecutive groups of tokens, each token outside a number alone; and which groups are numbers."""
-    sizes: list[int] = []
-    places: list[int] = []
-    for start, stop in groups:
-        sizes += [1] * (start - sum(sizes))
-        places.append(len(sizes))
-        sizes.append(stop - start)
-    return sizes + [1] * (n - sum(sizes)), places

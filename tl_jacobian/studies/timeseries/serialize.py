@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.base import owned
+from tl_jacobian.results.base import read_only
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
 
 _MOST_DIGITS = 4
@@ -235,8 +235,8 @@ class SerializedSeries:
     codec: NumberCodec
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "values", owned(self.values))
-        object.__setattr__(self, "integers", owned(self.integers, np.int64))
+        object.__setattr__(self, "values", read_only(self.values))
+        object.__setattr__(self, "integers", read_only(self.integers, np.int64))
 
     def __len__(self) -> int:
         return len(self.integers)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.base import is_id
 from tl_jacobian.results.statistics import Seed
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
 
