@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 import tl_jacobian as tj
-from tl_jacobian.render import evaluations_figure
+from tl_jacobian.render import figure
+from tl_jacobian.results.panels import Curves
 from tl_jacobian.results.statistics import Difference
 
 RESULTS = Path(__file__).with_name("results")
@@ -76,7 +77,8 @@ def main() -> None:
     found = [tj.load_evaluation(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
     kept = [{"name": e.name, "metadata": dict(e.metadata), "records": list(map(numbers, e.records))} for e in found]
     (RESULTS / "aopc.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
-    evaluations_figure(found).savefig(RESULTS / "aopc.png", dpi=110)
+    curves = [panel for e in found for panel in e.panels() if isinstance(panel, Curves)]
+    figure(curves).figure.savefig(RESULTS / "aopc.png", dpi=110)
     split = ["\n".join(by_confidence(e)) for e in found]
     note = "▲ above the random ranking, ▼ below it, beyond chance (adjusted p < 0.05)."
     text = "\n\n".join([*(e.to_markdown() for e in found), "## By how sure the model is", *split, note])

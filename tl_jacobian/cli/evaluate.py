@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -180,8 +180,8 @@ def _draw(found: Sequence[Evaluation], path: Path) -> None:
     from tl_jacobian.render import figure
 
     try:
-        drawn = figure([panel for e in found for panel in e.panels() if isinstance(panel, Curves)])
+        drawn: Any = figure([panel for e in found for panel in e.panels() if isinstance(panel, Curves)]).figure
     except ImportError:
         return
     with atomic(path, "wb") as file:
-        drawn.figure.savefig(file, format="png", dpi=150)
+        drawn.savefig(file, format="png", dpi=150)

@@ -396,12 +396,10 @@ def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
     hidden = hidden_units(a.positions, skip_first)
     units = tuple(Unit(text, at) for text, at in zip(a.units, positions, strict=True))
     influence = a.influence.tolist()
-    sink = [influence[row.index][i] for row in rows for i in hidden]
     return TokenStrip(
         title=scope_title(a.scope),
         detail="which source words drive the prediction of each framed word",
         facts=words.model_facts(a.metadata),
-        legend=words.some(["each word on its own scale", words.left_out(units, hidden, sink, several=True)]),
         units=units,
         rows=tuple(_strip_row(row, influence[row.index], hidden, skip_first) for row in rows),
         hidden=hidden,

@@ -239,21 +239,13 @@ class Attribution(Value):
     def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
         """The coloured units, and beside them the most probable next tokens."""
         units, hidden = named_units(self), hidden_units(self.units, skip_first)
-        row = strip_row(self, hidden)
         strip = TokenStrip(
             title=scope_title(self.scope),
             detail=words.explained(self.target, self.metadata),
             facts=(explained_position(self), *words.model_facts(self.metadata)),
-            legend=words.some(
-                [
-                    words.score_unit(self.metadata),
-                    words.extent(row.scale),
-                    words.typical_error(row.values, row.errors),
-                    words.left_out(units, hidden, [row.values[i] for i in hidden]),
-                ]
-            ),
+            legend=words.some([words.score_unit(self.metadata)]),
             units=units,
-            rows=(row,),
+            rows=(strip_row(self, hidden),),
             hidden=hidden,
         )
         return strip, *predicted_bars(self.predictions)

@@ -217,7 +217,7 @@ class AttributionMap(Value):
         Raises:
             ArgumentError: a score isn't finite.
         """
-        units, last = named_units(self[-1]), self[-1]
+        units = named_units(self[-1])
         hidden = hidden_units(self.units, skip_first)
         coming = [self._coming(i) for i in range(len(self))]
         names = [f"{len(a) - 1} {words.quoted(a.str_tokens[-1])} → {coming[i]}" for i, a in enumerate(self)]
@@ -235,7 +235,6 @@ class AttributionMap(Value):
         everything = scale_of(x for row in kept for x in row)
         scales = [scale_of(row, signed=everything.signed) for row in kept] if per_row else [everything]
         rows = [msgspec.structs.replace(row, scale=scales[i if per_row else 0]) for i, row in enumerate(rows)]
-        first = [row.values[0] for row in rows if hidden]
         strip = TokenStrip(
             views=("page",),
             title="one prediction at a time, " + ("each on its own scale" if per_row else "all on one scale"),
@@ -246,9 +245,9 @@ class AttributionMap(Value):
             hidden=hidden,
         )
         return (
-            self._heat_map(rows, names, scales, hidden, first, per_row),
+            self._heat_map(rows, names, scales, hidden),
             strip,
-            self._ranking(names, skip_first, last),
+            self._ranking(names, skip_first),
         )
 
     def _heat_map(
@@ -257,17 +256,12 @@ class AttributionMap(Value):
         names: Sequence[str],
         scales: Sequence[Scale],
         hidden: Positions,
-        first: list[float],
-        per_row: bool,
     ) -> HeatMap:
         last, units = self[-1], named_units(self[-1])
-        each = "each row on its own scale" if per_row else "one scale for all rows"
-        left_out = words.left_out(units, hidden, first, several=True)
         return HeatMap(
             title=scope_title(self.scope),
-            detail=f"attribution map, {self._extent()}",
+            detail="attribution map",
             facts=words.model_facts(last.metadata),
-            legend=words.some([words.score_unit(last.metadata), each, left_out]),
             values=tuple(row.values for row in rows),
             rows=tuple(names),
             columns=units,
@@ -279,7 +273,7 @@ class AttributionMap(Value):
             hidden=hidden,
         )
 
-    def _ranking(self, names: Sequence[str], skip_first: bool, last: Attribution) -> Table:
+    def _ranking(self, names: Sequence[str], skip_first: bool) -> Table:
         """The strongest sources of each target: in a terminal a wide map has no room for texts."""
         tops = [a.top(_STRONGEST, skip_first=skip_first) for a in self]
         found = [", ".join(f"{words.quoted(text)} {words.number(score)}" for _, text, score in top) for top in tops]
@@ -287,7 +281,6 @@ class AttributionMap(Value):
             views=("terminal",),
             header=("prediction", "strongest sources"),
             rows=tuple((Cell(name), Cell(text)) for name, text in zip(names, found, strict=True)),
-            legend=words.some([words.score_unit(last.metadata)]),
         )
 
     def _coming(self, i: int) -> str:
@@ -300,10 +293,6 @@ class AttributionMap(Value):
     def _chance(self, i: int) -> str:
         """How probable what follows was, where that is known: ``" (p = 77%)"``."""
         return next((f" (p = {p.probability:.1%})" for p in self[i].predictions if p.text == self.next_texts[i]), "")
-
-    def _extent(self) -> str:
-        """``"12 predictions × 13 tokens"``."""
-        return f"{len(self)} predictions × {len(self.str_tokens)} {'tokens' if self[-1].per_token else 'words'}"
 
     def show(self, *, skip_first: bool = True, per_row: bool = True) -> None:
         """Draw the map: in Jupyter as HTML, elsewhere in the terminal. Options: :meth:`panels`."""

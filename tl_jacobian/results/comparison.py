@@ -18,7 +18,7 @@ from tl_jacobian.results.attribution import (
     strip_row,
 )
 from tl_jacobian.results.base import Value
-from tl_jacobian.results.panels import Panel, StripRow, TokenStrip, hidden_units
+from tl_jacobian.results.panels import Panel, TokenStrip, hidden_units
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,19 +74,14 @@ class Comparison(Value):
         if len(self) == 1:
             return first.panels(skip_first=skip_first)
         units, hidden = named_units(first), hidden_units(first.units, skip_first)
-        rows: list[StripRow] = []
-        for a in self.attributions:
-            row = strip_row(a, hidden)
-            full = f"full colour = {words.number(row.scale.limit)}"
-            first_unit = words.left_out(units, hidden, [row.values[i] for i in hidden])
-            facts = words.some([full, words.score_unit(a.metadata), first_unit])
-            rows.append(msgspec.structs.replace(row, facts=facts))
-        left_out = f"first {words.quoted(units[hidden[0]].text)} left out" if hidden else ""
+        rows = [
+            msgspec.structs.replace(strip_row(a, hidden), facts=words.some([words.score_unit(a.metadata)]))
+            for a in self.attributions
+        ]
         strip = TokenStrip(
             title=f"{len(self)} attributions",
             detail="of one prompt",
             facts=(explained_position(first), *words.model_facts(first.metadata)),
-            legend=words.some(["each scope on its own scale", left_out]),
             units=units,
             rows=tuple(rows),
             hidden=hidden,

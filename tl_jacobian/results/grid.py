@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -241,21 +240,11 @@ def grid_panels(
     scale = scale_of(kept_numbers(g, skip_first), signed=g.signed, limit=limit)
     units = g.units or ((),) * len(g.columns)
     columns = tuple(Unit(name, at) for name, at in zip(g.columns, units, strict=True))
-    first = [row[i] for row in values for i in hidden]
-    legend = [
-        g.quantity,
-        words.extent(scale),
-        *(f"strongest: {_cell_name(g, cell.row, cell.column)}" for cell in g.top(1, skip_first=skip_first)),
-        words.left_out(columns, hidden, first, several=True),
-        "hatched: no value" if any(math.isnan(x) for row in values for x in row) else "",
-        *notes,
-    ]
     heat_map = HeatMap(
         views=views,
         title=g.title if title is None else title,
-        detail=f"{words.counted(len(g.rows), g.row_axis)} × {words.counted(len(g.columns), g.column_axis)}",
         facts=(*facts, *words.model_facts(g.metadata)),
-        legend=words.some(legend),
+        legend=tuple(notes),
         values=tuple(values),
         rows=g.rows,
         columns=columns,

@@ -318,7 +318,6 @@ class NumberInfluence(Value):
         series = Curves(
             title=f"{scope_title(self.scope)}: {self.target}",
             facts=words.model_facts(self.metadata),
-            legend=words.some([self._left_out(first)]),
             curves=(Curve(name="series", x=x, y=tuple(self.values.tolist()), role="ink"),),
             x_axis="position of the number",
             y_axis="value",
@@ -359,12 +358,6 @@ class NumberInfluence(Value):
             whole_x=True,
             hidden=first,
         )
-
-    def _left_out(self, first: int) -> str:
-        if not first:
-            return ""
-        what = "first number" if first == 1 else f"first {first} numbers"
-        return f"{what} left out (up to {words.number(float(self.influence[:first].max()))})"
 
     def plot(
         self,

@@ -34,6 +34,8 @@ def visible(text: str) -> str:
     >>> visible("\x00\u202e")
     '\\x00\\u202e'
     """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(_VISIBLE.get(c) or (_escape(c) if _hidden(c) else c) for c in text)
 
 

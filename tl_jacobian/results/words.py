@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.panels import Scale, Unit
 
 _MODEL_FACTS = ("model", "host", "dtype")
 
@@ -53,39 +52,6 @@ def explained(target: str, metadata: Mapping[str, Any]) -> str:
     """The target and, where the metadata hold it, its value: ``"logit of ' Paris' = 14.2"``."""
     value = metadata.get("value")
     return target + (f" = {number(value)}" if isinstance(value, (int, float)) else "")
-
-
-def extent(scale: Scale) -> str:
-    """``"range 0.1 to 12.3"``."""
-    return f"range {number(scale.low)} to {number(scale.high)}"
-
-
-def typical_error(scores: Sequence[float], errors: Sequence[float] | None) -> str:
-    """How large standard errors are beside scores above zero; empty for scores that aren't estimates."""
-    if errors is None:
-        return ""
-    shares = [error / score for score, error in zip(scores, errors, strict=True) if score > 0]
-    return f"standard error ±{sum(shares) / len(shares) if shares else 0.0:.1%} on average"
-
-
-def left_out(units: Sequence[Unit], hidden: Sequence[int], sizes: Iterable[float], *, several: bool = False) -> str:
-    """That token 0 is left out of the colours, and how strong it would be.
-
-    Args:
-        units: all units.
-        hidden: those left out; where there is none, nothing is said.
-        sizes: numbers of the first hidden unit; NaN where there is none.
-        several: whether it has several numbers, of which the largest is said.
-
-    >>> left_out([Unit("The"), Unit(" cat")], (0,), [-12.34])
-    "first 'The' left out (would be -12.3)"
-    """
-    if not hidden:
-        return ""
-    kept = [value for value in sizes if not math.isnan(value)]
-    largest = max(map(abs, kept), default=0.0)
-    strength = f"up to {number(largest)}" if several else f"would be {number(kept[0] if kept else 0.0)}"
-    return f"first {quoted(units[hidden[0]].text)} left out ({strength})"
 
 
 def check_finite(scores: Sequence[float]) -> None:
