@@ -19,9 +19,7 @@ CASES = [
     for dtype in (torch.float32, torch.float64, torch.bfloat16)
     if architecture in ("gpt2", "llama", "gemma2", "gemma3") and (dtype == torch.float32 or architecture == "llama")
 ]
-one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] == "llama"]
-)
+one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
 
 
 def footprint(model, n_prompts=1, n_pos=CONTEXT, n_outputs=1):
@@ -65,7 +63,7 @@ def test_a_batch(architecture, state):
     bounded(need.peak(recompute=False, push=False), most)
 
 
-@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] == "gpt2"])
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["gpt2"]))
 def test_longer_prompts_and_more_of_them_take_more(architecture, state):
     model = shared(architecture, state)
     for recompute in (False, True):
