@@ -6,12 +6,20 @@ VENV4 ?= .venv-tl4
 # The processor-only build of torch first: a plain "torch" can pull gigabytes of GPU libraries.
 TORCH = torch==2.13.0
 
-.PHONY: help demo test test-tl4 lint benchmark clean
+# A process of tests a core, at most eight; who has none left takes over from another.
+PYTEST = -m pytest -n logical --maxprocesses 8 --dist worksteal
+EVERYTHING = TL_JACOBIAN_TESTS=all
+# Results, figures, linear algebra and the store of a corpus know no host: TransformerLens's version can't change them.
+WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
+    --ignore tests/test_layers.py --ignore tests/studies/corpus/test_corpus_kills.py \
+    --ignore tests/studies/corpus/test_corpus_processes.py
+
+.PHONY: help demo test test-all test-tl4 quick-lint lint benchmark clean
 
 help:
 	@echo "make demo      a prompt, and what drove its prediction: in the terminal and as demo.html"
-	@echo "make test      everything that must stay true, on TransformerLens 3 (both hosts)"
-	@echo "make test-tl4  the suite on TransformerLens 4 (its one host)"
+	@echo "make test      what must stay true, within minutes: each architecture, each processing state, TransformerLens 3"
+	@echo "make test-all  all of it: every pair of them, the demo model, notebooks, browsers, kills; TransformerLens 3 and 4"
 	@echo "make benchmark what a scope costs, measured here"
 
 demo: $(VENV)/.made
@@ -19,15 +27,21 @@ demo: $(VENV)/.made
 	    --target " helpful" --skip-first --html demo.html --json demo.json
 	@echo; echo "The same as a page that works offline: demo.html"
 
-test: lint $(VENV)/.made
-	$(VENV)/bin/python -m pytest
+test: quick-lint $(VENV)/.made
+	$(VENV)/bin/python $(PYTEST) -m "not slow"
+
+test-all: lint $(VENV)/.made
+	$(EVERYTHING) $(VENV)/bin/python $(PYTEST)
+	$(MAKE) test-tl4
 
 test-tl4: $(VENV4)/.made
-	$(VENV4)/bin/python -m pytest
+	$(EVERYTHING) $(VENV4)/bin/python $(PYTEST) $(WITH_A_MODEL)
 
-lint: $(VENV)/.made
+quick-lint: $(VENV)/.made
 	$(VENV)/bin/ruff check --output-format concise .
 	$(VENV)/bin/ruff format --check --quiet .
+
+lint: quick-lint
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
 benchmark: $(VENV)/.made

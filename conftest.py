@@ -1,10 +1,23 @@
-"""Doctests load the demo model a dozen times; loading it once is enough."""
+"""One thread a process of tests; and doctests, which load the demo model dozens of times: once is enough."""
 
 from __future__ import annotations
 
 import functools
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: each core has a process of its own
 
 import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Doctests of the demo model wait for ``make test-all``, like every test of it."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and any("demo_model" in e.source for e in item.dtest.examples):
+            item.add_marker(pytest.mark.slow)
 
 
 @functools.cache

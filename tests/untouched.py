@@ -9,7 +9,7 @@ from cases import cases, make
 PROMPT = list(b"Paris is in")
 
 one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
+    ("architecture", "state"), cases("hooked", "bridge", "bridge-compat", of=("gpt2", "gemma2"))
 )
 
 

@@ -14,7 +14,7 @@ PARALLEL, POST_NORM = ("neox", "phi"), ("gemma2", "gemma3")
 every_case = pytest.mark.parametrize(("architecture", "state"), cases())
 every_raw_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
 one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
+    ("architecture", "state"), cases("hooked", "bridge", "bridge-compat", of=("gpt2", "gemma2"))
 )
 v32 = torch.linspace(-1, 2, 32, dtype=torch.float64)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import naive
 import pytest
 import torch
-from cases import LAYERS, cases, make, shared, tokenizer
+from cases import ARCHITECTURES, LAYERS, cases, make, shared, tokenizer
 from recorded import (
     OTHER,
     PARALLEL,
@@ -83,7 +83,7 @@ def test_both_hosts_give_the_same_rows(architecture, state):
         torch.testing.assert_close(ours.values, theirs.values, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("bridge") if c[0] not in PARALLEL])
+@pytest.mark.parametrize(("architecture", "state"), cases("bridge", of=[a for a in ARCHITECTURES if a not in PARALLEL]))
 def test_a_norms_input_is_what_the_norm_reads(architecture, state):
     """The bridge's ln2.hook_in, asked for by that name: the MLP's part of the stream, not what goes on beside it."""
     model, name = shared(architecture, state), "blocks.1.ln2.hook_in"

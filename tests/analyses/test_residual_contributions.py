@@ -117,7 +117,7 @@ def test_parts_equal_a_decomposition_by_hand(architecture, state):
         assert abs(c["unembedding bias"] - theirs[TARGET].item()) < 1e-7
 
 
-@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] in ("gpt2", "llama")])
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "llama")))
 def test_heads_and_sources_equal_a_decomposition_by_hand(architecture, state):
     """z_h W_h, with W of the Hugging Face weights; and pattern times values."""
     read, cache, _ = by_hand(architecture, shared(architecture, state))
@@ -140,7 +140,7 @@ def test_heads_and_sources_equal_a_decomposition_by_hand(architecture, state):
                 assert abs(c.sources.pick(f"L{i}H{h}").values[0, s].item() - expected) < 1e-5
 
 
-@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked") if c[0] == "gemma2"])
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", of=["gemma2"]))
 def test_a_bias_goes_through_the_slope_of_the_soft_cap(architecture, state, generator):
     model = make(architecture, state)
     b = torch.randn(300, generator=generator, dtype=torch.float64)
@@ -178,7 +178,7 @@ def test_folded_models_have_the_raw_models_parts(architecture, state):
 # -- hooks of the caller ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] in ("gpt2", "llama")])
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "llama")))
 def test_a_steering_vector_is_what_stays_unattributed(architecture, state):
     model = make(architecture, state)
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda value, hook: value + v32)]):
@@ -191,9 +191,7 @@ def test_a_steering_vector_is_what_stays_unattributed(architecture, state):
     assert abs(c.values.sum().item() - lin.logits[TARGET].item()) < 1e-6
 
 
-@pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] in ("llama", "gemma2")]
-)
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("llama", "gemma2")))
 def test_layers_that_a_hook_rewrote_have_no_heads(architecture, state):
     model = make(architecture, state)
     before = tj.residual_contributions(tj.linearize(model, PROMPT, record=True), target=TARGET)

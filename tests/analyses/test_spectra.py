@@ -306,7 +306,7 @@ def test_a_certain_prediction_has_no_spectrum(d_model):
 
 @pytest.mark.parametrize(
     ("architecture", "state"),
-    [c for c in cases() if c[0] in ("gemma2", "phi", "gpt2")],
+    cases(of=("gemma2", "phi", "gpt2")),
 )
 @pytest.mark.parametrize("by", ["probability", "log_probability"])
 def test_moves_are_the_finite_differences(architecture, state, by):

@@ -19,7 +19,7 @@ PROMPT, N, TARGET = list(b"Paris is in"), 11, 101
 PARALLEL = ("neox", "phi")
 every_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat"))
 one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
+    ("architecture", "state"), cases("hooked", "bridge", "bridge-compat", of=("gpt2", "gemma2"))
 )
 ENDS = [
     ("hook_embed", "blocks.0.hook_resid_pre"),
@@ -311,7 +311,7 @@ def test_contributions_leave_hooks_on_norms_alone(architecture, state):
 # -- refusals --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", [s for a, s in cases("hooked", "bridge") if a == "gpt2"])
+@pytest.mark.parametrize("state", [s for _, s in cases("hooked", "bridge", of=["gpt2"])])
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

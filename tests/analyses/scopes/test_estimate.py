@@ -16,12 +16,14 @@ PROMPT = list(b"Paris is in")
 hosts = pytest.mark.parametrize("state", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
 
 
-def estimates(lin, n_products: int, seeds: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and errors of many independent estimates; (seeds, pos) each."""
-    made = [
-        tj.fisher_scope(lin, method="estimate", n_products=n_products, generator=torch.Generator().manual_seed(s))
-        for s in range(seeds)
-    ]
+def estimates(model, n_products: int, seeds: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and errors of many independent estimates, a batch of the same prompt; (seeds, pos) each."""
+    made = tj.fisher_scope(
+        tj.linearize(model, [PROMPT] * seeds),
+        method="estimate",
+        n_products=n_products,
+        generator=[torch.Generator().manual_seed(s) for s in range(seeds)],
+    )
     return torch.stack([a.scores for a in made]).double(), torch.stack([a.stderr for a in made]).double()
 
 
@@ -32,9 +34,9 @@ def test_unbiased_and_calibrated_for_a_fixed_budget(architecture, state):
     With 8 probes an estimate lies within 2 of its standard errors in 91% of all cases (Student's t with 7
     degrees of freedom); all tokens of one estimate share their probes, so 60 draws allow 80 to 99%.
     """
-    lin = tj.linearize(shared(architecture, state), PROMPT)
-    exact = naive.fisher_trace(naive.run(shared(architecture, state), PROMPT), lin.unembedding.logits)
-    scores, errors = estimates(lin, 14, 60)
+    model = shared(architecture, state)
+    exact = naive.fisher_trace(naive.run(model, PROMPT), tj.linearize(model, PROMPT).unembedding.logits)
+    scores, errors = estimates(model, 14, 60)
     of_the_mean = scores.std(0) / len(scores) ** 0.5
     assert ((scores.mean(0) - exact).abs() < 4 * of_the_mean + 1e-6 * exact.max()).all()
     inside = ((scores - exact).abs() < 2 * errors).double().mean()
@@ -45,11 +47,11 @@ def test_unbiased_and_calibrated_for_a_fixed_budget(architecture, state):
 @hosts
 def test_deflation_makes_it_precise(state, monkeypatch):
     """The same number of products, with and without directions taken exactly."""
-    lin = tj.linearize(shared("llama", state), PROMPT)
-    exact = tj.fisher_scope(lin, method="exact").scores
-    with_it, _ = estimates(lin, 20, 30)
+    model = shared("llama", state)
+    exact = tj.fisher_scope(tj.linearize(model, PROMPT), method="exact").scores
+    with_it, _ = estimates(model, 20, 30)
     monkeypatch.setattr(policy, "_BLOCK", 0)
-    without, _ = estimates(lin, 20, 30)
+    without, _ = estimates(model, 20, 30)
     spread = [((s - exact) / exact).abs().mean() for s in (with_it, without)]
     assert spread[0] < 0.5 * spread[1]
 

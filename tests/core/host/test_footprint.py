@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from allocations import peak_of
+from allocations import Allocations
 from cases import CONTEXT, VOCAB, WIDTH, cases, shared
 
 import tl_jacobian as tj
@@ -19,9 +19,7 @@ CASES = [
     for dtype in (torch.float32, torch.float64, torch.bfloat16)
     if architecture in ("gpt2", "llama", "gemma2", "gemma3") and (dtype == torch.float32 or architecture == "llama")
 ]
-one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] == "llama"]
-)
+one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
 
 
 def footprint(model, n_prompts=1, n_pos=CONTEXT, n_outputs=1):
@@ -32,9 +30,9 @@ def footprint(model, n_prompts=1, n_pos=CONTEXT, n_outputs=1):
 def linearized(model, recompute, prompt=PROMPT, **options):
     need = resolve(model).footprint(len(prompt) if isinstance(prompt[0], list) else 1, CONTEXT, 1)
     budget = need.peak(recompute=True) if recompute else need.peak(recompute=False, directions=32) * 4
-    most, kept, lin = peak_of(lambda: tj.linearize(model, prompt, max_memory=budget, **options))
+    lin = tj.linearize(model, prompt, max_memory=budget, **options)
     assert ("again" in (lin[0] if isinstance(prompt[0], list) else lin).facts["activations"]) == recompute
-    return most, kept, lin
+    return lin
 
 
 def bounded(predicted, measured, slack=3.5):
@@ -47,25 +45,33 @@ def test_what_is_kept_and_the_peaks(architecture, state, dtype, recompute):
     model, k = shared(architecture, state, dtype), 8
     need, loose = footprint(model), 6 if dtype == torch.bfloat16 else 3.5  # one host's softmax may be float32 then
     tj.linearize(model, PROMPT)  # what is set up once
-    most, kept, lin = linearized(model, recompute)
-    assert kept <= need.kept(recompute)
-    bounded(need.peak(recompute, push=False), most, loose)
-    graph = dataclasses.replace(lin.graph, room=1 << 40, results=None)
     v, dx = torch.ones(k, 1, WIDTH, dtype=dtype), torch.ones(k, 1, CONTEXT, WIDTH, dtype=dtype)
-    bounded(need.peak(recompute, k, push=False), kept + peak_of(lambda: graph.pull(v))[0], loose)
-    bounded(need.peak(recompute, k), kept + peak_of(lambda: graph.pusher()(dx))[0], loose)
+    with Allocations() as counted:
+        lin = counted.run(lambda: linearized(model, recompute))
+        graph = dataclasses.replace(lin.graph, room=1 << 40, results=None)
+        pulled = counted.run(lambda: graph.pull(v))
+        pushed = counted.run(lambda: graph.pusher()(dx))
+    del pulled, pushed
+    (made, kept), (pull, _), (push, _) = counted.runs
+    assert kept <= need.kept(recompute)
+    bounded(need.peak(recompute, push=False), made, loose)
+    bounded(need.peak(recompute, k, push=False), kept + pull, loose)
+    bounded(need.peak(recompute, k), kept + push, loose)
 
 
 @one_a_host
 def test_a_batch(architecture, state):
     model = shared(architecture, state, torch.float32)
-    most, kept, _ = linearized(model, False, [PROMPT] * 3)
+    with Allocations() as counted:
+        lins = counted.run(lambda: linearized(model, False, [PROMPT] * 3))
+    del lins
+    ((made, kept),) = counted.runs
     need = footprint(model, n_prompts=3, n_outputs=3)
     bounded(need.kept(recompute=False), kept)
-    bounded(need.peak(recompute=False, push=False), most)
+    bounded(need.peak(recompute=False, push=False), made)
 
 
-@pytest.mark.parametrize(("architecture", "state"), [c for c in cases("hooked", "bridge") if c[0] == "gpt2"])
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["gpt2"]))
 def test_longer_prompts_and_more_of_them_take_more(architecture, state):
     model = shared(architecture, state)
     for recompute in (False, True):

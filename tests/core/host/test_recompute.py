@@ -14,7 +14,7 @@ from tl_jacobian.core.host.hosts import resolve
 PROMPT, OTHER = list(b"Paris is in"), list(b"Rome")
 every_case = pytest.mark.parametrize(("architecture", "state"), cases())
 one_a_host = pytest.mark.parametrize(
-    ("architecture", "state"), [c for c in cases("hooked", "bridge", "bridge-compat") if c[0] in ("gpt2", "gemma2")]
+    ("architecture", "state"), cases("hooked", "bridge", "bridge-compat", of=("gpt2", "gemma2"))
 )
 
 

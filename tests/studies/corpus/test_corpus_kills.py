@@ -52,6 +52,7 @@ def check_part(out, expected):
         assert all(whole[record["prompt"]] == record for record in part)
 
 
+@pytest.mark.slow
 def test_killed_at_every_touch_of_the_file_system(tmp_path, format, undisturbed):
     expected, touch, ended = undisturbed(9), 0, -signal.SIGKILL
     while ended == -signal.SIGKILL:
@@ -65,6 +66,7 @@ def test_killed_at_every_touch_of_the_file_system(tmp_path, format, undisturbed)
     assert touch > 30  # two shards, each written, flushed, named and noted
 
 
+@pytest.mark.slow
 def test_killed_while_going_on(tmp_path, format, undisturbed):
     """Each run dies a little later than the last, all in one folder."""
     expected, touch, ended = undisturbed(14), 8, -signal.SIGKILL
@@ -76,6 +78,7 @@ def test_killed_while_going_on(tmp_path, format, undisturbed):
     check_whole(tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(tmp_path, format, undisturbed):
     expected, moments = undisturbed(150), random.Random(0)
     kills, rounds, resumed = 0, 0, 0

@@ -12,7 +12,7 @@ from tl_jacobian.studies.language import word_alignment
 SOURCE, TARGET, TEMPLATE = "wo ist er", "he is out.", "A: {source}? B: {target}"
 TEXT = "A: wo ist er? B: he is out."
 one = shared("llama", "bridge")
-HOSTS = [c for c in cases("hooked", "bridge") if c[0] in ("gpt2", "llama")]
+HOSTS = cases("hooked", "bridge", of=("gpt2", "llama"))
 hosts = pytest.mark.parametrize(("architecture", "state"), HOSTS)
 
 SCOPES = {

@@ -64,7 +64,7 @@ def test_the_next_numbers_first_digit_may_follow(series):
     np.testing.assert_allclose(number_influence(a, series).influence, [5.0, 10.0, 13.0])
 
 
-@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge")[:4])
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "neox")))
 def test_on_a_model_it_is_the_norm_of_the_joint_gradient(architecture, state):
     """All of a number's embeddings move at once: the norm over its tokens and dimensions together."""
     model = shared(architecture, state)

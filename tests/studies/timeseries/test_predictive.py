@@ -30,7 +30,9 @@ def enumerated(model, series, digits) -> dict[int, float]:
     return found
 
 
-@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat")[:9])
+@pytest.mark.parametrize(
+    ("architecture", "state"), cases("hooked", "bridge", "bridge-compat", of=("gpt2", "neox", "llama"))
+)
 def test_it_is_full_enumeration(architecture, state):
     model = shared(architecture, state)
     series = serialize([1.0, 3.0, 2.0, 5.0, 4.0], model)

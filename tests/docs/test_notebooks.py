@@ -3,7 +3,7 @@
 A notebook whose first code cell reads ``TLJ_SHORT`` takes minutes as it is committed. The tests run it in its short
 mode, and only ask that every cell still gives outputs of the same kinds.
 
-``python tests/test_notebooks.py [02 ...]`` executes them in full, or those named, and stores the new outputs.
+``python tests/docs/test_notebooks.py [02 ...]`` executes them in full, or those named, and stores the new outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import nbformat
 import pytest
 
 pytestmark = pytest.mark.slow
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 BUNDLE = "var CircuitsVis=("  # how CircuitsVis' script begins
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
