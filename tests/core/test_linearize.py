@@ -145,7 +145,7 @@ def test_bad_directions(unchecked, state, v, message):
 @hosts
 def test_bad_jacobian_positions(state):
     lin = tj.linearize(shared("gpt2", state), [1, 2])
-    with pytest.raises(tj.PromptError, match="position 2 is outside the linearised prompt, expected -2 to 1"):
+    with pytest.raises(tj.PromptError, match="position=2 is outside the prompt's 2 tokens, expected -2 to 1"):
         lin.jacobian([0, 2])
 
 

@@ -9,7 +9,6 @@ head's by the token that it read from.
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,20 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained
 from tl_jacobian.analyses.scopes.choose import Direction, explain, only_direction
+from tl_jacobian.core.hooks import (
+    ATTN_OUT,
+    EMBED,
+    MLP_OUT,
+    PATTERN,
+    POS_EMBED,
+    RESID_MID,
+    RESID_POST,
+    RESID_PRE,
+    V,
+    Z,
+    in_block,
+    parsed,
+)
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.norms import FrozenNorm, freeze
 from tl_jacobian.core.unembedding import exact
@@ -26,10 +39,9 @@ from tl_jacobian.errors import HookPointError, UnsupportedModelError
 from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.grid import Grid
 
-_STREAM = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|mid|post)")
 # Within a block: where the stream is cut, and who writes after that.
-_CUTS = {"pre": 0, "mid": 1, "post": 2}
-_WRITERS = {"hook_attn_out": 0, "hook_mlp_out": 1}
+_CUTS = {RESID_PRE: 0, RESID_MID: 1, RESID_POST: 2}
+_WRITERS = {ATTN_OUT: 0, MLP_OUT: 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +69,11 @@ def stream_of(lin: Linearization) -> Stream:
         UnsupportedModelError: the final norm isn't one.
     """
     start, stop = _edge(lin.input_hook, first=True), _edge(lin.output_hook, first=False)
-    name = "embed" if lin.input_hook == "hook_embed" else lin.input_hook
+    name = "embed" if lin.input_hook == EMBED else lin.input_hook
     parts = {name: exact(lin.graph.x.detach()[lin.prompt_row, lin.position])}
     hooks = {}
-    if lin.input_hook == "hook_embed" and "hook_pos_embed" in lin.taps:
-        parts["pos_embed"] = exact(lin.taps["hook_pos_embed"][lin.position])
+    if lin.input_hook == EMBED and POS_EMBED in lin.taps:
+        parts["pos_embed"] = exact(lin.taps[POS_EMBED][lin.position])
     for tap in lin.taps:
         if (place := _writer(tap)) is not None and start <= place < stop:
             hooks[_name(tap)] = tap
@@ -75,10 +87,11 @@ def stream_of(lin: Linearization) -> Stream:
 
 def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
     """Where the stream is cut, as (layer, how many of its writers come before)."""
-    if hook == ("hook_embed" if first else None):
+    if hook == (EMBED if first else None):
         return (-1, 0) if first else (10**9, 0)
-    if match := _STREAM.fullmatch(str(hook)):
-        return int(match[1]), _CUTS[match[2]]
+    layer, path = parsed(str(hook))
+    if layer is not None and path in _CUTS:
+        return layer, _CUTS[path]
     raise HookPointError(
         f"{hook} isn't the residual stream, so it isn't a sum of what components wrote: expected "
         f"{'hook_embed or ' if first else ''}blocks.L.hook_resid_pre, _mid or _post"
@@ -87,21 +100,20 @@ def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
 
 def _writer(tap: str) -> tuple[int, int] | None:
     """(layer, order within it) of a component that writes into the stream."""
-    match = re.fullmatch(r"blocks\.(\d+)\.(hook_attn_out|hook_mlp_out)", tap)
-    return (int(match[1]), _WRITERS[match[2]]) if match else None
+    layer, path = parsed(tap)
+    return (layer, _WRITERS[path]) if layer is not None and path in _WRITERS else None
 
 
 def _name(tap: str) -> str:
     """``"blocks.3.hook_attn_out"`` as ``"3.attn"``."""
-    _, layer, hook = tap.split(".")
-    return f"{layer}.{hook.removeprefix('hook_').removesuffix('_out')}"
+    return f"{parsed(tap).layer}.{parsed(tap).kind.removesuffix('_out')}"
 
 
 def _check_complete(lin: Linearization, hooks: dict[str, str], start: tuple[int, int], stop: tuple[int, int]) -> None:
     n_layers = lin.anatomy.n_layers if lin.anatomy is not None else 0
     for layer in range(n_layers):
         for hook, order in _WRITERS.items():
-            tap = f"blocks.{layer}.{hook}"
+            tap = in_block(layer, hook)
             if start <= (layer, order) < stop and tap not in hooks.values():
                 raise HookPointError(
                     f"{tap} wasn't recorded, so the parts wouldn't add up: call linearize(model, prompt, "
@@ -135,8 +147,8 @@ def head_parts(
     """
     layers = {}
     for name, hook in stream.hooks.items():
-        i = int(name.split(".")[0])
-        if hook.endswith("hook_attn_out") and f"blocks.{i}.attn.hook_z" in lin.taps:
+        i, path = parsed(hook)
+        if i is not None and path == ATTN_OUT and in_block(i, Z) in lin.taps:
             found = _layer(lin, i, stream.parts[name], u)
             layers |= {i: found} if found is not None else {}
     if not layers:
@@ -180,7 +192,7 @@ def _layer(
     """
     assert lin.anatomy is not None
     weight, bias = lin.anatomy.output_projection(layer)
-    z = exact(lin.taps[f"blocks.{layer}.attn.hook_z"][lin.position])
+    z = exact(lin.taps[in_block(layer, Z)][lin.position])
     weight = exact(weight)
     bias = torch.zeros_like(u) if bias is None else bias.to(u)
     each = torch.einsum("hi,hio->ho", z, weight)
@@ -216,7 +228,7 @@ def _sources(
     lin: Linearization, layer: int, read: Float[Tensor, "heads d_head"], heads: Float[Tensor, " heads"]
 ) -> Tensor | None:
     """z_h = sum over tokens s of pattern[h, s] v[s, h]; several heads may share their values."""
-    names = [f"blocks.{layer}.attn.hook_{name}" for name in ("v", "pattern")]
+    names = [in_block(layer, path) for path in (V, PATTERN)]
     if not all(name in lin.taps for name in names):
         return None
     values, pattern = (exact(lin.taps[name]) for name in names)

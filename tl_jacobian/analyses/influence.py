@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained
 from tl_jacobian.analyses.scopes.choose import Direction, combine_of, explain, only_direction
-from tl_jacobian.core.hooks import GROUPS, Record, is_square, label_of, wanted
+from tl_jacobian.core.hooks import GROUPS, Record, is_square, label_of, parsed, wanted
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.products import squared_norms
 from tl_jacobian.core.unembedding import exact, precise
@@ -21,7 +21,7 @@ from tl_jacobian.results.grid import Grid
 
 Kind = Literal["norm", "relative", "gradient_x_activation"]
 # One row a hook point, or one row a head: those whose activations are (pos, head, d_head).
-_HEADS = ("hook_z", "hook_q", "hook_k", "hook_v", "hook_result")
+_HEADS = ("z", "q", "k", "v", "result")
 
 
 def layer_influence(
@@ -93,7 +93,7 @@ def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: K
     found = _measure(lin, explained, "heads", kind, combine)
     over_tokens = COMBINE["sum" if kind == "gradient_x_activation" else combine]
     values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
-    layers = [name.split(".")[1] for name in found]
+    layers = [str(parsed(name).layer) for name in found]
     columns = tuple(f"H{head}" for head in range(values.shape[1]))
     return _grid(lin, explained, kind, values, layers, row_axis="layer", columns=columns, column_axis="head")
 
@@ -143,14 +143,13 @@ def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) ->
     """Labels and rows of one hook point."""
     if values.ndim == 1:
         return [label_of(name)], values[None]
-    if name.rsplit(".", 1)[-1] not in _HEADS or values.ndim != 2:
+    if parsed(name).kind not in _HEADS or values.ndim != 2:
         raise HookPointError(
             f"activations at {name} have one number for each of {tuple(values.shape)}, which aren't (token,) or "
             "(token, head); look at lin.vjp_at(v, [name]) itself"
         )
-    layer, hook = name.split(".")[1], name.rsplit(".hook_", 1)[-1]
-    kind = "" if hook == "z" else f".{hook}"
-    return [f"L{layer}H{head}{kind}" for head in range(values.shape[1])], values.T
+    kind = "" if parsed(name).kind == "z" else f".{parsed(name).kind}"
+    return [f"L{parsed(name).layer}H{head}{kind}" for head in range(values.shape[1])], values.T
 
 
 _TITLES: dict[str, str] = {

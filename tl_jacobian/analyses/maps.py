@@ -13,9 +13,9 @@ from torch import Tensor
 from tl_jacobian.analyses.scopes.choose import Scope, TargetRule, rule_of, scope_along
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
-from tl_jacobian.core.linearize import linearize, model_first
+from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.norms import FinalNorm
-from tl_jacobian.core.prompts import read_prompt
+from tl_jacobian.core.prompts import Read, read_prompt
 from tl_jacobian.core.rerun import generate
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
@@ -70,11 +70,12 @@ def attribution_map(
     ' capital'
     """
     host = resolve(model)
-    tokens = read_prompt(host, prompt, [-1], prepend_bos).tokens
-    at = _checked(host, tokens, range(len(tokens)) if positions is None else positions)
+    read = read_prompt(host, prompt, [-1], prepend_bos)
+    tokens = read.tokens
+    at = _checked(read, range(len(tokens)) if positions is None else positions)
     run = scope_along(scope, target, tokens, options)
     facts = {"target_rule": rule_of(scope, target), "text_tokens": len(tokens)}
-    lins = linearize(model, tokens, position=at, final_norm=final_norm, max_memory=max_memory)
+    lins = linearize_read(host, [read.at(at)], Options(final_norm, max_memory))
     return _map(host, tokens, run(lins), facts)
 
 
@@ -128,15 +129,15 @@ def attribute_generation(
         "temperature": float(temperature),
         "ended": host.is_eos(tokens[-1]),
     }
-    lins = linearize(model, tokens, position=at, final_norm=final_norm, max_memory=max_memory)
+    lins = linearize_read(host, [Read(tokens, []).at(at)], Options(final_norm, max_memory))
     return _map(host, tokens, run(lins), facts)
 
 
-def _checked(host: Host, tokens: list[int], positions: Any) -> list[int]:
+def _checked(read: Read, positions: Any) -> list[int]:
     """Positions counted from the start, in reading order."""
     if isinstance(positions, str) or not hasattr(positions, "__iter__") or not len(positions):
         raise ArgumentError(f"positions={positions!r}, expected a list of at least one position, or None for all")
-    counted = sorted(read_prompt(host, tokens, list(positions), None).positions)
+    counted = sorted(read.at(list(positions)).positions)
     twice = [p for p, after in pairwise(counted) if p == after]
     if twice:
         raise ArgumentError(f"positions name token {twice[0]} more than once; a map has one row for each target")

@@ -17,14 +17,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.simple import explain_output
-from tl_jacobian.core.graph import forgetting
-from tl_jacobian.core.hooks import check_reached
+from tl_jacobian.core.hooks import check_reached, in_block
 from tl_jacobian.core.host.base import Watch
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.patching import HOOKS
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
-from tl_jacobian.core.linearize import linearize, model_first
+from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
+from tl_jacobian.core.rerun import run
 from tl_jacobian.core.unembedding import exact, precise
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.base import is_id
@@ -93,16 +93,14 @@ class PromptPair:
     """
 
     def __init__(self, model: Any, clean: Any, corrupted: Any, kinds: Sequence[At], prepend_bos: bool | None) -> None:
-        self.model, self.kinds = model, kinds
         self.host = resolve(model)
-        self.ids = [read_prompt(self.host, prompt, [-1], prepend_bos).tokens for prompt in (clean, corrupted)]
+        self.reads = [read_prompt(self.host, prompt, [-1], prepend_bos) for prompt in (clean, corrupted)]
+        self.ids = [read.tokens for read in self.reads]
         self._check_lengths()
         self.texts = self._labels()
         n_layers = self.host.anatomy(None).n_layers
-        self.hooks = {kind: [f"blocks.{i}.{HOOKS[kind]}" for i in range(n_layers)] for kind in kinds}
-        last = torch.full((2,), len(self.ids[0]) - 1)
-        with forgetting():
-            both = self.host.forward(torch.tensor(self.ids), torch.arange(2), last, Watch(taps=self._names()))
+        self.hooks = {kind: [in_block(i, HOOKS[kind]) for i in range(n_layers)] for kind in kinds}
+        both = run(self.host, self.ids, Watch(taps=self._names()))
         check_reached(self._names(), both.taps)
         self.logits, self._x, self._taps = both.logits, both.x.detach(), both.taps
 
@@ -139,12 +137,14 @@ class PromptPair:
 
     def _runs(self, method: Method, steps: int) -> LinearizationBatch:
         """The runs whose gradients are averaged, as one batch."""
-        clean, corrupted = self.ids
+        clean, corrupted = self.reads
         if method == "integrated":
             a, b = self._x
-            along = [b + (i + 0.5) / steps * (a - b) for i in range(steps)]
-            return linearize(self.model, [corrupted] * steps, record=self._names(), input_value=torch.stack(along))
-        return linearize(self.model, [corrupted] if method == "gradient" else [clean, corrupted], record=self._names())
+            along = torch.stack([b + (i + 0.5) / steps * (a - b) for i in range(steps)])
+            options = Options(record=self._names(), input_value=along)
+            return linearize_read(self.host, [corrupted] * steps, options)
+        reads = [corrupted] if method == "gradient" else [clean, corrupted]
+        return linearize_read(self.host, reads, Options(record=self._names()))
 
     def _gradients(self, runs: LinearizationBatch, aim: Aim) -> tuple[dict[str, Tensor], float]:
         """The metric's mean gradient at each activation, and what it says of the embeddings' exchange.

@@ -20,8 +20,9 @@ from tl_jacobian.core.linalg.fisher import FisherFactor, signs
 from tl_jacobian.core.linalg.singular import SPARE, Decomposition, dense, krylov, moments, participation
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
+from tl_jacobian.core.prompts import from_start
 from tl_jacobian.core.unembedding import exact
-from tl_jacobian.errors import ArgumentError, ContractError, PromptError
+from tl_jacobian.errors import ArgumentError, ContractError
 from tl_jacobian.results.base import is_id
 from tl_jacobian.results.spectra import KEPT, FisherSpectrum, JacobianSpectrum, Move, Moves
 
@@ -162,7 +163,7 @@ def jacobian_spectrum(
     (' France', 2, True)
     """
     _check(lin, k)
-    block = JacobianBlock(lin, _index(lin, position))
+    block = JacobianBlock(lin, from_start(position, len(lin.tokens)))
     if k > min(block.shape):
         raise ArgumentError(f"k={k}, expected at most {min(block.shape)}, the smaller side of J_t")
     if not 0 < rtol < 1:
@@ -253,12 +254,3 @@ def _check(lin: Linearization, k: int) -> None:
     one_of(lin)
     if not is_id(k) or k < 1:
         raise ArgumentError(f"k={k!r}, expected a positive number of directions")
-
-
-def _index(lin: Linearization, position: SupportsIndex) -> int:
-    n = len(lin.tokens)
-    if not is_id(position):
-        raise PromptError(f"position {position!r} is a {type(position).__name__}, expected an integer")
-    if not -n <= int(position) < n:
-        raise PromptError(f"position {int(position)} is outside the linearised prompt, expected -{n} to {n - 1}")
-    return int(position) % n

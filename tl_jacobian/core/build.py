@@ -16,13 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.core.graph import Graph, forgetting, recording
-from tl_jacobian.core.hooks import Taps
-from tl_jacobian.core.host.base import Host, Trace, Watch
+from tl_jacobian.core.graph import Graph, recording
+from tl_jacobian.core.hooks import EMBED, Taps
+from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import plan
 from tl_jacobian.core.norms import NormAffine, is_bare
 from tl_jacobian.core.prompts import Read
+from tl_jacobian.core.rerun import padded, run
 from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
 from tl_jacobian.results.tokens import group_words
@@ -67,7 +68,7 @@ def check_contract(trace: Trace, watch: Watch, head: Unembedding) -> None:
 
 
 def _independent(watch: Watch) -> str:
-    if watch.source == "hook_embed" and watch.output is None:
+    if watch.source == EMBED and watch.output is None:
         return (
             "the final hidden state doesn't depend on the token embeddings: a hook (or the model) detaches the "
             "residual stream; remove it, see model.list_hooks()"
@@ -106,51 +107,54 @@ def _precision_of_sums(y: Tensor) -> float:
 
 
 @dataclass(frozen=True, eq=False)
+class Request:
+    """What is wanted of a forward pass, whatever its prompts.
+
+    Attributes:
+        watch: the activations to record.
+        affine: gain and bias of the final norm, where the caller knows better than the model.
+        budget: bytes that it and the scopes of its results may take; None: most of what is available.
+    """
+
+    watch: Watch = END_TO_END
+    affine: NormAffine | None = None
+    budget: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class HostRerun:
     """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, as it was linearised."""
 
     host: Host
     tokens: list[int]
-    watch: Watch
-    affine: NormAffine | None
-    budget: int | None
+    request: Request
 
     def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch:
-        watch = replace(self.watch, value=values, taps=())
+        watch = replace(self.request.watch, value=values, taps=())
         reads = [Read(self.tokens, [len(self.tokens) - 1])] * len(values)
         with recording():
-            return LinearizationBatch(build(self.host, reads, watch, self.affine, self.budget))
+            return LinearizationBatch(build(self.host, reads, replace(self.request, watch=watch)))
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
-        n, last = len(values), len(self.tokens) - 1
-        with forgetting():
-            tokens, rows = torch.tensor([self.tokens] * n), torch.arange(n)
-            watch = replace(self._bare, value=values)
-            return precise(self.host.forward(tokens, rows, torch.full((n,), last), watch).logits)
+        watch = Watch(self.request.watch.source, value=values)
+        return precise(run(self.host, [self.tokens] * len(values), watch).logits)
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
-        if self.watch.value is not None:
+        if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
-        padded, lasts = _padded(tokens), torch.tensor([len(ids) - 1 for ids in tokens])
-        with forgetting():
-            return precise(self.host.forward(padded, torch.arange(len(tokens)), lasts, self._bare).logits)
-
-    @property
-    def _bare(self) -> Watch:
-        return Watch(self.watch.source)
+        return precise(run(self.host, tokens, Watch(self.request.watch.source)).logits)
 
 
-def build(
-    host: Host, prompts: Sequence[Read], watch: Watch, affine: NormAffine | None, budget: int | None
-) -> tuple[Linearization, ...]:
-    """One right-padded forward pass; a causal model never sees the padding, so it needs no mask."""
-    padded = _padded([p.tokens for p in prompts])
+def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linearization, ...]:
+    """A linearization for each explained position of each prompt, from one forward pass."""
+    watch, affine = request.watch, request.affine
+    tokens = padded([p.tokens for p in prompts])
     places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
     head = host.unembedding()
     footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
-    n_pos = padded.shape[1]
-    use = plan(footprint, len(prompts), n_pos, budget, host.available_memory())
-    trace = host.forward(padded, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
+    n_pos = tokens.shape[1]
+    use = plan(footprint, len(prompts), n_pos, request.budget, host.available_memory())
+    trace = host.forward(tokens, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
     check_contract(trace, watch, head)
     if watch.output is None:  # a model over several devices may keep its unembedding elsewhere than its last block
         bare = trace.resid is not None and is_bare(trace.resid, trace.y)
@@ -176,7 +180,7 @@ def build(
     return tuple(
         _member(
             host,
-            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], watch, affine, budget)),
+            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request)),
             prompts[row].tokens[: at + 1],
             texts[row][: at + 1],
             i,
@@ -229,7 +233,3 @@ def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, An
     norm = "given by the caller" if given else "none, or folded into the unembedding" if bare else "the model's own"
     activations = "computed again in each backward pass" if recompute else "kept from the forward pass"
     return {**host.facts(), "final_norm": norm, "activations": activations, "versions": versions()}
-
-
-def _padded(prompts: Sequence[Sequence[int]]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)

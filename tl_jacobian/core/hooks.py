@@ -1,4 +1,8 @@
-"""What ``linearize(record=...)`` keeps, groups of hook points or some by name; activations as one prompt sees them."""
+"""Names of hook points, what ``linearize(record=...)`` keeps of them, and activations as one prompt sees them.
+
+The grammar of TransformerLens's names is here alone: ``"blocks.3.attn.hook_z"`` is ``"attn.hook_z"`` of block 3, and
+what has no block, such as ``"hook_embed"``, is a name as it stands.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,73 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, HookPointError
 
-# Hook points that both hosts name alike. Parallel blocks (Pythia, Phi) have no hook_resid_mid.
+EMBED, POS_EMBED = "hook_embed", "hook_pos_embed"
+# In each block, in the order in which the residual stream meets them. Parallel blocks (Pythia, Phi) have no RESID_MID.
+RESID_PRE, RESID_MID, RESID_POST = "hook_resid_pre", "hook_resid_mid", "hook_resid_post"
+V, PATTERN, Z = "attn.hook_v", "attn.hook_pattern", "attn.hook_z"
+ATTN_OUT, MLP_OUT = "hook_attn_out", "hook_mlp_out"
+_ORDER = (RESID_PRE, V, PATTERN, Z, ATTN_OUT, RESID_MID, MLP_OUT)
+_BLOCK = re.compile(r"blocks\.(-?\d+)\.(.+)")
+
+
+class HookName(NamedTuple):
+    """A hook point's name in its parts.
+
+    Attributes:
+        layer: number of the block; None outside of blocks.
+        path: where in the block.
+    """
+
+    layer: int | None
+    path: str
+
+    @property
+    def kind(self) -> str:
+        """What is seen there: ``"z"`` at ``"attn.hook_z"``."""
+        return self.path.rsplit(".", 1)[-1].removeprefix("hook_")
+
+
+def parsed(name: str) -> HookName:
+    """The parts of a name.
+
+    >>> parsed("blocks.3.attn.hook_z"), parsed("hook_embed").layer
+    (HookName(layer=3, path='attn.hook_z'), None)
+    """
+    match = _BLOCK.fullmatch(name)
+    return HookName(int(match[1]), match[2]) if match else HookName(None, name)
+
+
+def layer_of(name: str) -> int | None:
+    """Number of the block that a hook point is in; None outside of blocks."""
+    return parsed(name).layer
+
+
+def in_block(layer: int, path: str) -> str:
+    """The hook point at ``path`` in a block.
+
+    >>> in_block(3, Z)
+    'blocks.3.attn.hook_z'
+    """
+    return f"blocks.{layer}.{path}"
+
+
+# What can be recorded together.
 GROUPS = {
-    "resid": r"blocks\.\d+\.hook_resid_(pre|mid|post)",
-    "components": r"hook_pos_embed|blocks\.\d+\.hook_(attn|mlp)_out",
-    "heads": r"blocks\.\d+\.attn\.hook_z",
-    "sources": r"blocks\.\d+\.attn\.hook_(v|pattern)",
+    "resid": (RESID_PRE, RESID_MID, RESID_POST),
+    "components": (POS_EMBED, ATTN_OUT, MLP_OUT),
+    "heads": (Z,),
+    "sources": (V, PATTERN),
 }
 # Parts of a group.
-_PARTS = {
-    name: rf"blocks\.\d+\.hook_{name}" for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-}
+_PARTS = {parsed(path).kind: (path,) for path in (RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT)}
 Record = bool | str | Sequence[str] | None
-# The order in which the residual stream meets them.
-_ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
 
 
 def wanted(record: Record, points: Iterable[str], option: str = "record") -> tuple[list[str], set[str]]:
@@ -44,7 +94,7 @@ def wanted(record: Record, points: Iterable[str], option: str = "record") -> tup
             raise ArgumentError(f"{option}={record!r}, expected True, or a list of {groups} or names of hook points")
     points = list(points)
     known = GROUPS | _PARTS
-    patterns = [known[name] for name in asked if name in known]
+    paths = {path for name in asked for path in known.get(name, ())}
     by_name = {full_name(points, name) for name in asked if name not in known}
     for name in by_name:
         if "." not in name and name not in points:  # no hook point looks like that: a group was meant
@@ -52,7 +102,7 @@ def wanted(record: Record, points: Iterable[str], option: str = "record") -> tup
             raise HookPointError(
                 f"{option}={record!r}: {name!r} is neither a group ({groups}) nor the name of a hook point"
             )
-    found = {point for point in points if any(re.fullmatch(pattern, point) for pattern in patterns)}
+    found = {point for point in points if parsed(point).path in paths}
     return sorted(found | by_name, key=place), by_name
 
 
@@ -79,14 +129,13 @@ def full_name(points: Collection[str], name: str) -> str:
 
 def is_square(name: str) -> bool:
     """Whether activations there are attention's ``(batch, head, to, from)``; all others are ``(batch, pos, ...)``."""
-    return name.endswith(("hook_pattern", "hook_attn_scores"))
+    return parsed(name).kind in ("pattern", "attn_scores")
 
 
 def place(name: str) -> tuple[int, int, str]:
     """Sorts hook points by layer, then by their order within a block."""
-    block = re.match(r"blocks\.(\d+)\.", name)
-    short = name.rsplit(".", 1)[-1]
-    return int(block[1]) if block else -1, _ORDER.index(short) if short in _ORDER else len(_ORDER), name
+    layer, path = parsed(name)
+    return -1 if layer is None else layer, _ORDER.index(path) if path in _ORDER else len(_ORDER), name
 
 
 def check_reached(by_name: Iterable[str], taps: Mapping[str, Tensor]) -> None:

@@ -17,14 +17,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.core.graph import Graph
-from tl_jacobian.core.hooks import Taps
+from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import Anatomy
 from tl_jacobian.core.progress import progress
+from tl_jacobian.core.prompts import from_start
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.base import is_id
 from tl_jacobian.results.tokens import Word
 
 
@@ -53,22 +53,6 @@ def check_change(dx: Any, wanted: tuple[int, int]) -> None:
         raise DirectionError(
             f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN in it"
         )
-
-
-def check_positions(positions: Any, n: int) -> list[int]:
-    """Positions counted from the start.
-
-    Raises:
-        PromptError: not a list of integers, or one is outside the prompt's n tokens.
-    """
-    is_list = isinstance(positions, Sequence) and not isinstance(positions, str)
-    if not is_list or not len(positions) or not all(is_id(p) for p in positions):
-        raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
-    counted = [int(p) for p in positions]
-    for p in counted:
-        if not -n <= p < n:
-            raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")
-    return [p % n for p in counted]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,7 +90,7 @@ class Linearization:
     graph: Graph = field(repr=False)
     row: int = 0
     bare_norm: bool = False
-    input_hook: str = "hook_embed"
+    input_hook: str = EMBED
     output_hook: str | None = None
     resid: Float[Tensor, " d_model"] | None = field(default=None, repr=False)
     taps: Taps = field(default_factory=lambda: Taps({}), repr=False)
@@ -134,7 +118,7 @@ class Linearization:
     @property
     def per(self) -> str:
         """What scores are measured against: a unit of this."""
-        return "embedding norm" if self.input_hook == "hook_embed" else f"activation norm at {self.input_hook}"
+        return "embedding norm" if self.input_hook == EMBED else f"activation norm at {self.input_hook}"
 
     @property
     def position(self) -> int:
@@ -253,7 +237,10 @@ class Linearization:
             PromptError: a position is outside the prompt.
             MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
-        keep = check_positions(range(len(self.tokens)) if positions is None else positions, len(self.tokens))
+        keep = range(len(self.tokens)) if positions is None else positions
+        if not isinstance(keep, Sequence) or isinstance(keep, str) or not len(keep):
+            raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
+        keep = [from_start(position, len(self.tokens)) for position in keep]
         x = self.graph.x
         size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
         self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")

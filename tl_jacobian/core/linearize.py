@@ -5,21 +5,22 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_jacobian.core.build import build
+from tl_jacobian.core.build import Request, build
 from tl_jacobian.core.graph import recording
-from tl_jacobian.core.hooks import Record, check_reached, wanted
+from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
 from tl_jacobian.core.host.base import Host, Watch
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
-from tl_jacobian.core.prompts import as_list, is_batch, read_prompt
+from tl_jacobian.core.prompts import Read, as_list, is_batch, read_prompt
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 
 P = ParamSpec("P")
@@ -48,6 +49,31 @@ def model_first(fn: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
+@dataclass(frozen=True, eq=False)
+class Options:
+    """The options of :func:`linearize` that say nothing of the prompt, as the caller gave them."""
+
+    final_norm: FinalNorm | str | None = None
+    max_memory: int | str | None = None
+    record: Record = None
+    input_hook: str = EMBED
+    output_hook: str | None = None
+    input_value: Float[Tensor, "batch pos d_in"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.output_hook is not None and self.final_norm is not None:
+            raise ArgumentError(
+                f"final_norm is for y at the unembedding, not for output_hook={self.output_hook!r}; leave it out"
+            )
+        if self.input_value is not None and not isinstance(self.input_value, Tensor):
+            raise ArgumentError(
+                f"input_value is a {type(self.input_value).__name__}, expected a tensor (batch, pos, d_in)"
+            )
+
+
+_DEFAULTS = Options()
+
+
 @overload
 def linearize(
     model: Any,
@@ -58,7 +84,7 @@ def linearize(
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
     record: Record = None,
-    input_hook: str = "hook_embed",
+    input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> Linearization: ...
@@ -72,7 +98,7 @@ def linearize(
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
     record: Record = None,
-    input_hook: str = "hook_embed",
+    input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
@@ -86,7 +112,7 @@ def linearize(
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
     record: Record = None,
-    input_hook: str = "hook_embed",
+    input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
@@ -100,7 +126,7 @@ def linearize(
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
     record: Record = None,
-    input_hook: str = "hook_embed",
+    input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> Linearization | LinearizationBatch:
@@ -155,18 +181,26 @@ def linearize(
     >>> lin.vjp(lin.y).shape
     torch.Size([5, 576])
     """
-    budget = None if max_memory is None else n_bytes(max_memory)
+    options = Options(final_norm, max_memory, record, input_hook, output_hook, input_value)
     host = resolve(model)
     several = is_batch(prompt)
     position = as_list(position)
     prompts = list(prompt) if several else [prompt]
     positions = _positions(position, len(prompts), several)
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
-    watch, by_name = _watch(host, record, input_hook, output_hook, input_value, final_norm)
+    batch = linearize_read(host, read, options)
+    return batch if several or isinstance(position, Sequence) else batch[0]
+
+
+def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFAULTS) -> LinearizationBatch:
+    """:func:`linearize` for prompts that are read already; one linearization for each of their positions."""
+    taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
+    watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
+    budget = None if options.max_memory is None else n_bytes(options.max_memory)
     with recording():
-        members = build(host, read, watch, _affine(host, final_norm), budget)
+        members = build(host, prompts, Request(watch, _affine(host, options.final_norm), budget))
     check_reached(by_name, members[0].taps)
-    return LinearizationBatch(members) if several or isinstance(position, Sequence) else members[0]
+    return LinearizationBatch(members)
 
 
 def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:
@@ -182,27 +216,11 @@ def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:
     return [[at] for at in position]
 
 
-def _watch(
-    host: Host, record: Record, source: str, output: str | None, value: Tensor | None, final_norm: Any
-) -> tuple[Watch, set[str]]:
-    """What the forward pass records, and what of it was asked for by name."""
-    if output is not None and final_norm is not None:
-        raise ArgumentError(f"final_norm is for y at the unembedding, not for output_hook={output!r}; leave it out")
-    if value is not None and not isinstance(value, Tensor):
-        raise ArgumentError(f"input_value is a {type(value).__name__}, expected a tensor (batch, pos, d_in)")
-    if not record:
-        return Watch(source, output, (), value), set()
-    taps, by_name = wanted(record, host.hook_points())
-    return Watch(source, output, tuple(taps), value), by_name
-
-
 def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None:
     if final_norm is None:
         return None
-    if isinstance(final_norm, str):
-        if final_norm != "original":
-            raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
-        return affine_of(host.original_norm(), host.unembedding().d_model)
+    if isinstance(final_norm, str) and final_norm == "original":
+        final_norm = host.original_norm()
     if not isinstance(final_norm, (torch.nn.Module, Tensor, tuple)):
         raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
     return affine_of(final_norm, host.unembedding().d_model)

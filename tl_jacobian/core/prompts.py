@@ -38,6 +38,31 @@ class Read(NamedTuple):
     tokens: list[int]
     positions: list[int]
 
+    def at(self, positions: Sequence[Any]) -> Read:
+        """The same tokens, explained at other positions and cut off after the last of them.
+
+        Raises:
+            PromptError: one is no integer, or outside the prompt.
+        """
+        counted = [from_start(position, len(self.tokens)) for position in positions]
+        return Read(self.tokens[: max(counted) + 1], counted)
+
+
+def from_start(position: Any, n: int) -> int:
+    """A position among n tokens, counted from the start.
+
+    Raises:
+        PromptError: no integer, or outside the prompt.
+
+    >>> from_start(-1, 5)
+    4
+    """
+    if not is_id(position):
+        raise PromptError(f"position={position!r} is a {type(position).__name__}, expected an int")
+    if not -n <= position < n:
+        raise PromptError(f"position={int(position)} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")
+    return int(position) % n
+
 
 def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: bool | None) -> Read:
     """Token ids of one prompt, checked and cut off after the last of ``positions``.
@@ -51,16 +76,13 @@ def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: 
     if not tokens:
         raise PromptError(f"the prompt {prompt!r} is empty, expected at least one token")
     _check_range(tokens, host.d_vocab)
-    for position in positions:
-        _check_position(position, len(tokens))
-    counted = [int(position) % len(tokens) for position in positions]
-    tokens = tokens[: max(counted) + 1]
-    if host.n_ctx is not None and len(tokens) > host.n_ctx:
+    read = Read(tokens, []).at(positions)
+    if host.n_ctx is not None and len(read.tokens) > host.n_ctx:
         raise PromptError(
-            f"the prompt has {len(tokens)} tokens up to the explained position, but the model's context "
-            f"is n_ctx={host.n_ctx}; shorten it by {len(tokens) - host.n_ctx} tokens"
+            f"the prompt has {len(read.tokens)} tokens up to the explained position, but the model's context "
+            f"is n_ctx={host.n_ctx}; shorten it by {len(read.tokens) - host.n_ctx} tokens"
         )
-    return Read(tokens, counted)
+    return read
 
 
 def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
@@ -92,13 +114,6 @@ def _check_range(tokens: Sequence[int], d_vocab: int) -> None:
     for at, token in enumerate(tokens):
         if not 0 <= token < d_vocab:
             raise PromptError(f"token id {token} at position {at} is out of range, expected 0 to {d_vocab - 1}")
-
-
-def _check_position(position: Any, n: int) -> None:
-    if not is_id(position):
-        raise PromptError(f"position={position!r} is a {type(position).__name__}, expected an int")
-    if not -n <= position < n:
-        raise PromptError(f"position={position} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")
 
 
 Target = str | SupportsIndex  # an id may be an int, or a scalar of torch or numpy

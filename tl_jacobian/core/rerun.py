@@ -1,4 +1,4 @@
-"""The same model run again: on other values of x, as baselines and interventions need, or token by token.
+"""Runs that record no graph: other prompts, other values of x as baselines and interventions need, token by token.
 
 The tokens that a model writes itself are chosen from the very forward pass that explains them later.
 """
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.core.graph import forgetting
-from tl_jacobian.core.host.base import Host
+from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.progress import progress
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.base import is_id
@@ -35,6 +35,23 @@ class Rerun(Protocol):
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         """Logits after the last token of n other prompts; nothing is recorded."""
         ...
+
+
+def padded(prompts: Sequence[Sequence[int]]) -> Int[Tensor, "prompts pos"]:
+    """Token ids, padded on the right, where a causal model never sees it: it needs no mask."""
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)
+
+
+def run(host: Host, prompts: Sequence[Sequence[int]], watch: Watch = END_TO_END) -> Trace:
+    """One forward pass of several prompts, each explained at its last token; no graph is recorded."""
+    with forgetting():
+        lasts = torch.tensor([len(ids) - 1 for ids in prompts])
+        return host.forward(padded(prompts), torch.arange(len(prompts)), lasts, watch)
+
+
+def last_logits(host: Host, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompts d_vocab"]:
+    """The model's logits after the last token of each prompt."""
+    return run(host, prompts).logits
 
 
 def generate(
@@ -67,16 +84,11 @@ def generate(
     text = list(prompt)
     with progress(n_tokens, "tokens") as bar:
         for _ in range(n_tokens):
-            text.append(_choose(_next_logits(host, text), temperature, generator))
+            text.append(_choose(last_logits(host, [text])[0], temperature, generator))
             bar.update()
             if host.is_eos(text[-1]):
                 break
     return text
-
-
-def _next_logits(host: Host, text: list[int]) -> Float[Tensor, " d_vocab"]:
-    with forgetting():
-        return host.forward(torch.tensor([text]), torch.tensor([0]), torch.tensor([len(text) - 1])).logits[0]
 
 
 def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, generator: torch.Generator | None) -> int:

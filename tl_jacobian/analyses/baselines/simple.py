@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, logit_gradients, pair, rerun_of
 from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
+from tl_jacobian.core.hooks import PATTERN, parsed
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.products import pulled
 from tl_jacobian.core.prompts import Target
@@ -62,7 +63,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     Raises:
         HookPointError: the attention patterns weren't recorded.
     """
-    names = [name for name in one_of(lin).taps if name.endswith("hook_pattern")]
+    names = [name for name in one_of(lin).taps if parsed(name).path == PATTERN]
     if lin.anatomy is None or len(names) != lin.anatomy.n_layers:
         raise HookPointError(
             f"attention rollout needs every layer's pattern and found {len(names)}: linearize(model, prompt, "

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.hooks import EMBED
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.products import squares
 from tl_jacobian.errors import ArgumentError, DirectionError
@@ -86,7 +87,7 @@ def attribution(
     stderr: Float[Tensor, " pos"] | None = None,
 ) -> Attribution:
     """Scores of one linearization as a value that says what they are."""
-    inputs = "token embeddings" if lin.input_hook == "hook_embed" else "activations"
+    inputs = "token embeddings" if lin.input_hook == EMBED else "activations"
     return Attribution(
         scores=scores.float(),
         stderr=None if stderr is None else stderr.float(),

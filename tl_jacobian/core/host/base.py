@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_jacobian.core.hooks import EMBED
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine
 from tl_jacobian.core.unembedding import Unembedding
@@ -75,7 +76,7 @@ class Watch:
         value: what takes the place of the activation at ``source``; None: nothing does.
     """
 
-    source: str = "hook_embed"
+    source: str = EMBED
     output: str | None = None
     taps: tuple[str, ...] = ()
     value: Float[Tensor, "batch pos d_in"] | None = None

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tl_jacobian.core.hooks import RESID_MID, parsed
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
@@ -73,7 +74,7 @@ class TransformerBridgeHost(TransformerLensHost):
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
     def _passes(self, name: str) -> bool:
-        return str(name).endswith(".hook_resid_mid")  # another name of ln2.hook_in
+        return parsed(name).path == RESID_MID  # another name of ln2.hook_in
 
     def patched(
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]

@@ -9,15 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-# For each kind of activation: TransformerLens's function for it. All but the heads' give (layer, pos).
-FUNCTIONS = {
-    "resid_pre": "get_act_patch_resid_pre",
-    "resid_mid": "get_act_patch_resid_mid",
-    "attn_out": "get_act_patch_attn_out",
-    "mlp_out": "get_act_patch_mlp_out",
-    "heads": "get_act_patch_attn_head_out_all_pos",
-}
-HOOKS = {kind: f"hook_{kind}" for kind in FUNCTIONS} | {"heads": "attn.hook_z"}
+from tl_jacobian.core.hooks import ATTN_OUT, MLP_OUT, RESID_MID, RESID_PRE, Z
+
+# For each kind of activation: where it is in a block, and TransformerLens's function for it. All but the heads' give
+# (layer, pos).
+HOOKS = {"resid_pre": RESID_PRE, "resid_mid": RESID_MID, "attn_out": ATTN_OUT, "mlp_out": MLP_OUT, "heads": Z}
+_FUNCTIONS = {kind: f"get_act_patch_{kind}" for kind in HOOKS} | {"heads": "get_act_patch_attn_head_out_all_pos"}
 
 
 def measure(
@@ -33,7 +30,6 @@ def measure(
     """
     from transformer_lens import patching
 
-    hook = HOOKS[kind]
     with torch.no_grad():
-        _, cache = model.run_with_cache(clean, names_filter=lambda name: name.endswith(hook))
-        return getattr(patching, FUNCTIONS[kind])(model, corrupted, cache, metric)
+        _, cache = model.run_with_cache(clean, names_filter=lambda name: name.endswith(HOOKS[kind]))
+        return getattr(patching, _FUNCTIONS[kind])(model, corrupted, cache, metric)

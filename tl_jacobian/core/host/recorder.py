@@ -7,7 +7,6 @@ say); its hook points carry the conversion.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +14,7 @@ from typing import Any, Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tl_jacobian.core.hooks import is_square
+from tl_jacobian.core.hooks import is_square, layer_of
 from tl_jacobian.core.host.base import Trace, Watch
 from tl_jacobian.errors import ContractError, HookPointError
 
@@ -33,9 +32,8 @@ def hook_point(points: Mapping[str, nn.Module], name: str) -> nn.Module:
 
 def _hint(points: Iterable[str], name: Any) -> str:
     names = list(points)
-    layers = {int(m[1]) for n in names if (m := re.match(r"blocks\.(\d+)\.", n))}
-    asked = re.match(r"blocks\.(-?\d+)\.", str(name))
-    if asked and layers and int(asked[1]) not in layers:
+    layers, asked = {n for n in map(layer_of, names) if n is not None}, layer_of(str(name))
+    if asked is not None and layers and asked not in layers:
         return f": its layers are 0 to {max(layers)}"
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; model.hook_dict lists them all"

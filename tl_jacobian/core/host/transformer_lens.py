@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
@@ -230,7 +231,7 @@ class TransformerLensHost:
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
-                f"goes on without it; use {watch.source.replace('resid_mid', 'attn_out')}, whose Jacobian is the same"
+                f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
         taps = [(hook_point(points, name), partial(tap[self._passes(name)], name)) for name in watch.taps]

@@ -6,20 +6,19 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes import fisher_scope, semantic_scope, temperature_scope
 from tl_jacobian.analyses.scopes.choose import Scope
-from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import Linearization
-from tl_jacobian.core.linearize import linearize, model_first
+from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.norms import FinalNorm
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
+from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution, Prediction
@@ -93,8 +92,9 @@ def counterfactuals(
         raise ArgumentError(f"prompt={prompt!r}, expected text of at least one word")
     if top is not None and not (is_id(top) and top >= 0):
         raise ArgumentError(f"top={top!r}, expected a number of words, or None for all")
-    ids = read_prompt(host, prompt, [-1], prepend_bos).tokens
-    lin = linearize(model, ids, final_norm=final_norm, max_memory=max_memory)
+    read = read_prompt(host, prompt, [-1], prepend_bos)
+    ids = read.tokens
+    (lin,) = linearize_read(host, [read], Options(final_norm, max_memory))
     token = resolve_target(lin, target)
     other = None if minus is None else resolve_target(lin, minus)
     found = _scored(lin, scope, token, other, options)
@@ -213,15 +213,11 @@ def _found(words: Sequence[Span], name: str | int) -> range:
 
 
 def _logits(host: Host, prompts: Sequence[list[int]]) -> Iterator[Float[Tensor, " d_vocab"]]:
-    """The logits after each prompt; right-padded batches, for a causal model never sees the padding."""
+    """The logits after each prompt, in batches."""
     with progress(len(prompts), "edited prompts") as bar:
         for start in range(0, len(prompts), _BATCH):
             part = prompts[start : start + _BATCH]
-            padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in part], batch_first=True)
-            last = torch.tensor([len(ids) - 1 for ids in part])
-            with forgetting():
-                logits = exact(host.forward(padded, torch.arange(len(part)), last).logits)
-            yield from logits
+            yield from exact(last_logits(host, part))
             bar.update(len(part))
 
 

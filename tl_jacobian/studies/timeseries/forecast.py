@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
+from jaxtyping import Float64
 
-from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import progress
+from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
@@ -108,18 +106,14 @@ def _next_logs(
     host: Host, context: Ids, prefixes: Sequence[Ids], batch_size: int
 ) -> Float64[np.ndarray, "prefixes d_vocab"]:
     """Log-probabilities of the token after the context and each prefix; prefixes have one length."""
-    tokens = torch.tensor([[*context, *prefix] for prefix in prefixes])
+    tokens = [[*context, *prefix] for prefix in prefixes]
     found = []
-    with progress(len(tokens), "beginnings of numbers") as bar, forgetting():
-        for part in tokens.split(batch_size):
-            found.append(_last_logits(host, part).double().log_softmax(-1).cpu().numpy())
+    with progress(len(tokens), "beginnings of numbers") as bar:
+        for start in range(0, len(tokens), batch_size):
+            part = tokens[start : start + batch_size]
+            found.append(last_logits(host, part).double().log_softmax(-1).cpu().numpy())
             bar.update(len(part))
     return np.concatenate(found)
-
-
-def _last_logits(host: Host, tokens: Tensor) -> Float[Tensor, "batch d_vocab"]:
-    last = torch.full((len(tokens),), tokens.shape[1] - 1)
-    return host.forward(tokens, torch.arange(len(tokens)), last).logits
 
 
 def _sorted(series: SerializedSeries, found: dict[Ids, float]) -> tuple[np.ndarray, np.ndarray]:
