@@ -16,7 +16,7 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.render.axes import head, new_axes, unit, whole_ticks
 from tl_jacobian.render.colors import NEGATIVE, POSITIVE
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.tokens import visible
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.linearity import Linearity
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.tokens import visible
 
 Described = Attribution | Grid | Contributions | Linearity

@@ -19,11 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.attribution import Combine, Ranked
+from tl_jacobian.results.attribution import Ranked
 from tl_jacobian.results.base import Frozen
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.plain import is_id
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import Combine, scope_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -19,12 +19,26 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.base import Frozen
+from tl_jacobian.results.scopes import Combine
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Combine = Literal["root_sum_squares", "sum"]
+# How scores of several tokens make one; every place that combines scores reads it here.
+COMBINE: Mapping[Combine, Callable[[Tensor], Tensor]] = {
+    "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
+    "sum": lambda scores: scores.sum(),
+}
+
+
+def of_squares(squares: Tensor, combine: Combine) -> Tensor:
+    """Scores of which these are the squares, as they add up over directions: norms, or the squares themselves.
+
+    >>> of_squares(torch.tensor([4.0]), "root_sum_squares"), of_squares(torch.tensor([4.0]), "sum")
+    (tensor([2.]), tensor([4.]))
+    """
+    return squares.sqrt() if combine == "root_sum_squares" else squares
 
 
 class Prediction(NamedTuple):
@@ -53,7 +67,7 @@ class Attribution(Frozen):
             (change of the explained quantity) per (unit of embedding norm), squared for
             Fisher: see ``metadata["score"]``.
         stderr: standard error of each score, or None where scores are not estimates.
-        scope: ``"semantic"``, ``"temperature"``, ``"fisher"``, ``"direction"``, ``"output"``.
+        scope: ``"semantic"``, ``"temperature"``, ``"fisher"``, ``"direction"``, ``"output"``; or a baseline's name.
         tokens: token ids of the prompt up to and including ``position``.
         str_tokens: text of each unit.
         position: index of the token whose *next-token prediction* is explained.
@@ -225,12 +239,6 @@ class Attribution(Frozen):
         from tl_jacobian.render.page import notebook_html
 
         return notebook_html([self])
-
-
-COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
-    "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
-    "sum": lambda scores: scores.sum(),
-}
 
 
 def _same(a: object, b: object) -> bool:

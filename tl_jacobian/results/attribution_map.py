@@ -20,9 +20,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.attribution import COMBINE, Attribution, Combine
+from tl_jacobian.results.attribution import COMBINE, Attribution
 from tl_jacobian.results.base import Frozen
 from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.scopes import Combine
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from cases import shared
 
 import tl_jacobian as tj
 from tl_jacobian.results.numbers import NumberInfluence
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.studies.language import WordAlignment
 
 BASELINES = {
