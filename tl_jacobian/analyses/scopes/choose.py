@@ -153,7 +153,10 @@ class Chosen:
         made = self.own(lin)
         if isinstance(made, Attribution) and len(made) == len(lin.tokens) and made.tokens == tuple(lin.tokens.tolist()):
             return made
-        got = f"an attribution of {len(made)} units" if isinstance(made, Attribution) else repr(made)
+        got = repr(made)
+        if isinstance(made, Attribution):
+            units = "" if len(made) == len(made.tokens) else f" in {len(made)} units"
+            got = f"an attribution of {len(made.tokens)} tokens{units}"
         raise ArgumentError(
             f"the scope gave {got} for {lin!r}, expected an Attribution of its {len(lin.tokens)} tokens"
         )

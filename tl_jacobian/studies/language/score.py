@@ -30,7 +30,9 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.alignment import Link, Links, WordAlignment, links_inside, parse_links, read_links
-from tl_jacobian.results.attribution_file import checked, is_a, read
+from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.attribution_file import checked as checked_file
+from tl_jacobian.results.attribution_file import is_a, read
 from tl_jacobian.studies.language.words import split_words
 
 FORMAT = "tl_jacobian.aligned_pairs"
@@ -76,6 +78,7 @@ class AlignedPair:
         return f"{self.language}: {{source}} English: {{target}}"
 
 
+@checked
 def aligned_pairs(*languages: str) -> tuple[AlignedPair, ...]:
     """The shipped pairs, of all languages or of those named.
 
@@ -92,6 +95,7 @@ def aligned_pairs(*languages: str) -> tuple[AlignedPair, ...]:
     return tuple(pair for pair in _shipped() if not languages or pair.language in languages)
 
 
+@checked
 def read_pairs(path: str | Path) -> tuple[AlignedPair, ...]:
     """Pairs of a JSON file of the shipped one's form: links as ``"0-0 1-2"``, source-target, by word from 0.
 
@@ -103,7 +107,7 @@ def read_pairs(path: str | Path) -> tuple[AlignedPair, ...]:
 
 def from_json(data: Any) -> tuple[AlignedPair, ...]:
     """Pairs of a file's JSON value; raises as :func:`read_pairs` does."""
-    return checked(data, FORMAT, lambda value: tuple(map(_pair, is_a(list, value["pairs"]))))
+    return checked_file(data, FORMAT, lambda value: tuple(map(_pair, is_a(list, value["pairs"]))))
 
 
 @cache
@@ -164,6 +168,7 @@ class AlignmentScore(NamedTuple):
     average_precision: float
 
 
+@checked
 def link_score(links: Links, sure: Links, possible: Links = ()) -> LinkScore:
     """Links against sure and possible gold links; sure ones are possible too.
 
@@ -190,6 +195,7 @@ def _rates(n_found: int, n_sure: int, n_hit_sure: int | float, n_hit: int | floa
     return LinkScore(1 - (n_hit_sure + n_hit) / (n_found + n_sure), precision, recall, f1)
 
 
+@checked
 def score_alignment(alignment: WordAlignment, sure: Links, possible: Links = ()) -> AlignmentScore:
     """An alignment against gold links, as (source, target) pairs of word indices or as text like ``"0-0 1-2"``.
 
@@ -222,6 +228,7 @@ def _mask(links: Links, matrix: Float[Tensor, "t s"], name: str) -> Bool[Tensor,
     return mask
 
 
+@checked
 def reciprocal_rank(scores: Sequence[float], gold: Sequence[bool]) -> float:
     """1 / rank of the highest gold entry, expected over random orders of equal scores.
 
@@ -237,6 +244,7 @@ def reciprocal_rank(scores: Sequence[float], gold: Sequence[bool]) -> float:
     return sum(chance / (above + r) for r, chance in enumerate(chances, start=1))
 
 
+@checked
 def average_precision(scores: Sequence[float], gold: Sequence[bool]) -> float:
     """Mean over gold entries of the precision at their rank, expected over random orders of equal scores.
 
@@ -257,12 +265,14 @@ def average_precision(scores: Sequence[float], gold: Sequence[bool]) -> float:
     return total / sum(gold)
 
 
+@checked
 def chance_alignment(source_words: Sequence[str], target_words: Sequence[str]) -> WordAlignment:
     """Equal influence of all: its score is that of chance."""
     equal = torch.ones(len(target_words), len(source_words))
     return WordAlignment.of_matrix(equal, source_words, target_words, "chance")
 
 
+@checked
 def diagonal_alignment(source_words: Sequence[str], target_words: Sequence[str]) -> WordAlignment:
     """The same relative place in both sentences: what an alignment must beat to have read the words.
 
