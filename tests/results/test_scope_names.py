@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import scope_title
 
 
 @pytest.mark.parametrize("scope", ["semantic", "temperature", "fisher", "direction", "output"])

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained
-from tl_jacobian.analyses.scopes.choose import Direction, explain, only_direction
+from tl_jacobian.analyses.scopes.choose import Scope, choose_direction, only_direction
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import (
     ATTN_OUT,
     EMBED,
@@ -34,10 +35,13 @@ from tl_jacobian.core.hooks import (
 )
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.norms import FrozenNorm, freeze
+from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import HookPointError, UnsupportedModelError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.scopes import Confidence
 
 # Within a block: where the stream is cut, and who writes after that.
 _CUTS = {RESID_PRE: 0, RESID_MID: 1, RESID_POST: 2}
@@ -239,16 +243,31 @@ def _sources(
     return parts if _agree(lin, parts.sum(1), heads, parts) else None
 
 
-def residual_contributions(lin: Linearization, scope: Direction = "semantic", **options: Any) -> Contributions:
+@checked
+def residual_contributions(
+    lin: Linearization,
+    scope: Scope = "semantic",
+    *,
+    target: Target | None = None,
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    rank: int | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
+) -> Contributions:
     """What each component wrote at the explained position: v^T y (or the target's logit), split exactly.
 
     Args:
         lin: made with ``linearize(..., record=True)``; ``record="components"`` leaves out the heads,
             ``["components", "heads"]`` their source tokens. With ``output_hook="blocks.L.hook_resid_post"``
             (or _pre, _mid) the activation there is split, and no norm comes in.
-        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` (its leading eigenvector), ``"output"`` with
-            ``fn=``, or a direction v in y.
-        options: of the scope: ``target``, ``minus``, ...
+        scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
+            v in y, or a function ``fn(y, logits) -> scalar tensor``.
+        target, minus: of Semantic Scope: a token, as text or id, and one to contrast it with.
+        confidence: of Temperature Scope.
+        rank: of Fisher Scope: 1, its leading eigenvector.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
 
     Returns:
         Parts ``"embed"``, ``"pos_embed"``, ``"0.attn"``, ``"0.mlp"``, ..., ``"final norm bias"``, ``"unembedding
@@ -268,7 +287,10 @@ def residual_contributions(lin: Linearization, scope: Direction = "semantic", **
     >>> abs(c.values.sum().item() - lin.logits[7042].item()) < 1e-3, c.names[:3]
     (True, ('embed', '0.attn', '0.mlp'))
     """
-    explained = explain(lin, scope, options)
+    chosen = choose_direction(
+        scope, target=target, minus=minus, confidence=confidence, rank=rank, fn=fn, v=v, name=name
+    )
+    explained = chosen.explain(lin)
     v = exact(only_direction(explained, "contributions"))
     stream = stream_of(lin)
     u = stream.norm.pull(v)  # v as the residual stream sees it

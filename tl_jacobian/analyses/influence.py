@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained
-from tl_jacobian.analyses.scopes.choose import Direction, combine_of, explain, only_direction
+from tl_jacobian.analyses.scopes.choose import Scope, choose_direction, only_direction
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import GROUPS, Record, is_square, label_of, parsed, wanted
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.products import squared_norms
+from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact, precise
-from tl_jacobian.errors import ArgumentError, HookPointError
-from tl_jacobian.results.attribution import COMBINE, Combine
+from tl_jacobian.errors import HookPointError
+from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.attribution import COMBINE, of_squares
 from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.scopes import Combine, Confidence
 
 Kind = Literal["norm", "relative", "gradient_x_activation"]
 # One row a hook point, or one row a head: those whose activations are (pos, head, d_head).
 _HEADS = ("z", "q", "k", "v", "result")
 
 
+@checked
 def layer_influence(
     lin: Linearization,
-    scope: Direction = "semantic",
+    scope: Scope = "semantic",
     *,
     at: Record = "resid",
     kind: Kind = "norm",
-    **options: Any,
+    target: Target | None = None,
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    rank: int | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
 ) -> Grid:
     """Which layer's residual stream, at which token, drives what a scope explains.
 
@@ -44,13 +55,16 @@ def layer_influence(
 
     Args:
         lin: made with ``linearize(..., record=True)``, or with the hook points that are asked for.
-        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` (its leading eigenvector, or the ``rank``
-            leading ones), ``"output"`` with ``fn=``, or a direction v in y.
+        scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
+            v in y, or a function ``fn(y, logits) -> scalar tensor``.
         at: ``"resid"``, ``"components"``, ``"heads"`` (hook_z, a row for each head), ``"sources"`` (hook_v, a row
             for each head), or recorded hook points. Of a group, what is explained need not depend on all (it
             never does on positional embeddings through the input): the rest is left out.
         kind: what to measure.
-        options: of the scope: ``target``, ``minus``, ``confidence``, ``rank``, ``fn``, ``name``.
+        target, minus: of Semantic Scope: a token, as text or id, and one to contrast it with.
+        confidence: of Temperature Scope.
+        rank: of Fisher Scope: its so many leading eigenvectors, by default one.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
 
     Returns:
         Rows are hook points in the model's order, columns tokens.
@@ -67,8 +81,11 @@ def layer_influence(
     >>> bool((g.values[0] == tj.semantic_scope(lin, " Paris").scores).all())
     True
     """
-    explained = explain(lin, scope, options)
-    found = _measure(lin, explained, at, kind, combine_of(scope))
+    chosen = choose_direction(
+        scope, target=target, minus=minus, confidence=confidence, rank=rank, fn=fn, v=v, name=name
+    )
+    explained = chosen.explain(lin)
+    found = _measure(lin, explained, at, kind, chosen.combine)
     rows = [_rows(lin, name, values) for name, values in found.items()]
     return _grid(
         lin,
@@ -79,17 +96,34 @@ def layer_influence(
     )
 
 
-def head_influence(lin: Linearization, scope: Direction = "semantic", *, kind: Kind = "norm", **options: Any) -> Grid:
+@checked
+def head_influence(
+    lin: Linearization,
+    scope: Scope = "semantic",
+    *,
+    kind: Kind = "norm",
+    target: Target | None = None,
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    rank: int | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
+) -> Grid:
     """:func:`layer_influence` of every head's output (hook_z), all tokens together: layers x heads.
 
-    Norms combine as the scope's do over tokens (Euclidean, or the sum for Fisher's trace), signed values add up.
+    All arguments are those of :func:`layer_influence`. Norms combine as the scope's do over tokens (Euclidean, or the
+    sum for Fisher's trace), signed values add up.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record="heads")
     >>> tj.head_influence(lin, kind="gradient_x_activation").values.shape
     torch.Size([30, 9])
     """
-    explained, combine = explain(lin, scope, options), combine_of(scope)
+    chosen = choose_direction(
+        scope, target=target, minus=minus, confidence=confidence, rank=rank, fn=fn, v=v, name=name
+    )
+    explained, combine = chosen.explain(lin), chosen.combine
     found = _measure(lin, explained, "heads", kind, combine)
     over_tokens = COMBINE["sum" if kind == "gradient_x_activation" else combine]
     values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
@@ -115,8 +149,6 @@ def _measure(
     lin: Linearization, explained: Explained, at: Record, kind: Kind, combine: Combine
 ) -> Mapping[str, Float[Tensor, "pos *heads"]]:
     """One number for each token (and head) at each hook point; float64."""
-    if kind not in get_args(Kind):
-        raise ArgumentError(f"kind={kind!r}, expected one of {', '.join(map(repr, get_args(Kind)))}")
     if kind == "gradient_x_activation":
         only_direction(explained, "signed measures")
     sums: dict[str, Tensor] = {}
@@ -130,8 +162,8 @@ def _measure(
         )
     if kind == "relative":
         sums = {name: s * squared_norms(lin.taps[name]) for name, s in sums.items()}
-    roots = kind != "gradient_x_activation" and combine == "root_sum_squares"
-    return {name: s.sqrt() if roots else s for name, s in sums.items()}
+    signed = kind == "gradient_x_activation"
+    return {name: s if signed else of_squares(s, combine) for name, s in sums.items()}
 
 
 def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*activation d"]) -> Tensor:

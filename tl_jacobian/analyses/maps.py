@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from tl_jacobian.analyses.scopes.choose import Scope, TargetRule, rule_of, scope_along
+from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.norms import FinalNorm
-from tl_jacobian.core.prompts import Read, read_prompt
+from tl_jacobian.core.prompts import Read, Target, read_prompt
 from tl_jacobian.core.rerun import generate
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.scopes import Confidence, FisherMethod, takers_of
 from tl_jacobian.results.tokens import Word, group_words
 
-Prompt = str | list[int] | Int[Tensor, " pos"]
+if TYPE_CHECKING:
+    Prompt = str | Sequence[int] | Int[Tensor, " pos"]
+    TargetRule = Literal["next", "predicted"]
+else:  # what is neither is refused with what may have been meant
+    Prompt = TargetRule = Any
 
 
 @model_first
+@checked
 def attribution_map(
     model: Any,
     prompt: Prompt,
@@ -33,10 +43,19 @@ def attribution_map(
     positions: Sequence[int] | Int[Tensor, " targets"] | None = None,
     *,
     target: TargetRule | None = None,
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    method: FisherMethod | None = None,
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
-    **options: Any,
 ) -> AttributionMap:
     """Which tokens drove each prediction along a text: a lower-triangular target x source matrix.
 
@@ -46,16 +65,19 @@ def attribution_map(
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompt: one text, or its token ids.
-        scope: ``"semantic"``, ``"temperature"``, ``"fisher"`` or a function. The scopes of this library
-            work on whole batches; any other function is called with one :class:`Linearization`
-            at a time, and gives an :class:`Attribution` of it.
+        scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
+            v in y, or a function: one of two values, ``fn(y, logits) -> scalar tensor``, or one of a single value,
+            ``fn(lin) -> Attribution``, which is called with one :class:`Linearization` at a time.
         positions: tokens whose next-token predictions are explained (negative ones count from
             the end); default: all.
         target: of Semantic Scope. ``"next"`` (default) is the token that really follows in the text,
             likely or not, and at the last token, which nothing follows, the most probable one;
             ``"predicted"`` is the most probable one everywhere.
         prepend_bos, final_norm, max_memory: as for :func:`linearize`.
-        options: handed to the scope: ``minus``, ``confidence``, ``method``, ``rank``, ...
+        minus: of Semantic Scope: a token to contrast the target with.
+        confidence: of Temperature Scope.
+        method, rank, n_products, rtol, generator: of Fisher Scope.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
 
     Raises:
         ArgumentError: an unknown scope or target, no positions, or one of them twice.
@@ -69,17 +91,31 @@ def attribution_map(
     >>> m[-2].top(1, skip_first=True)[0].text
     ' capital'
     """
+    chosen = choose(
+        scope,
+        minus=minus,
+        confidence=confidence,
+        method=method,
+        rank=rank,
+        n_products=n_products,
+        rtol=rtol,
+        generator=generator,
+        fn=fn,
+        v=v,
+        name=name,
+    )
+    rule = _rule(chosen, target)
     host = resolve(model)
     read = read_prompt(host, prompt, [-1], prepend_bos)
     tokens = read.tokens
     at = _checked(read, range(len(tokens)) if positions is None else positions)
-    run = scope_along(scope, target, tokens, options)
-    facts = {"target_rule": rule_of(scope, target), "text_tokens": len(tokens)}
+    facts = {"target_rule": rule, "text_tokens": len(tokens)}
     lins = linearize_read(host, [read.at(at)], Options(final_norm, max_memory))
-    return _map(host, tokens, run(lins), facts)
+    return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
 
 
 @model_first
+@checked
 def attribute_generation(
     model: Any,
     prompt: Prompt,
@@ -89,10 +125,18 @@ def attribute_generation(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
     target: TargetRule | None = None,
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    method: FisherMethod | None = None,
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
-    **options: Any,
 ) -> AttributionMap:
     """Let a model continue a prompt, and map what drove each token that it wrote.
 
@@ -105,7 +149,8 @@ def attribute_generation(
             token is a target like any other.
         temperature: 0 takes the most probable token each time; above, tokens are drawn.
         generator: source of the draws, needed for them; the global one is never touched.
-        model, prompt, scope, target, prepend_bos, final_norm, max_memory, options: as for :func:`attribution_map`.
+        model, prompt, scope, target, prepend_bos, final_norm, max_memory: as for :func:`attribution_map`, as are
+            the options of the scope. Fisher's random signs are seeded with 0.
 
     Raises:
         ArgumentError, PromptError: also where ``n_tokens`` isn't positive or doesn't fit into the
@@ -116,21 +161,60 @@ def attribute_generation(
     >>> m.next_texts, m.scores.shape
     ((' Paris', '.'), torch.Size([2, 6]))
     """
+    chosen = choose(
+        scope,
+        minus=minus,
+        confidence=confidence,
+        method=method,
+        rank=rank,
+        n_products=n_products,
+        rtol=rtol,
+        fn=fn,
+        v=v,
+        name=name,
+    )
+    rule = _rule(chosen, target)  # what can't be explained needn't be generated
     host = resolve(model)
     start = read_prompt(host, prompt, [-1], prepend_bos).tokens
-    scope_along(scope, target, start, options)  # what can't be explained needn't be generated
     tokens = generate(host, start, n_tokens, temperature=temperature, generator=generator)
-    run = scope_along(scope, target, tokens, options)
     at = list(range(len(start) - 1, len(tokens) - 1))
     facts = {
-        "target_rule": rule_of(scope, target),
+        "target_rule": rule,
         "text_tokens": len(tokens),
         "generated_from": len(start),
         "temperature": float(temperature),
         "ended": host.is_eos(tokens[-1]),
     }
     lins = linearize_read(host, [Read(tokens, []).at(at)], Options(final_norm, max_memory))
-    return _map(host, tokens, run(lins), facts)
+    return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
+
+
+def _rule(chosen: Chosen, target: TargetRule | None) -> TargetRule | None:
+    """How targets are chosen along the text; None for scopes that have none."""
+    if chosen.takes("target"):
+        if target not in (None, "next", "predicted"):
+            raise ArgumentError(
+                f'target={target!r}, expected "next" or "predicted"; for one token at every position pass '
+                f"scope=lambda lin: tj.semantic_scope(lin, {target!r})"
+            )
+        return target or "next"
+    if target is not None:
+        takers = " or ".join(spec.title for spec in takers_of("target"))
+        raise ArgumentError(f"target={target!r} is for {takers}, not for {chosen.label!r}")
+    return None
+
+
+def _along(
+    chosen: Chosen, rule: TargetRule | None, tokens: Sequence[int], lins: LinearizationBatch
+) -> list[Attribution]:
+    """A scope at many positions; each target is the token that follows, where one does, or the most probable one."""
+    if rule is None:
+        return chosen.along(lins)
+    follows = dict(enumerate(tokens[1:])) if rule == "next" else {}
+    found = chosen.along(lins, target=[follows.get(lin.position) for lin in lins])
+    rules = ["next" if a.position in follows else "predicted" for a in found]
+    pairs = zip(found, rules, strict=True)
+    return [dataclasses.replace(a, metadata={**a.metadata, "target_rule": rule}) for a, rule in pairs]
 
 
 def _checked(read: Read, positions: Any) -> list[int]:

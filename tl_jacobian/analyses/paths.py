@@ -11,22 +11,26 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import index
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import attribution
-from tl_jacobian.analyses.scopes.choose import Direction, explain, only_direction
+from tl_jacobian.analyses.scopes.choose import Scope, choose_direction, only_direction
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import is_square, label_of
 from tl_jacobian.core.hooks import place as place_of
 from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import is_id
 from tl_jacobian.results.paths import PathSplit
+from tl_jacobian.results.scopes import Confidence
 
 
 @dataclass(frozen=True)
@@ -68,14 +72,21 @@ def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | Non
     return tuple(part)
 
 
+@checked
 def path_scope(
     lin: Linearization,
     through: str | Place | Sequence[str | Place],
-    scope: Direction = "semantic",
+    scope: Scope = "semantic",
     *,
     positions: int | Sequence[int] | None = None,
     heads: int | Sequence[int] | None = None,
-    **options: Any,
+    target: Target | None = None,
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    rank: int | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
 ) -> PathSplit:
     """How much of each token's influence flows through a layer, component, head or position.
 
@@ -83,9 +94,14 @@ def path_scope(
         lin: made with ``linearize(..., record=True)``, or with the hook points of the route.
         through: a hook point; or a :class:`Place`; or a route of several places in the model's order, all of
             which a path must pass.
-        scope: as for :func:`layer_influence`; one direction.
+        scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
+            v in y, or a function ``fn(y, logits) -> scalar tensor``.
+            One direction: paths are linear in it.
         positions, heads: of a single hook point: only these tokens, only these heads.
-        options: of the scope.
+        target, minus: of Semantic Scope: a token, as text or id, and one to contrast it with.
+        confidence: of Temperature Scope.
+        rank: of Fisher Scope: 1, its leading eigenvector.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
 
     Raises:
         HookPointError: a hook point wasn't recorded, or doesn't lie between x and y.
@@ -97,20 +113,23 @@ def path_scope(
     >>> split.share.top(1, skip_first=True)[0].text
     ' capital'
     """
-    explained = explain(lin, scope, options)
+    chosen = choose_direction(
+        scope, target=target, minus=minus, confidence=confidence, rank=rank, fn=fn, v=v, name=name
+    )
+    explained = chosen.explain(lin)
     v, route = only_direction(explained, "paths"), _route(lin, through, positions, heads)
     full, part = precise(lin.vjp(v)), precise(_along(lin, v, route))
-    name = " then ".join(map(str, route))
+    through_all = " then ".join(map(str, route))
     norms = full.norm(dim=-1)
     shares = (full * part).sum(-1) / torch.where(norms > 0, norms, 1)
 
     def made(scores: Tensor, what: str) -> Attribution:
-        kind = scope if isinstance(scope, str) else "direction"
-        details = {**explained.details, "route": name, "path": what}
+        kind = chosen.label
+        details = {**explained.details, "route": through_all, "path": what}
         if what == "full":
             return attribution(lin, kind, explained.target, scores, "root_sum_squares", details)
         details = {**details, "explained": explained.target, "value": None}  # the value is that of the whole
-        return attribution(lin, kind, f"{what} {name}", scores, "root_sum_squares", details)
+        return attribution(lin, kind, f"{what} {through_all}", scores, "root_sum_squares", details)
 
     share = made(shares, "share through")
     return PathSplit(

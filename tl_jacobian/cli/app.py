@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,23 +12,23 @@ from rich.console import Console
 
 from tl_jacobian.cli.evaluate import evaluate
 from tl_jacobian.cli.options import (
+    DEFAULT_SCOPE,
     BosOption,
+    ConfidenceOption,
     DeviceOption,
     Dtype,
     DtypeOption,
     Host,
     HostOption,
-    Method,
     MethodOption,
     MinusOption,
     ModelOption,
     RankOption,
-    Scope,
     ScopeOption,
     TargetIdOption,
     TargetOption,
-    check_scope_options,
     fail,
+    scope_options,
 )
 from tl_jacobian.cli.run import run
 from tl_jacobian.core.build import versions
@@ -55,10 +56,11 @@ def main(
 @app.command()
 def attribute(
     prompt: Annotated[str, typer.Argument(help='The prompt; "-" or nothing reads standard input.')] = "-",
-    scope: ScopeOption = Scope.semantic,
+    scope: ScopeOption = DEFAULT_SCOPE,
     target: TargetOption = None,
     target_id: TargetIdOption = None,
     minus: MinusOption = None,
+    confidence: ConfidenceOption = None,
     rank: RankOption = None,
     method: MethodOption = None,
     position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
@@ -78,13 +80,13 @@ def attribute(
 
     Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
     """
-    check_scope_options(scope, target if target_id is None else str(target_id), minus, rank, method)
+    options = scope_options(scope, target if target_id is None else target_id, minus, confidence, rank, method)
     for path in (html, json):
         _check_writable(path)
     text = _read(prompt)
     try:
         lin = _linearize(model, host, device, dtype, text, position, bos)
-        result = _scope(lin, scope, target if target_id is None else target_id, minus, rank, method)
+        result = _attributed(lin, str(scope), options)
         result = result.words() if words else result
     except JacobianScopeError as error:
         fail(str(error))
@@ -127,24 +129,10 @@ def _linearize(
     return tj.linearize(loaded, text, position=position, prepend_bos=bos)
 
 
-def _scope(
-    lin: Linearization,
-    scope: Scope,
-    target: str | int | None,
-    minus: str | None,
-    rank: int | None,
-    method: Method | None,
-) -> Attribution:
-    import tl_jacobian as tj
+def _attributed(lin: Linearization, scope: Any, options: Mapping[str, Any]) -> Attribution:
+    from tl_jacobian.analyses.scopes.choose import choose
 
-    choices: dict[Scope, Any] = {
-        Scope.semantic: lambda: tj.semantic_scope(lin, target, minus=minus),
-        Scope.temperature: lambda: tj.temperature_scope(lin),
-        Scope.fisher: lambda: tj.fisher_scope(
-            lin, method="low_rank" if rank else method.value if method else "auto", rank=rank
-        ),
-    }
-    return choices[scope]()
+    return choose(scope, **options).attribute(lin)
 
 
 app.command()(run)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import typer
 from rich.console import Console
 
+from tl_jacobian.results.scopes import ON_COMMAND_LINE, SCOPES, Confidence, FisherMethod, takers_of
 
-class Scope(StrEnum):
-    semantic = "semantic"
-    temperature = "temperature"
-    fisher = "fisher"
-
-
-class Method(StrEnum):
-    auto = "auto"
-    exact = "exact"
-    estimate = "estimate"
+if TYPE_CHECKING:
+    Scope = Method = ConfidenceChoice = str
+else:
+    Scope = StrEnum("Scope", ON_COMMAND_LINE)
+    # A rank says that it is to be of low rank.
+    Method = StrEnum("Method", [name for name in get_args(FisherMethod) if name != "low_rank"])
+    ConfidenceChoice = StrEnum("ConfidenceChoice", get_args(Confidence))
 
 
 class Host(StrEnum):
@@ -32,16 +30,22 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
-ScopeOption = Annotated[Scope, typer.Option(help="What to explain: a logit, the confidence, the whole distribution.")]
-TargetOption = Annotated[
-    str | None, typer.Option(help='Target token, e.g. " Paris" (semantic; default: the most probable token).')
-]
+def _help(option: str) -> str:
+    """An option of scopes in one line, and whose it is."""
+    takers = takers_of(option)
+    (text,) = {one.explains for spec in takers for one in spec.options if one.name == option}
+    return f"{text[:1].upper()}{text[1:]} ({', '.join(spec.name for spec in takers)})."
+
+
+_EXPLAINED = "; ".join(f"{name}: {SCOPES[name].explains}" for name in ON_COMMAND_LINE)
+DEFAULT_SCOPE = ON_COMMAND_LINE[0]
+ScopeOption = Annotated[Scope, typer.Option(help=f"What to explain. {_EXPLAINED}.")]
+TargetOption = Annotated[str | None, typer.Option(help=_help("target"))]
 TargetIdOption = Annotated[int | None, typer.Option(help="The same as a token id.")]
-MinusOption = Annotated[str | None, typer.Option(help="Token to contrast the target with (semantic).")]
-RankOption = Annotated[
-    int | None, typer.Option(min=1, help="Fisher by its RANK leading directions alone, a lower bound.")
-]
-MethodOption = Annotated[Method | None, typer.Option(help="How to compute Fisher (default: auto).")]
+MinusOption = Annotated[str | None, typer.Option(help=_help("minus"))]
+ConfidenceOption = Annotated[ConfidenceChoice | None, typer.Option(help=_help("confidence"))]
+RankOption = Annotated[int | None, typer.Option(min=1, help=_help("rank"))]
+MethodOption = Annotated[Method | None, typer.Option(help=_help("method"))]
 BosOption = Annotated[bool | None, typer.Option(help="Prepend the BOS token (default: the model's own setting).")]
 ModelOption = Annotated[str, typer.Option(help='"demo", a TransformerLens model name, or a local folder.')]
 HostOption = Annotated[Host | None, typer.Option(help="TransformerLens host (default: hooked where there is one).")]
@@ -49,16 +53,24 @@ DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the model.")]
 
 
-def check_scope_options(
-    scope: Scope, target: str | None, minus: str | None, rank: int | None, method: Method | None
-) -> None:
-    """Raise a usage error for options that the scope doesn't take."""
-    if scope is not Scope.semantic and (target is not None or minus is not None):
-        raise typer.BadParameter(f"--target and --minus are for --scope semantic, not {scope.value}")
-    if scope is not Scope.fisher and rank is not None:
-        raise typer.BadParameter(f"--rank is for --scope fisher, not {scope.value}")
-    if method is not None and (scope is not Scope.fisher or rank is not None):
+def scope_options(
+    scope: Scope,
+    target: str | int | None,
+    minus: str | None,
+    confidence: ConfidenceChoice | None,
+    rank: int | None,
+    method: Method | None,
+) -> dict[str, str | int | None]:
+    """The options of a scope, plain; a usage error for those that it doesn't take."""
+    options = {"target": target, "minus": minus, "confidence": confidence, "rank": rank, "method": method}
+    spec = SCOPES[scope]
+    for name, value in options.items():
+        if value is not None and not spec.takes(name):
+            takers = " or ".join(taker.name for taker in takers_of(name))
+            raise typer.BadParameter(f"--{name} is for --scope {takers}, not {spec.name}")
+    if method is not None and rank is not None:
         raise typer.BadParameter("--method is for --scope fisher, without --rank")
+    return {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

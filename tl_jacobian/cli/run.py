@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 
 from tl_jacobian.cli.options import (
+    DEFAULT_SCOPE,
     BosOption,
+    ConfidenceOption,
     DeviceOption,
     Dtype,
     DtypeOption,
@@ -23,12 +25,11 @@ from tl_jacobian.cli.options import (
     MinusOption,
     ModelOption,
     RankOption,
-    Scope,
     ScopeOption,
     TargetIdOption,
     TargetOption,
-    check_scope_options,
     fail,
+    scope_options,
 )
 from tl_jacobian.errors import JacobianScopeError
 
@@ -70,10 +71,11 @@ MaxMemoryOption = Annotated[
 def run(
     data: DataOption,
     out: OutOption,
-    scope: ScopeOption = Scope.semantic,
+    scope: ScopeOption = DEFAULT_SCOPE,
     target: TargetOption = None,
     target_id: TargetIdOption = None,
     minus: MinusOption = None,
+    confidence: ConfidenceOption = None,
     rank: RankOption = None,
     method: MethodOption = None,
     seed: Annotated[int, typer.Option(help="Of Fisher's random signs.")] = 0,
@@ -99,12 +101,9 @@ def run(
 
     Exit codes: 0 done; 1 it can't be done (the message says why); 2 wrong usage; 130 interrupted.
     """
-    check_scope_options(scope, target if target_id is None else str(target_id), minus, rank, method)
+    named: Any = str(scope)
     options: dict[str, Any] = {
-        "target": target if target_id is None else target_id,
-        "minus": minus,
-        "method": method and method.value,
-        "rank": rank,
+        **scope_options(scope, target if target_id is None else target_id, minus, confidence, rank, method),
         "seed": seed,
         "prepend_bos": bos,
         "max_memory": max_memory,
@@ -115,7 +114,7 @@ def run(
         prompts = read_corpus(data, column=column, split=split, limit=limit)
         loaded = load(model, host, device, dtype, device_map)
         sizes: dict[str, Any] = {"batch_size": batch_size, "shard_size": shard_size, "format": format.value}
-        report = attribute_corpus(loaded, prompts, scope.value, out, **options, **sizes)
+        report = attribute_corpus(loaded, prompts, named, out, **options, **sizes)
         if is_main:
             show_report(report)
 

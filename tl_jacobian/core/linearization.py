@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -80,6 +80,12 @@ class Linearization:
         facts: host, model, processing state and versions, for an attribution's metadata.
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
+
+    # What errors say in the place of anything else.
+    __expected__: ClassVar[str] = (
+        "one linearization: batch[i], or linearize(model, prompt) (tokens of shape (1, pos) are a batch: pass "
+        "tokens[0])"
+    )
 
     y: Float[Tensor, " d_model"]
     logits: Float[Tensor, " d_vocab"]
@@ -281,6 +287,7 @@ class LinearizationBatch(Sequence[Linearization]):
     among its prompts. Each prompt's scores are those it gets alone.
     """
 
+    __expected__: ClassVar[str] = "a batch of them"
     members: tuple[Linearization, ...]
 
     @overload

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.attribution import Combine, Positions, Ranked, check_units
+from tl_jacobian.results.attribution import Positions, Ranked, check_units
 from tl_jacobian.results.base import Value, is_id, renderer
 from tl_jacobian.results.grid import Grid, grid_panels
 from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import Combine, scope_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -21,21 +21,29 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.base import Value
 from tl_jacobian.results.panels import Bar, Bars, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import Combine, scope_title
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:
     import pandas as pd
 
 T = TypeVar("T")
-Combine = Literal["root_sum_squares", "sum"]
 Positions = tuple[int, ...]  # of one unit
 
-# How scores of several tokens, which move inside one joint epsilon-ball, make one.
-COMBINE: dict[str, Callable[[Tensor], Tensor]] = {
+# How scores of several tokens, which move inside one joint epsilon-ball, make one. All who combine scores read it here.
+COMBINE: Mapping[Combine, Callable[[Tensor], Tensor]] = {
     "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
     "sum": lambda scores: scores.sum(),
 }
+
+
+def of_squares(squares: Tensor, combine: Combine) -> Tensor:
+    """Scores of which these are the squares, as they add up over directions: norms, or the squares themselves.
+
+    >>> of_squares(torch.tensor([4.0]), "root_sum_squares"), of_squares(torch.tensor([4.0]), "sum")
+    (tensor([2.]), tensor([4.]))
+    """
+    return squares.sqrt() if combine == "root_sum_squares" else squares
 
 
 class Prediction(NamedTuple):
@@ -63,7 +71,7 @@ class Attribution(Value):
             negative for the Jacobian Scopes. Its unit is (change of the explained quantity) per (unit of embedding
             norm), squared for Fisher: see ``metadata["score"]``.
         stderr: standard error of each score, or None where scores are not estimates.
-        scope: ``"semantic"``, ``"temperature"``, ``"fisher"``, ``"direction"``, ``"output"``.
+        scope: ``"semantic"``, ``"temperature"``, ``"fisher"``, ``"direction"``, ``"output"``; or a baseline's name.
         tokens: token ids of the prompt up to and including ``position``.
         str_tokens: text of each unit.
         position: index of the token whose *next-token prediction* is explained.

@@ -34,7 +34,7 @@ from tl_jacobian.results.attribution import (
 )
 from tl_jacobian.results.base import Value, is_id, renderer
 from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:

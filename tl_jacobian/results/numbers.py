@@ -19,7 +19,7 @@ from tl_jacobian.results import words
 from tl_jacobian.results.attribution import Positions, check_units
 from tl_jacobian.results.base import Value, is_id, read_only, renderer
 from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
-from tl_jacobian.results.scope_names import scope_title
+from tl_jacobian.results.scopes import scope_title
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,8 @@ from tl_jacobian.core.hooks import EMBED
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.products import squares
 from tl_jacobian.errors import ArgumentError, DirectionError
-from tl_jacobian.results.attribution import Attribution, Combine
+from tl_jacobian.results.attribution import Attribution, of_squares
+from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
 
 
 class Explained(NamedTuple):
@@ -32,19 +33,18 @@ class Explained(NamedTuple):
 
 def apply(
     lin: Linearization | LinearizationBatch,
-    scope: str,
+    scope: ScopeName,
     explain: Callable[[Linearization], Explained],
-    combine: Combine = "root_sum_squares",
 ) -> Any:
     """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch."""
-    members = members_of(lin)
+    members, combine = members_of(lin), SCOPES[scope].combine
     explained = [explain(one) for one in members]
     for e in explained:
         if combine == "root_sum_squares":
             check_gradient(e)
     sums = [s.sum(0) for s in squares(members, torch.stack([e.v for e in explained], dim=1))]
     made = [
-        attribution(one, scope, e.target, s.sqrt() if combine == "root_sum_squares" else s, combine, e.details)
+        attribution(one, scope, e.target, of_squares(s, combine), combine, e.details)
         for one, e, s in zip(members, explained, sums, strict=True)
     ]
     return made[0] if isinstance(lin, Linearization) else made

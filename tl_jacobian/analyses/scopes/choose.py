@@ -1,19 +1,30 @@
-"""Any scope by name: its direction, where that is all an analysis needs, or its scores at many positions of a text."""
+"""Any scope: by its name and options, as a direction, or as a function; checked before any work is done.
+
+What every function with a ``scope`` argument takes:
+
+- the name of a scope, whose options are keyword arguments of the function;
+- a direction v in y, a tensor;
+- a function of two values, ``fn(y, logits) -> scalar tensor``, as for ``output_scope``;
+- a function of one value, ``fn(lin) -> Attribution``, where whole attributions are made; it has no direction that an
+  analysis could follow;
+- a scope function of this library, which is the same as its name.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+import torch
 from torch import Tensor
 
-from tl_jacobian.analyses.scopes.apply import Explained, apply, check_gradient, one_of
-from tl_jacobian.analyses.scopes.fisher import explain_fisher, fisher_scope
+from tl_jacobian.analyses.scopes.apply import Explained, check_gradient, one_of
+from tl_jacobian.analyses.scopes.fisher import DRAWING, explain_fisher, fisher_scope
 from tl_jacobian.analyses.scopes.simple import (
-    Confidence,
     ScalarOutput,
     direction_scope,
     explain_confidence,
@@ -26,50 +37,220 @@ from tl_jacobian.analyses.scopes.simple import (
 )
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.progress import progress
-from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.attribution import Attribution, Combine
+from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.scopes import SCOPES, Combine, FisherMethod, ScopeName, ScopeSpec
 
-Direction = str | Tensor
+OwnScope = Callable[[Linearization], Attribution]
+if TYPE_CHECKING:
+    Scope = ScopeName | Tensor | ScalarOutput | OwnScope
+else:
+    Scope = Any  # what isn't one is refused here, with what may have been meant
 
 
-def explain(lin: Linearization, scope: Direction, options: Mapping[str, Any]) -> Explained:
-    """What a scope explains of one linearization.
+class Computation(NamedTuple):
+    """How a scope is computed.
+
+    Attributes:
+        explain: from a linearization and the options that have to do with directions to what is explained.
+        whole: the public function, from a linearization or a batch and all options.
+    """
+
+    explain: Callable[..., Explained]
+    whole: Callable[..., Any]
+
+
+COMPUTATIONS: Mapping[str, Computation] = MappingProxyType(
+    {
+        "semantic": Computation(explain_logit, semantic_scope),
+        "temperature": Computation(explain_confidence, temperature_scope),
+        "fisher": Computation(explain_fisher, fisher_scope),
+        "output": Computation(explain_output, output_scope),
+        "direction": Computation(explain_direction, direction_scope),
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """A scope with its options.
+
+    Attributes:
+        label: its name; a function's own.
+        spec: its specification; None for a function from a linearization to an attribution.
+        options: those that were given.
+        own: that function.
+    """
+
+    label: str
+    spec: ScopeSpec | None
+    options: Mapping[str, Any]
+    own: OwnScope | None = None
+
+    def takes(self, option: str) -> bool:
+        return self.spec is not None and self.spec.takes(option)
+
+    @property
+    def combine(self) -> Combine:
+        """How squared influences of several directions make one score."""
+        return "root_sum_squares" if self.spec is None else self.spec.combine
+
+    @property
+    def method(self) -> FisherMethod | None:
+        """How Fisher Scope is computed: a rank alone says that too; None for other scopes."""
+        if not self.takes("method"):
+            return None
+        return self.options.get("method") or ("auto" if "rank" not in self.options else "low_rank")
+
+    def explain(self, lin: Linearization) -> Explained:
+        """The directions of one linearization that are explained.
+
+        Raises:
+            DirectionError: there is nothing to explain.
+        """
+        assert self.spec is not None  # direction() has seen to it
+        explained = COMPUTATIONS[self.spec.name].explain(one_of(lin), **self.options)
+        check_gradient(explained)
+        return explained
+
+    @overload
+    def attribute(self, lin: Linearization, **each: Any) -> Attribution: ...
+    @overload
+    def attribute(self, lin: LinearizationBatch, **each: Any) -> list[Attribution]: ...
+    def attribute(self, lin: Linearization | LinearizationBatch, **each: Any) -> Attribution | list[Attribution]:
+        """Whole attributions, those of a batch from shared backward passes.
+
+        Args:
+            each: options besides those chosen, or in their place, for a batch one each; the scope takes of them what
+                it can use.
+        """
+        if self.spec is None:
+            return self._owned(lin) if isinstance(lin, Linearization) else [self._owned(one) for one in lin]
+        options = {**self.options, **{name: value for name, value in each.items() if self.takes(name)}}
+        if self.method is not None:
+            options["method"] = self.method
+            if self.method not in DRAWING and "generator" in each:
+                del options["generator"]
+        return COMPUTATIONS[self.spec.name].whole(lin, **options)
+
+    def along(self, batch: LinearizationBatch, **each: Any) -> list[Attribution]:
+        """As :meth:`attribute`, for many positions of one text.
+
+        A full Fisher trace fills backward passes alone, and its directions for many positions would take much memory:
+        it is computed for one after the other.
+        """
+        if self.spec is not None and self.method in (None, "low_rank"):
+            return self.attribute(batch, **each)
+        found = []
+        with progress(len(batch), "targets") as bar:
+            for lin in batch:
+                found.append(self.attribute(lin, **each))
+                bar.update()
+        return found
+
+    def _owned(self, lin: Linearization) -> Attribution:
+        assert self.own is not None  # a scope without a specification is a function
+        made = self.own(lin)
+        if isinstance(made, Attribution) and len(made) == len(lin.tokens) and made.tokens == tuple(lin.tokens.tolist()):
+            return made
+        got = repr(made)
+        if isinstance(made, Attribution):
+            units = "" if len(made) == len(made.tokens) else f" in {len(made)} units"
+            got = f"an attribution of {len(made.tokens)} tokens{units}"
+        raise ArgumentError(
+            f"the scope gave {got} for {lin!r}, expected an Attribution of its {len(lin.tokens)} tokens"
+        )
+
+
+def choose(scope: Scope, **offered: Any) -> Chosen:
+    """A scope for whole attributions.
 
     Args:
-        lin: the linearization.
-        scope: ``"semantic"`` (options ``target``, ``minus``), ``"temperature"`` (``confidence``),
-            ``"fisher"`` (``rank``, default 1: its leading directions), ``"output"`` (``fn``, ``name``), or a
-            direction v in y.
-        options: of the scope.
+        scope: see the module.
+        offered: all options that the function which asks has, those not given as None.
 
     Raises:
         ArgumentError: no such scope, an option that it doesn't take, or none where it needs one.
     """
-    one_of(lin)
+    return _chosen(scope, offered, needs_direction=False)
+
+
+def choose_direction(scope: Scope, **offered: Any) -> Chosen:
+    """A scope whose directions an analysis follows; as :func:`choose`.
+
+    A function that may be called with one value or with two is taken for ``fn(y, logits)`` here, and for ``fn(lin)``
+    there.
+    """
+    return _chosen(scope, offered, needs_direction=True)
+
+
+def _chosen(scope: Any, offered: Mapping[str, Any], *, needs_direction: bool) -> Chosen:
+    given = {name: value for name, value in offered.items() if value is not None}
+    if isinstance(scope, str) and scope in SCOPES:
+        return _with(SCOPES[scope], given, offered)
     if isinstance(scope, Tensor):
-        scope, options = "direction", {"v": scope, **options}
-    if not isinstance(scope, str) or scope not in _EXPLAINERS:
-        hint = f"; for a target token: target={scope!r}" if isinstance(scope, str) and "target" not in options else ""
-        if hasattr(scope, "__array__"):
-            raise ArgumentError(f"scope is a {type(scope).__name__}; a direction is a tensor: torch.as_tensor(v)")
-        names = ", ".join(map(repr, _EXPLAINERS))
-        raise ArgumentError(f"scope={scope!r}, expected one of {names}, or a direction v{hint}")
-    known = _OPTIONS[scope]
-    for name in options:
-        if name not in known:
-            raise ArgumentError(f"scope {scope!r} takes no {name}=; its options are {', '.join(map(repr, known))}")
-    for name in _REQUIRED.get(scope, ()):
-        if name not in options:
-            raise ArgumentError(f"scope {scope!r} needs {name}=")
-    explained = _EXPLAINERS[scope](lin, **options)
-    check_gradient(explained)
-    return explained
+        return _with(SCOPES["direction"], _once("v", scope, given), offered)
+    if not callable(scope):
+        raise ArgumentError(_no_scope(scope, given))
+    name = next((name for name, computation in COMPUTATIONS.items() if computation.whole is scope), None)
+    if name is not None:
+        return _with(SCOPES[name], given, offered)
+    one, two = (_can_take(scope, n) for n in (1, 2))
+    if two and (needs_direction or not one):
+        return _with(SCOPES["output"], _once("fn", scope, given), offered)
+    label = name_of_function(scope)
+    if not one or needs_direction:
+        what = "this asks for a direction: expected" if one else "expected"
+        own = "" if needs_direction else ", or fn(lin) -> Attribution"
+        raise ArgumentError(f"scope {label} can't be used here, {what} a function fn(y, logits) -> scalar tensor{own}")
+    for option in given:
+        raise ArgumentError(
+            f"scope {label} takes no {option}=: options of a function of yours go with functools.partial"
+        )
+    own: Any = scope
+    return Chosen(label, None, given, own)
 
 
-def combine_of(scope: Direction) -> Combine:
-    """How squared influences of several directions make one score: see the scopes."""
-    return "sum" if isinstance(scope, str) and scope == "fisher" else "root_sum_squares"
+def _with(spec: ScopeSpec, given: Mapping[str, Any], offered: Mapping[str, Any]) -> Chosen:
+    known = [one for one in spec.options if one.name in offered]
+    for name in given:
+        if not spec.takes(name):
+            listed = ", ".join(repr(one.name) for one in known)
+            raise ArgumentError(f"scope {spec.name!r} takes no {name}=; its options are {listed}")
+    for one in known:
+        if one.required and one.name not in given:
+            raise ArgumentError(f"scope {spec.name!r} needs {one.name}=")
+    return Chosen(spec.name, spec, given)
+
+
+def _once(name: str, scope: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    if name in given:
+        raise ArgumentError(f"{name}= is given twice: the scope is one already; leave out {name}=")
+    return {name: scope, **given}
+
+
+def _no_scope(scope: Any, given: Mapping[str, Any]) -> str:
+    if hasattr(scope, "__array__"):
+        return f"scope is a {type(scope).__name__}; a direction is a tensor: torch.as_tensor(v)"
+    hint = f"; for a target token: target={scope!r}" if isinstance(scope, str) and "target" not in given else ""
+    return f"scope={scope!r}, expected one of {', '.join(map(repr, SCOPES))}, a direction v or a function{hint}"
+
+
+def _can_take(fn: Callable[..., Any], n: int) -> bool:
+    """Whether a function can be called with n values by place; where nobody can tell, yes."""
+    try:
+        inspect.signature(fn.forward if isinstance(fn, torch.nn.Module) else fn).bind(*range(n))
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
+
+
+def name_of_function(fn: Callable[..., Any]) -> str:
+    """What a function is called."""
+    inner = fn.func if isinstance(fn, functools.partial) else fn
+    return getattr(inner, "__name__", type(inner).__name__)
 
 
 def only_direction(explained: Explained, what: str) -> Tensor:
@@ -84,126 +265,3 @@ def only_direction(explained: Explained, what: str) -> Tensor:
             "fisher_spectrum(lin).directions"
         )
     return explained.v[0]
-
-
-def _semantic_direction(lin: Linearization, target: Target | None = None, minus: Target | None = None) -> Explained:
-    return explain_logit(lin, target, minus)
-
-
-def _temperature(lin: Linearization, confidence: Confidence = "hidden_norm") -> Explained:
-    return explain_confidence(lin, confidence)
-
-
-def _fisher(lin: Linearization, rank: int = 1) -> Explained:
-    return explain_fisher(lin, rank)
-
-
-def _output(lin: Linearization, fn: ScalarOutput, name: str | None = None) -> Explained:
-    return explain_output(lin, fn, name or getattr(fn, "__name__", type(fn).__name__))
-
-
-def _direction(lin: Linearization, v: Tensor, name: str | None = None) -> Explained:
-    explained = explain_direction(lin, v)
-    return explained if name is None else explained._replace(target=name)
-
-
-_EXPLAINERS: dict[str, Callable[..., Explained]] = {
-    "semantic": _semantic_direction,
-    "temperature": _temperature,
-    "fisher": _fisher,
-    "output": _output,
-    "direction": _direction,
-}
-_OPTIONS = {
-    "semantic": ("target", "minus"),
-    "temperature": ("confidence",),
-    "fisher": ("rank",),
-    "output": ("fn", "name"),
-    "direction": ("v", "name"),
-}
-_REQUIRED = {"output": ("fn",), "direction": ("v",)}
-
-
-Scope = Literal["semantic", "temperature", "fisher"] | Callable[..., Any]
-TargetRule = Literal["next", "predicted"]
-
-_NAMED: dict[str, Callable[..., Any]] = {
-    "semantic": semantic_scope,
-    "temperature": temperature_scope,
-    "fisher": fisher_scope,
-}
-_BATCHED = (*_NAMED.values(), output_scope, direction_scope)
-
-
-def scope_along(
-    scope: Scope, target: TargetRule | None, tokens: list[int], options: Mapping[str, Any]
-) -> Callable[[LinearizationBatch], list[Attribution]]:
-    """A function from the linearizations of a text to their attributions."""
-    found = _NAMED.get(scope) if isinstance(scope, str) else scope
-    if not callable(found):
-        raise ArgumentError(f"scope={scope!r}, expected one of {', '.join(map(repr, _NAMED))}, or a function")
-    _check_options(found, options)
-    if found is semantic_scope:
-        follows = dict(enumerate(tokens[1:])) if rule_of(scope, target) == "next" else {}
-        return partial(_semantic_along, follows=follows, **options)
-    if target is not None:
-        raise ArgumentError(f"target={target!r} is for Semantic Scope, not for {scope!r}")
-    run = partial(found, **options)
-    return run if _takes_batches(found, options) else partial(_one_by_one, run)
-
-
-def _check_options(scope: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """What a scope of this library doesn't take is said before any work is done."""
-    known = [name for name in list(inspect.signature(scope).parameters)[1:] if name != "target"]
-    unknown = [name for name in options if name not in known]
-    if scope in _BATCHED and unknown:
-        raise ArgumentError(
-            f"{scope.__name__} takes no {unknown[0]}=; its options in a map are {', '.join(map(repr, known)) or 'none'}"
-        )
-
-
-def rule_of(scope: Any, target: TargetRule | None) -> str | None:
-    """How Semantic Scope chooses its targets; other scopes have no choice."""
-    if scope not in ("semantic", semantic_scope):
-        return None
-    if target not in (None, *get_args(TargetRule)):
-        raise ArgumentError(
-            f'target={target!r}, expected "next" or "predicted"; for one token at every position pass '
-            f"scope=lambda lin: tj.semantic_scope(lin, {target!r})"
-        )
-    return target or "next"
-
-
-def _semantic_along(
-    batch: LinearizationBatch, *, follows: Mapping[int, int], minus: Target | None = None
-) -> list[Attribution]:
-    """Semantic Scope, each target with the token that follows it (or the most probable one)."""
-    found = apply(batch, "semantic", lambda one: explain_logit(one, follows.get(one.position), minus))
-    rules = ["next" if a.position in follows else "predicted" for a in found]
-    pairs = zip(found, rules, strict=True)
-    return [dataclasses.replace(a, metadata={**a.metadata, "target_rule": rule}) for a, rule in pairs]
-
-
-def _takes_batches(scope: Callable[..., Any], options: Mapping[str, Any]) -> bool:
-    """Whether targets are to share backward passes.
-
-    A full Fisher trace fills them alone, and its directions for many targets would take much memory.
-    """
-    return scope in _BATCHED and (scope is not fisher_scope or options.get("method") == "low_rank")
-
-
-def _one_by_one(scope: Callable[..., Any], batch: LinearizationBatch) -> list[Attribution]:
-    """A scope on one linearization at a time."""
-    with progress(len(batch), "targets") as bar:
-        found = []
-        for lin in batch:
-            found.append(_own(scope(lin), lin))
-            bar.update()
-    return found
-
-
-def _own(made: Any, lin: Linearization) -> Attribution:
-    if isinstance(made, Attribution) and made.tokens == tuple(lin.tokens.tolist()):
-        return made
-    got = f"an attribution of {len(made.tokens)} tokens" if isinstance(made, Attribution) else repr(made)
-    raise ArgumentError(f"the scope gave {got} for {lin!r}, expected an Attribution of its {len(lin.tokens)} tokens")

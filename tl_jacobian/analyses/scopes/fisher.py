@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args, overload
+from typing import Any, overload
 
 import torch
 
@@ -13,10 +13,13 @@ from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import is_id
+from tl_jacobian.results.scopes import SCOPES, FisherMethod
 
-Method = Literal["auto", "exact", "low_rank", "estimate"]
+# The methods that may draw random signs.
+DRAWING = ("auto", "estimate")
 # An estimate takes some sixty products whatever d_model: below twice that, exact is no dearer.
 _CHEAP = 128
 _RTOL = 0.01
@@ -28,7 +31,7 @@ _LEAST = 10
 def fisher_scope(
     lin: Linearization,
     *,
-    method: Method = "auto",
+    method: FisherMethod = "auto",
     rank: int | None = None,
     n_products: int | None = None,
     rtol: float | None = None,
@@ -38,16 +41,17 @@ def fisher_scope(
 def fisher_scope(
     lin: LinearizationBatch,
     *,
-    method: Method = "auto",
+    method: FisherMethod = "auto",
     rank: int | None = None,
     n_products: int | None = None,
     rtol: float | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> list[Attribution]: ...
+@checked
 def fisher_scope(
     lin: Linearization | LinearizationBatch,
     *,
-    method: Method = "auto",
+    method: FisherMethod = "auto",
     rank: int | None = None,
     n_products: int | None = None,
     rtol: float | None = None,
@@ -93,9 +97,9 @@ def fisher_scope(
     members = members_of(lin)
     _check_generators(generator, method, len(members))
     if method == "low_rank":
-        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank), combine="sum")
+        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank))
     if method == "exact" or (method == "auto" and members and members[0].d_model <= _CHEAP):
-        return apply(lin, "fisher", _exact, combine="sum")
+        return apply(lin, "fisher", _exact)
     seeds = _seeds(generator, len(members))
     found = estimate(members, Budget(n_products, rtol or _RTOL), seeds)
     made = [_estimated(one, e, seed) for one, e, seed in zip(members, found, seeds, strict=True)]
@@ -103,11 +107,9 @@ def fisher_scope(
 
 
 def _check(method: str, rank: int | None, n_products: int | None, rtol: float | None) -> None:
-    if method not in get_args(Method):
-        raise ArgumentError(f"method={method!r}, expected one of {', '.join(map(repr, get_args(Method)))}")
     if rank is not None and method != "low_rank":
         raise ArgumentError(f'rank={rank} is for method="low_rank", not for method={method!r}')
-    if (n_products, rtol) != (None, None) and method not in ("auto", "estimate"):
+    if (n_products, rtol) != (None, None) and method not in DRAWING:
         raise ArgumentError(f'n_products and rtol are for method="estimate", not for method={method!r}')
     if n_products is not None and rtol is not None:
         raise ArgumentError(f"n_products={n_products} and rtol={rtol}: give the budget or the accuracy, not both")
@@ -120,13 +122,10 @@ def _check(method: str, rank: int | None, n_products: int | None, rtol: float | 
 
 
 def _check_generators(generator: Any, method: str, n: int) -> None:
-    several = isinstance(generator, Sequence) and not isinstance(generator, str)
-    for one in generator if several else [generator]:
-        if not isinstance(one, torch.Generator) and (several or one is not None):
-            raise ArgumentError(f"generator={one!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
+    several = isinstance(generator, Sequence)
     if several and len(generator) != n:
         raise ArgumentError(f"{len(generator)} generators for {n} prompts, expected one for all, or one each")
-    if generator is not None and method not in ("auto", "estimate"):
+    if generator is not None and method not in DRAWING:
         raise ArgumentError(f"a generator is given, but method={method!r} draws nothing; leave it out")
 
 
@@ -154,7 +153,8 @@ def _exact(lin: Linearization) -> Explained:
     return Explained(pairs.scaled(), "predicted distribution", details)
 
 
-def explain_fisher(lin: Linearization, rank: int) -> Explained:
+def explain_fisher(lin: Linearization, rank: int = 1) -> Explained:
+    """The leading directions of the Fisher matrix, scaled by the roots of their eigenvalues."""
     if not is_id(rank) or not 1 <= rank <= lin.d_model:
         raise ArgumentError(f"rank={rank!r}, expected 1 to d_model={lin.d_model}")
     factor = FisherFactor(lin.unembedding, lin.logits)
@@ -175,6 +175,5 @@ def _estimated(lin: Linearization, found: Estimate, seed: int) -> Attribution:
         "seed": seed,
         "score": _unit(lin),
     }
-    return attribution(
-        lin, "fisher", "predicted distribution", found.scores, "sum", details, None if exact else found.stderr
-    )
+    stderr, combine = None if exact else found.stderr, SCOPES["fisher"].combine
+    return attribution(lin, "fisher", "predicted distribution", found.scores, combine, details, stderr)

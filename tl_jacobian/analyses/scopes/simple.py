@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args, overload
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -13,20 +13,30 @@ from tl_jacobian.analyses.scopes.apply import Explained, apply
 from tl_jacobian.core.graph import recording
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
-from tl_jacobian.errors import ArgumentError, DegenerateScopeError, DirectionError
+from tl_jacobian.errors import ArgumentError, DegenerateScopeError, DirectionError, TargetError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.scopes import Confidence
 
 ScalarOutput = Callable[[Float[Tensor, " d_model"], Any], Tensor]
 
 
 @overload
-def direction_scope(lin: Linearization, v: Float[Tensor, " d_model"]) -> Attribution: ...
+def direction_scope(lin: Linearization, v: Float[Tensor, " d_model"], *, name: str | None = None) -> Attribution: ...
 @overload
-def direction_scope(lin: LinearizationBatch, v: Float[Tensor, " d_model"]) -> list[Attribution]: ...
 def direction_scope(
-    lin: Linearization | LinearizationBatch, v: Float[Tensor, " d_model"]
+    lin: LinearizationBatch, v: Float[Tensor, " d_model"], *, name: str | None = None
+) -> list[Attribution]: ...
+@checked
+def direction_scope(
+    lin: Linearization | LinearizationBatch, v: Float[Tensor, " d_model"], *, name: str | None = None
 ) -> Attribution | list[Attribution]:
     """Which tokens move the final hidden state along any direction v (eq. 1).
+
+    Args:
+        lin: a linearization, or a batch of them.
+        v: the direction, in the precision that you like.
+        name: what to call v.y.
 
     Raises:
         DirectionError: v has the wrong shape or device, or isn't finite.
@@ -36,19 +46,21 @@ def direction_scope(
     >>> len(tj.direction_scope(lin, lin.y))
     5
     """
-    return apply(lin, "direction", lambda one: explain_direction(one, v))
+    return apply(lin, "direction", lambda one: explain_direction(one, v, name))
 
 
-def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"]) -> Explained:
+def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"], name: str | None = None) -> Explained:
+    """A direction as it is given."""
     lin.check_direction(v)
     details = {"value": (v.to(lin.y.dtype) @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
-    return Explained(v.detach().to(lin.y.dtype)[None], "v.y for the direction v given", details)
+    return Explained(v.detach().to(lin.y.dtype)[None], name or "v.y for the direction v given", details)
 
 
 @overload
 def output_scope(lin: Linearization, fn: ScalarOutput, *, name: str | None = None) -> Attribution: ...
 @overload
 def output_scope(lin: LinearizationBatch, fn: ScalarOutput, *, name: str | None = None) -> list[Attribution]: ...
+@checked
 def output_scope(
     lin: Linearization | LinearizationBatch, fn: ScalarOutput, *, name: str | None = None
 ) -> Attribution | list[Attribution]:
@@ -71,14 +83,14 @@ def output_scope(
     >>> tj.output_scope(lin, lambda y, z: z.log_softmax(-1)[7042], name="log p(Paris)").target
     'log p(Paris)'
     """
-    label = name or getattr(fn, "__name__", type(fn).__name__)
-    return apply(lin, "output", lambda one: explain_output(one, fn, label))
+    return apply(lin, "output", lambda one: explain_output(one, fn, name))
 
 
-def explain_output(lin: Linearization, fn: ScalarOutput, label: str, call: str = "fn(y, logits)") -> Explained:
+def explain_output(
+    lin: Linearization, fn: ScalarOutput, name: str | None = None, call: str = "fn(y, logits)"
+) -> Explained:
     """The gradient of ``fn`` in y; ``call`` is what the caller knows it as."""
-    if not callable(fn):
-        raise ArgumentError(f"fn={fn!r} can't be called, expected a function fn(y, logits) -> scalar tensor")
+    label = name or getattr(fn, "__name__", type(fn).__name__)
     with recording():
         y = lin.y.clone().requires_grad_()
         value = _called(lin, fn, y, call)
@@ -111,10 +123,17 @@ def _called(lin: Linearization, fn: ScalarOutput, y: Tensor, call: str) -> Any:
 def semantic_scope(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution: ...
 @overload
 def semantic_scope(
-    lin: LinearizationBatch, target: Target | None = None, *, minus: Target | None = None
+    lin: LinearizationBatch,
+    target: Target | Sequence[Target | None] | None = None,
+    *,
+    minus: Target | None = None,
 ) -> list[Attribution]: ...
+@checked
 def semantic_scope(
-    lin: Linearization | LinearizationBatch, target: Target | None = None, *, minus: Target | None = None
+    lin: Linearization | LinearizationBatch,
+    target: Target | Sequence[Target | None] | None = None,
+    *,
+    minus: Target | None = None,
 ) -> Attribution | list[Attribution]:
     """Semantic Scope: which tokens drive the logit of one target token (eq. 3).
 
@@ -124,7 +143,7 @@ def semantic_scope(
 
     Args:
         lin: a linearization, or a batch of them.
-        target: token as text or id; default: the most probable next token.
+        target: token as text or id; default: the most probable next token. For a batch, one for all, or one each.
         minus: token to contrast with.
 
     Returns:
@@ -138,10 +157,17 @@ def semantic_scope(
     >>> tj.semantic_scope(lin, " Paris").top(1, skip_first=True)[0].text
     ' capital'
     """
-    return apply(lin, "semantic", lambda one: explain_logit(one, target, minus))
+    if isinstance(target, str) or not isinstance(target, Sequence):
+        return apply(lin, "semantic", lambda one: explain_logit(one, target, minus))
+    if isinstance(lin, Linearization):
+        raise TargetError(f"target={target!r} for one linearization, expected one token: its text or its id")
+    if len(target) != len(lin):
+        raise TargetError(f"{len(target)} targets for {len(lin)} prompts, expected one for all, or one each")
+    targets = iter(target)
+    return apply(lin, "semantic", lambda one: explain_logit(one, next(targets), minus))
 
 
-def explain_logit(lin: Linearization, target: Target | None, minus: Target | None) -> Explained:
+def explain_logit(lin: Linearization, target: Target | None = None, minus: Target | None = None) -> Explained:
     """The direction of one logit, or of the difference of two."""
     token = resolve_target(lin, target)
     v, value = lin.unembedding.direction(token, lin.logits), lin.logits[token]
@@ -157,13 +183,11 @@ def explain_logit(lin: Linearization, target: Target | None, minus: Target | Non
     return Explained(v[None], words, {**details, "value": value.item(), "score": f"logits per unit of {lin.per}"})
 
 
-Confidence = Literal["hidden_norm", "logit_norm"]
-
-
 @overload
 def temperature_scope(lin: Linearization, *, confidence: Confidence = "hidden_norm") -> Attribution: ...
 @overload
 def temperature_scope(lin: LinearizationBatch, *, confidence: Confidence = "hidden_norm") -> list[Attribution]: ...
+@checked
 def temperature_scope(
     lin: Linearization | LinearizationBatch, *, confidence: Confidence = "hidden_norm"
 ) -> Attribution | list[Attribution]:
@@ -187,11 +211,9 @@ def temperature_scope(
     return apply(lin, "temperature", lambda one: explain_confidence(one, confidence))
 
 
-def explain_confidence(lin: Linearization, confidence: Confidence) -> Explained:
+def explain_confidence(lin: Linearization, confidence: Confidence = "hidden_norm") -> Explained:
     """The direction of either confidence."""
     lin.check_unembedded()  # the norm of another activation is no inverse temperature
-    if confidence not in get_args(Confidence):
-        raise ArgumentError(f'confidence={confidence!r}, expected "hidden_norm" or "logit_norm"')
     if confidence == "logit_norm":
         return explain_output(lin, _logit_norm, "confidence: norm of the centred logits")
     return _hidden_norm(lin)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 import torch
+from torch import Tensor
 
-from tl_jacobian.analyses.scopes.apply import apply
-from tl_jacobian.analyses.scopes.fisher import fisher_scope
-from tl_jacobian.analyses.scopes.simple import explain_logit, temperature_scope
+from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_function
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.hosts import resolve
-from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.codec import from_plain, to_plain
+from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.corpus.read import CorpusPrompt
 from tl_jacobian.studies.corpus.store import Record
 
@@ -106,8 +106,6 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-Scope = Literal["semantic", "temperature", "fisher"]
-FisherMethod = Literal["auto", "exact", "low_rank", "estimate"]
 # Fields of an attribution that its record has, with a value of each kind; the others are the same for the whole run.
 _FIELDS: Mapping[str, Any] = {
     "tokens": [0],
@@ -122,17 +120,25 @@ _FIELDS: Mapping[str, Any] = {
 }
 
 
+# Settings that are written even where they aren't given: a run says what it went by.
+_ALWAYS = ("target", "minus", "method", "rank")
+
+
 @dataclass(frozen=True, eq=False)
 class ScopeJob:
     """A scope of each prompt's last token, computed in batches.
 
     Attributes:
         model: a HookedTransformer or a TransformerBridge, left as it was.
-        scope: ``"semantic"``, ``"temperature"`` or ``"fisher"``.
+        scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
+            v in y, or a function, ``fn(y, logits) -> scalar tensor`` or ``fn(lin) -> Attribution``. Of a function the
+            settings have the name: nobody can compare what it does.
         target, minus: of Semantic Scope, where a prompt has no target of its own; default: its most probable token.
-        method, rank: of Fisher Scope.
+        method, rank, n_products, rtol: of Fisher Scope.
         seed: of Fisher's random signs; each prompt has its own, which follow from this and its index.
         max_memory: of a batch: see :func:`linearize`.
+        confidence: of Temperature Scope.
+        fn, v, name: of ``"output"`` and ``"direction"``.
 
     Raises:
         ArgumentError: no such scope, or an option that it doesn't take.
@@ -146,65 +152,68 @@ class ScopeJob:
     rank: int | None = None
     seed: int = 0
     max_memory: int | str | None = None
+    confidence: Confidence | None = None
+    n_products: int | None = None
+    rtol: float | None = None
+    fn: ScalarOutput | None = None
+    v: Tensor | None = None
+    name: str | None = None
+    chosen: Chosen = field(init=False)
     facts: Mapping[str, Any] = field(init=False)
-    example: ClassVar[Mapping[str, Any]] = {**_FIELDS, "metadata": {}}
 
     def __post_init__(self) -> None:
-        self._check()
+        chosen = choose(
+            self.scope,
+            target=self.target,
+            minus=self.minus,
+            confidence=self.confidence,
+            method=self.method,
+            rank=self.rank,
+            n_products=self.n_products,
+            rtol=self.rtol,
+            fn=self.fn,
+            v=self.v,
+            name=self.name,
+        )
+        if self.rank is not None and chosen.method != "low_rank":
+            raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={chosen.method!r}')
+        object.__setattr__(self, "chosen", chosen)
         host = resolve(self.model)
         weight = host.unembedding().weight
         facts = {**host.facts(), "weights": host.weights_digest(), "device": weight.device.type}
         object.__setattr__(self, "facts", facts)
 
-    def _check(self) -> None:
-        if self.scope not in get_args(Scope):
-            raise ArgumentError(f"scope={self.scope!r}, expected one of {', '.join(map(repr, get_args(Scope)))}")
-        given = {"target": self.target, "minus": self.minus, "method": self.method, "rank": self.rank}
-        known = {"semantic": ("target", "minus"), "temperature": (), "fisher": ("method", "rank")}[self.scope]
-        for name, value in given.items():
-            if value is not None and name not in known:
-                raise ArgumentError(f"scope {self.scope!r} takes no {name}={value!r}; leave it out")
-        if self.rank is not None and self.method not in (None, "low_rank"):
-            raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={self.method!r}')
-
     @property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the scores; hooks of the caller's on the model aside, which nobody can compare."""
-        options: dict[str, Any] = {
-            "semantic": {"target": _plain(self.target), "minus": _plain(self.minus)},
-            "temperature": {},
-            "fisher": {"method": self._method, "rank": self.rank, "seed": self.seed},
-        }
+        chosen = self.chosen
+        options = {name: None for name in _ALWAYS if chosen.takes(name)}
+        options |= {name: _plain(value) for name, value in chosen.options.items()}
+        if chosen.method is not None:
+            options |= {"method": chosen.method, "seed": self.seed}
         memory = None if self.max_memory is None else str(self.max_memory)
         return {
             "job": "attributions",
-            "scope": self.scope,
-            **options[self.scope],
+            "scope": chosen.label,
+            **options,
             "max_memory": memory,
             "model": dict(self.facts),
         }
 
+    @property
+    def example(self) -> Mapping[str, Any]:
+        """See :class:`Job`."""
+        return {**_FIELDS, **({} if self.chosen.spec else {"scope": ""}), "metadata": {}}
+
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
         batch = linearize(self.model, [list(p.tokens or ()) for p in prompts], max_memory=self.max_memory)
-        scopes: dict[str, Callable[[], list[Attribution]]] = {
-            "semantic": lambda: self._semantic(batch, prompts),
-            "temperature": lambda: temperature_scope(batch),
-            "fisher": lambda: self._fisher(batch, prompts),
-        }
-        return [to_record(a, self.facts) for a in scopes[self.scope]()]
-
-    def _semantic(self, batch: LinearizationBatch, prompts: Sequence[CorpusPrompt]) -> list[Attribution]:
-        targets = iter([self.target if p.target is None else p.target for p in prompts])
-        return apply(batch, "semantic", lambda one: explain_logit(one, next(targets), self.minus))
-
-    def _fisher(self, batch: LinearizationBatch, prompts: Sequence[CorpusPrompt]) -> list[Attribution]:
-        draws = self._method in ("auto", "estimate")
-        signs = [prompt_generator(self.seed, p.index) for p in prompts] if draws else None
-        return fisher_scope(batch, method=self._method, rank=self.rank, generator=signs)
-
-    @property
-    def _method(self) -> FisherMethod:
-        return self.method or ("auto" if self.rank is None else "low_rank")
+        found = self.chosen.attribute(
+            batch,
+            target=[self.target if p.target is None else p.target for p in prompts],
+            generator=[prompt_generator(self.seed, p.index) for p in prompts],
+        )
+        own = [{} if self.chosen.spec else {"scope": a.scope} for a in found]  # a function calls it as it likes
+        return [{**to_record(a, self.facts), **name} for a, name in zip(found, own, strict=True)]
 
 
 def prompt_generator(seed: int, index: int) -> torch.Generator:
@@ -228,12 +237,18 @@ def from_record(record: Mapping[str, Any], settings: Mapping[str, Any], versions
     """The attribution of a record; ``metadata`` says which prompt it is of."""
     which = {"prompt": record["prompt"], "id": record["id"]}
     metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
-    whole = {"scope": settings["scope"], **{name: record[name] for name in _FIELDS}, "metadata": metadata}
+    scope = record.get("scope", settings["scope"])
+    whole = {"scope": scope, **{name: record[name] for name in _FIELDS}, "metadata": metadata}
     try:
         return from_plain(Attribution, whole)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
         raise AttributionFileError(f"the record of prompt {record['prompt']} is damaged: {error}") from error
 
 
-def _plain(target: Target | None) -> str | int | None:
-    return target if target is None or isinstance(target, str) else int(target)
+def _plain(option: Any) -> str | int | float | None:
+    """An option as a JSON value that tells it from others."""
+    if isinstance(option, Tensor) and option.ndim:
+        return hashlib.sha256(option.detach().cpu().double().numpy().tobytes()).hexdigest()
+    if callable(option):
+        return name_of_function(option)
+    return option if isinstance(option, (str, float)) else int(option)

@@ -26,15 +26,19 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
+from tl_jacobian.analyses.scopes.choose import Scope
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import counting, quiet
 from tl_jacobian.core.prompts import Target, read_prompt
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import is_id
 from tl_jacobian.results.run_report import RunReport
-from tl_jacobian.studies.corpus.jobs import FisherMethod, Job, Scope, ScopeJob, error_record, from_record, records_of
+from tl_jacobian.results.scopes import Confidence, FisherMethod
+from tl_jacobian.studies.corpus.jobs import Job, ScopeJob, error_record, from_record, records_of
 from tl_jacobian.studies.corpus.processes import Processes, processes
 from tl_jacobian.studies.corpus.read import CorpusPrompt, Given, as_prompts
 from tl_jacobian.studies.corpus.store import (
@@ -366,6 +370,7 @@ def _report(work: Work, n_resumed: int, seconds: float) -> RunReport:
     )
 
 
+@checked
 def attribute_corpus(
     model: Any,
     prompts: Sequence[Given] | Int[Tensor, "prompts pos"],
@@ -377,6 +382,12 @@ def attribute_corpus(
     method: FisherMethod | None = None,
     rank: int | None = None,
     seed: int = 0,
+    confidence: Confidence | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
     batch_size: int = 8,
@@ -393,12 +404,16 @@ def attribute_corpus(
         model: a HookedTransformer or a TransformerBridge; left as it was.
         prompts: of :func:`read_corpus`, or a list of texts, of token ids (lists, tuples, tensors), or of objects with
             ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``.
-        scope: ``"semantic"``, ``"temperature"`` or ``"fisher"``.
+        scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
+            v in y, or a function, ``fn(y, logits) -> scalar tensor`` or ``fn(lin) -> Attribution``: see
+            :class:`ScopeJob`.
         out: folder for the records.
         target, minus: of Semantic Scope, for prompts without a target of their own; default: the most probable token.
-        method, rank: of Fisher Scope: see :func:`fisher_scope`.
+        method, rank, n_products, rtol: of Fisher Scope: see :func:`fisher_scope`.
         seed: of Fisher's random signs. Each prompt has its own, so its scores don't depend on its batch, and the errors
             of different prompts average out.
+        confidence: of Temperature Scope.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
         prepend_bos: whether text gets a BOS token in front; default: the model's own setting.
         max_memory: the most that a batch may take beyond the model: see :func:`linearize`. The default, what is free
             at the time, can change how a batch is computed, and with it scores in their last digits.
@@ -415,7 +430,22 @@ def attribute_corpus(
     >>> report.n_prompts, report.n_errors, [a.str_tokens for a in read_attributions(out)]
     (2, 1, [('Rome', ' is')])
     """
-    job = ScopeJob(model, scope, target, minus, method, rank, seed, max_memory)
+    job = ScopeJob(
+        model,
+        scope,
+        target=target,
+        minus=minus,
+        confidence=confidence,
+        method=method,
+        rank=rank,
+        n_products=n_products,
+        rtol=rtol,
+        fn=fn,
+        v=v,
+        name=name,
+        seed=seed,
+        max_memory=max_memory,
+    )
     return run_corpus(
         job,
         as_prompts(prompts),
@@ -428,6 +458,7 @@ def attribute_corpus(
     )
 
 
+@checked
 def read_attributions(out: str | PathLike[str], *, partial: bool = False) -> Iterator[Attribution]:
     """The attributions of a run, in the corpus' order.
 

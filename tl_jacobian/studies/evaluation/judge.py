@@ -23,12 +23,12 @@ from tl_jacobian.analyses.baselines import (
 from tl_jacobian.analyses.baselines.leave_one_out import left_out, logits_without_each
 from tl_jacobian.analyses.baselines.runs import BATCH, check_count
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
-from tl_jacobian.analyses.scopes import fisher_scope, temperature_scope
-from tl_jacobian.analyses.scopes.apply import apply
+from tl_jacobian.analyses.scopes.choose import choose
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.scopes import FisherMethod, ScopeName
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
 from tl_jacobian.studies.evaluation.curves import (
@@ -95,9 +95,15 @@ def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int], *_: obj
     return input_x_gradients(batch, [explain_logit(lin, t, None) for lin, t in zip(batch, targets, strict=True)])
 
 
-def _semantic(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
-    token = {id(lin): target for lin, target in zip(batch, targets, strict=True)}
-    return apply(batch, "semantic", lambda lin: explain_logit(lin, token[id(lin)], None))
+def _scope(name: ScopeName, method: FisherMethod | None = None) -> Method:
+    chosen = choose(name, method=method)
+
+    def attributed(
+        batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int], settings: Settings
+    ) -> list[Attribution]:
+        return chosen.attribute(batch, target=targets, generator=[settings.generator(prompt) for prompt in prompts])
+
+    return attributed
 
 
 def _one_by_one(run: Callable[[Linearization, int, int, Settings], Attribution]) -> Method:
@@ -116,21 +122,15 @@ def _integrated(lin: Linearization, target: int, _: int, settings: Settings) -> 
         return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps)
 
 
-def _estimate(
-    batch: LinearizationBatch, _: Sequence[int], prompts: Sequence[int], settings: Settings
-) -> list[Attribution]:
-    return fisher_scope(batch, generator=[settings.generator(prompt) for prompt in prompts])
-
-
 METHODS: Mapping[str, Method] = {
     "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
     "integrated_gradients": _one_by_one(_integrated),
     "input_x_gradient": _input_x_gradient,
-    "semantic": _semantic,
-    "temperature": lambda batch, *_: temperature_scope(batch),
-    "fisher": lambda batch, *_: fisher_scope(batch, method="low_rank"),
+    "semantic": _scope("semantic"),
+    "temperature": _scope("temperature"),
+    "fisher": _scope("fisher", method="low_rank"),
     # beyond the paper's table
-    "fisher_trace": _estimate,
+    "fisher_trace": _scope("fisher"),
     "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
     "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
     "leave_one_out": _one_by_one(lambda lin, t, *_: leave_one_out(lin, t)),

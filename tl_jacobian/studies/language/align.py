@@ -10,15 +10,17 @@ from torch import Tensor
 
 from tl_jacobian.analyses.maps import attribution_map
 from tl_jacobian.analyses.scopes.choose import Scope
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearize import model_first
 from tl_jacobian.core.norms import FinalNorm
-from tl_jacobian.core.prompts import read_prompt
-from tl_jacobian.errors import ArgumentError
+from tl_jacobian.core.prompts import Target, read_prompt
 from tl_jacobian.results.alignment import WordAlignment
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution, consecutive
 from tl_jacobian.results.attribution_map import AttributionMap, cut_words, matrix, merged
+from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.language.words import Span, Units, fill, token_spans, units_of
 
 TEMPLATE = "German: {source} English: {target}"
@@ -37,6 +39,7 @@ _KEPT = (
 
 
 @model_first
+@checked
 def word_alignment(
     model: Any,
     source: str,
@@ -45,10 +48,19 @@ def word_alignment(
     template: str = TEMPLATE,
     scope: Scope = "fisher",
     tokens: Literal["all", "first"] = "all",
+    minus: Target | None = None,
+    confidence: Confidence | None = None,
+    method: FisherMethod | None = None,
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
-    **options: Any,
 ) -> WordAlignment:
     """How strongly each word of a sentence drives the prediction of each word of its translation (Fig. 3 and 13).
 
@@ -67,7 +79,11 @@ def word_alignment(
             (``method="low_rank"`` takes one); ``"semantic"`` explains the logit of the token that follows.
         tokens: which of a target word's tokens are explained: ``"all"``, or the ``"first"`` alone (later ones are
             often driven by the word's own beginning).
-        prepend_bos, final_norm, max_memory, options: as for :func:`attribution_map`.
+        minus: of Semantic Scope: a token to contrast the target with.
+        confidence: of Temperature Scope.
+        method, rank, n_products, rtol, generator: of Fisher Scope.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
+        prepend_bos, final_norm, max_memory: as for :func:`attribution_map`.
 
     Raises:
         ArgumentError: a template without the two fields, a sentence without a word, or an unknown option.
@@ -82,8 +98,6 @@ def word_alignment(
     """
     host = resolve(model)
     filled = fill(template, source, target)
-    if tokens not in ("all", "first"):
-        raise ArgumentError(f'tokens={tokens!r}, expected "all" or "first"')
     ids = read_prompt(host, filled.text, [-1], prepend_bos).tokens
     units = locate(host, filled.text, ids, (*filled.source, *filled.target))
     n = len(filled.source)
@@ -95,7 +109,16 @@ def word_alignment(
         [position for word in explained for position in word],
         final_norm=final_norm,
         max_memory=max_memory,
-        **options,
+        minus=minus,
+        confidence=confidence,
+        method=method,
+        rank=rank,
+        n_products=n_products,
+        rtol=rtol,
+        generator=generator,
+        fn=fn,
+        v=v,
+        name=name,
     )
     return WordAlignment(
         influence=_influence(m, explained, units),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.scopes import fisher_scope, semantic_scope, temperature_scope
-from tl_jacobian.analyses.scopes.choose import Scope
+from tl_jacobian.analyses.scopes.choose import Scope, choose
+from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import Linearization
@@ -21,15 +20,16 @@ from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_targe
 from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.attribution import Attribution, Prediction
+from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.attribution import COMBINE, Attribution, Prediction
 from tl_jacobian.results.attribution_map import cut_words
 from tl_jacobian.results.base import is_id
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit, Kind
+from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.language.align import locate
 from tl_jacobian.studies.language.words import Span, split_words
 
 _BATCH = 16  # prompts in one forward pass
-_UNTARGETED = {"temperature": temperature_scope, "fisher": fisher_scope}
 
 
 class _Plan(NamedTuple):
@@ -42,6 +42,7 @@ class _Plan(NamedTuple):
 
 
 @model_first
+@checked
 def counterfactuals(
     model: Any,
     prompt: str,
@@ -51,10 +52,18 @@ def counterfactuals(
     scope: Scope = "semantic",
     replace: Mapping[str | int, Sequence[str]] | None = None,
     top: int | None = None,
+    confidence: Confidence | None = None,
+    method: FisherMethod | None = None,
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | None = None,
+    fn: ScalarOutput | None = None,
+    v: Tensor | None = None,
+    name: str | None = None,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
-    **options: Any,
 ) -> Counterfactuals:
     """Remove each word of a prompt in turn, put others in its place, and measure what the prediction does.
 
@@ -68,13 +77,15 @@ def counterfactuals(
         target: one token, whose log-probability is measured; default the most probable next token.
         minus: another one: the difference of the two logits is measured instead, which doesn't change when both
             become less likely together.
-        scope: what scores the words: ``"semantic"`` (of ``target`` and ``minus``), ``"temperature"``, ``"fisher"``, or
-            a function from a linearization to an attribution.
+        scope: what scores the words: a scope's name (``"semantic"`` is of ``target`` and ``minus``), a direction v, or
+            a function, ``fn(y, logits) -> scalar tensor`` or ``fn(lin) -> Attribution``.
         replace: for words of the prompt (by text or index) or phrases (by text: ``"the South"``), what is put in
             their place; no empty text, for removals are measured anyway.
         top: remove these many words with the highest scores alone; default all.
         prepend_bos, final_norm, max_memory: as for :func:`linearize`.
-        options: handed to the scope: ``method``, ``confidence``, ...
+        confidence: of Temperature Scope.
+        method, rank, n_products, rtol, generator: of Fisher Scope.
+        fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
 
     Raises:
         ArgumentError: no word to edit, or ``replace`` names one that isn't there or is there twice.
@@ -86,18 +97,30 @@ def counterfactuals(
     >>> c.prediction.text, [e.prediction.text for e in c.edits if e.replacement == "Italy"]
     (' Paris', [' Rome'])
     """
+    chosen = choose(
+        scope,
+        confidence=confidence,
+        method=method,
+        rank=rank,
+        n_products=n_products,
+        rtol=rtol,
+        generator=generator,
+        fn=fn,
+        v=v,
+        name=name,
+    )
     host = resolve(model)
-    words = split_words(prompt) if isinstance(prompt, str) else ()
+    words = split_words(prompt)
     if not words:
         raise ArgumentError(f"prompt={prompt!r}, expected text of at least one word")
-    if top is not None and not (is_id(top) and top >= 0):
+    if top is not None and top < 0:
         raise ArgumentError(f"top={top!r}, expected a number of words, or None for all")
     read = read_prompt(host, prompt, [-1], prepend_bos)
     ids = read.tokens
     (lin,) = linearize_read(host, [read], Options(final_norm, max_memory))
     token = resolve_target(lin, target)
     other = None if minus is None else resolve_target(lin, minus)
-    found = _scored(lin, scope, token, other, options)
+    found = chosen.attribute(lin, target=token, minus=other)
     scores = _by_word(host, prompt, ids, words, found)
     order = sorted(range(len(words)), key=lambda i: -scores[i])
     plans = [*_removals(prompt, words, sorted(order[:top])), *_replacements(prompt, words, replace or {})]
@@ -135,19 +158,6 @@ def counterfactuals(
 # -- scores ------------------------------------------------------------------------
 
 
-def _scored(lin: Linearization, scope: Scope, token: int, other: int | None, options: Mapping[str, Any]) -> Attribution:
-    if scope == "semantic":
-        return semantic_scope(lin, token, minus=other, **options)
-    run = _UNTARGETED.get(scope) if isinstance(scope, str) else scope
-    made = run(lin, **options) if callable(run) else None
-    if not isinstance(made, Attribution) or len(made) != len(lin.tokens):
-        raise ArgumentError(
-            f'scope={scope!r} gave {made!r}, expected "semantic", "temperature", "fisher" or a function from a '
-            "linearization to an Attribution of its tokens"
-        )
-    return made
-
-
 def _by_word(host: Host, prompt: str, ids: list[int], words: tuple[Span, ...], found: Attribution) -> list[float]:
     units = locate(host, prompt, ids, words)
     grouped = found.grouped(*cut_words(units.words, found)).scores
@@ -156,7 +166,7 @@ def _by_word(host: Host, prompt: str, ids: list[int], words: tuple[Span, ...], f
 
 def _joint(scores: Sequence[float], at: range, found: Attribution) -> float:
     """The score of words together, as of a word's tokens."""
-    return sum(scores[i] for i in at) if found.combine == "sum" else math.hypot(*(scores[i] for i in at))
+    return COMBINE[found.combine](torch.tensor([scores[i] for i in at], dtype=torch.float64)).item()
 
 
 # -- edits -------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, AttributionFileError
 from tl_jacobian.results.alignment import Link, Links, WordAlignment, links_inside, parse_links, read_links
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.studies.language.words import split_words
 
 
@@ -73,6 +74,7 @@ class AlignedPair:
         return f"{self.language}: {{source}} English: {{target}}"
 
 
+@checked
 def aligned_pairs(*languages: str) -> tuple[AlignedPair, ...]:
     """The shipped pairs, of all languages or of those named.
 
@@ -89,6 +91,7 @@ def aligned_pairs(*languages: str) -> tuple[AlignedPair, ...]:
     return tuple(pair for pair in _shipped() if not languages or pair.language in languages)
 
 
+@checked
 def read_pairs(path: str | Path) -> tuple[AlignedPair, ...]:
     """Pairs of a JSON file of the shipped one's form: links as ``"0-0 1-2"``, source-target, by word from 0.
 
@@ -179,6 +182,7 @@ class AlignmentScore(NamedTuple):
     average_precision: float
 
 
+@checked
 def link_score(links: Links, sure: Links, possible: Links = ()) -> LinkScore:
     """Links against sure and possible gold links; sure ones are possible too.
 
@@ -205,6 +209,7 @@ def _rates(n_found: int, n_sure: int, n_hit_sure: int | float, n_hit: int | floa
     return LinkScore(1 - (n_hit_sure + n_hit) / (n_found + n_sure), precision, recall, f1)
 
 
+@checked
 def score_alignment(alignment: WordAlignment, sure: Links, possible: Links = ()) -> AlignmentScore:
     """An alignment against gold links, as (source, target) pairs of word indices or as text like ``"0-0 1-2"``.
 
@@ -237,6 +242,7 @@ def _mask(links: Links, matrix: Float[Tensor, "t s"], name: str) -> Bool[Tensor,
     return mask
 
 
+@checked
 def reciprocal_rank(scores: Sequence[float], gold: Sequence[bool]) -> float:
     """1 / rank of the highest gold entry, expected over random orders of equal scores.
 
@@ -252,6 +258,7 @@ def reciprocal_rank(scores: Sequence[float], gold: Sequence[bool]) -> float:
     return sum(chance / (above + r) for r, chance in enumerate(chances, start=1))
 
 
+@checked
 def average_precision(scores: Sequence[float], gold: Sequence[bool]) -> float:
     """Mean over gold entries of the precision at their rank, expected over random orders of equal scores.
 
@@ -272,12 +279,14 @@ def average_precision(scores: Sequence[float], gold: Sequence[bool]) -> float:
     return total / sum(gold)
 
 
+@checked
 def chance_alignment(source_words: Sequence[str], target_words: Sequence[str]) -> WordAlignment:
     """Equal influence of all: its score is that of chance."""
     equal = torch.ones(len(target_words), len(source_words))
     return WordAlignment.of_matrix(equal, source_words, target_words, "chance")
 
 
+@checked
 def diagonal_alignment(source_words: Sequence[str], target_words: Sequence[str]) -> WordAlignment:
     """The same relative place in both sentences: what an alignment must beat to have read the words.
 

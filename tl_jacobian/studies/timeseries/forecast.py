@@ -19,12 +19,14 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.attribution import COMBINE, Attribution
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
 from tl_jacobian.studies.timeseries.checks import check_count, check_number
 from tl_jacobian.studies.timeseries.serialize import Ids, SerializedSeries
 
 
+@checked
 def predict_number(
     model: Any,
     series: SerializedSeries,
@@ -141,6 +143,7 @@ def _without_bos(series: SerializedSeries) -> Ids:
     return series.tokens[series.groups[0][0] :]
 
 
+@checked
 def number_influence(attribution: Attribution, series: SerializedSeries) -> NumberInfluence:
     """The influence of each number: that of its tokens jointly; separators, and a BOS token, are left out.
 
@@ -175,7 +178,7 @@ def number_influence(attribution: Attribution, series: SerializedSeries) -> Numb
     grouped = attribution.grouped_by(positions)
     inside = [at for group in positions for at in group]
     outside = np.delete(attribution.scores.double().numpy(), inside)
-    rest = float(np.linalg.norm(outside) if attribution.combine == "root_sum_squares" else outside.sum())
+    rest = COMBINE[attribution.combine](torch.from_numpy(outside)).item()
     return NumberInfluence(
         values=series.values[: len(groups)],
         influence=grouped.scores.double().numpy(),
