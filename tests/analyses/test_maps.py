@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from functools import cache
 
 import pytest
 import torch
@@ -30,11 +31,16 @@ def assert_same(m, rows):
         assert [p.token for p in a.predictions] == [p.token for p in b.predictions]
 
 
+@cache
+def each_position(architecture, state):
+    """Linearizations of the prompt, one of each position alone."""
+    return [tj.linearize(shared(architecture, state), PROMPT, position=p) for p in range(len(PROMPT))]
+
+
 @hosts
 @pytest.mark.parametrize("scope", ["semantic", "predicted", "temperature", "fisher", "output"])
 def test_each_row_is_what_its_position_gives_alone(architecture, state, scope):
-    model = shared(architecture, state)
-    lins = [tj.linearize(model, PROMPT, position=p) for p in range(len(PROMPT))]
+    model, lins = shared(architecture, state), each_position(architecture, state)
     follows = [*PROMPT[1:], None]
     m, rows = {
         "semantic": lambda: (
