@@ -29,6 +29,8 @@ lint: $(VENV)/.made
 	$(VENV)/bin/ruff check --output-format concise .
 	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/deptry --no-ansi tl_jacobian
 
 benchmark: $(VENV)/.made
 	$(VENV)/bin/python -m benchmarks.scope_cost

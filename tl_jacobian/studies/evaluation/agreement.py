@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+from scipy.stats import kendalltau, spearmanr
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
@@ -53,15 +57,16 @@ def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_
         raise ArgumentError(f"{n} units have no ranking, expected at least 2")
     if not 0 < k <= 100:
         raise ArgumentError(f"k={k!r}, expected a percentage above 0, up to 100")
-    import pandas as pd
-
     sizes = [x.scores[first:].double().abs() for x in (a, b)]
     top = math.ceil(k / 100 * n)
     best, also = (set(x.argsort(descending=True, stable=True)[:top].tolist()) for x in sizes)
-    one, other = (pd.Series(x.numpy()) for x in sizes)
-    return Agreement(
-        float(one.corr(other, method="kendall")),  # NaN for a constant
-        float(one.corr(other, method="spearman")),
-        len(best & also) / top,
-        top / n,
-    )
+    kendall, spearman = _correlations(*(x.numpy() for x in sizes))
+    return Agreement(kendall, spearman, len(best & also) / top, top / n)
+
+
+def _correlations(one: Float64[np.ndarray, " n"], other: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+    """Kendall's tau-b and Spearman's correlation; NaN for constants, of which scipy warns."""
+    if any(x.min() == x.max() for x in (one, other)):
+        return math.nan, math.nan
+    found: list[Any] = [kendalltau(one, other), spearmanr(one, other)]
+    return float(found[0].statistic), float(found[1].statistic)
