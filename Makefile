@@ -43,6 +43,8 @@ quick-lint: $(VENV)/.made
 
 lint: quick-lint
 	$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/deptry --no-ansi tl_jacobian
 
 benchmark: $(VENV)/.made
 	$(VENV)/bin/python -m benchmarks.scope_cost

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
@@ -157,8 +158,12 @@ class PromptPair:
         of_x, *others = found
         assert of_x is not None
         still = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # what the metric doesn't depend on
-        grads = {name: grad[0].mean(0) for name, grad in zip(names, others, strict=True) if grad is not None}
-        return still | grads, _summed(self._x[0] - self._x[1], of_x[0].mean(0), by_head=False).sum().item()
+        grads = {
+            name: reduce(grad[0], "runs ... -> ...", "mean")
+            for name, grad in zip(names, others, strict=True)
+            if grad is not None
+        }
+        return still | grads, _summed(self._x[0] - self._x[1], _mean(of_x[0]), by_head=False).sum().item()
 
     @property
     def first(self) -> int:
@@ -189,10 +194,14 @@ def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
     return explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v[0]
 
 
+def _mean(grad: Float[Tensor, "runs *activation"]) -> Float[Tensor, "*activation"]:
+    return reduce(grad, "runs ... -> ...", "mean")
+
+
 def _summed(difference: Tensor, grad: Tensor, by_head: bool) -> Float[Tensor, " places"]:
     """Gradient times difference, summed over everything but the places."""
     product = exact(precise(difference) * precise(grad))
-    return product.sum(dim=(0, 2)) if by_head else product.flatten(1).sum(dim=1)
+    return reduce(product, "pos head d -> head" if by_head else "pos ... -> pos", "sum")
 
 
 def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric: Metric | None) -> Aim:

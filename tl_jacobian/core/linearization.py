@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar, overload
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -255,7 +256,7 @@ class Linearization:
         row = 0
         with progress(self.d_model, "rows of the Jacobian") as bar:
             for grads in self.graph.stream(self.spread(identity)):
-                out[:, row : row + len(grads)] = grads[:, self.prompt_row, keep].transpose(0, 1)
+                out[:, row : row + len(grads)] = rearrange(grads[:, self.prompt_row, keep], "k n d_in -> n k d_in")
                 row += len(grads)
                 bar.update(len(grads))
         return out

@@ -110,19 +110,16 @@ def test_other_versions_of_a_run_without_work_are_those_of_now(tmp_path, recwarn
     assert not recwarn.list
 
 
-@pytest.mark.parametrize("locks", [None, "refused"])
-def test_without_locks_no_folder_is_taken(tmp_path, monkeypatch, locks):
+@pytest.mark.parametrize("why", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_no_folder_is_taken(tmp_path, monkeypatch, why):
     """Another run may be at its first shard there."""
 
-    def refuse(*_):
-        raise OSError(errno.ENOLCK, "no locks")
+    def refuse(*_, **__):
+        raise OSError(why, "no locks")
 
     with pytest.raises(CorpusError):
         toys.run(tmp_path, 40, toys.Toy(fails=fail_alike))
-    if locks is None:
-        monkeypatch.setattr(store, "fcntl", None)
-    else:
-        monkeypatch.setattr(store.fcntl, "flock", refuse)
+    monkeypatch.setattr(store, "lock_descriptor", refuse)
     with pytest.raises(CorpusError, match=r"holds another run: corpus.n_prompts was 40"):
         toys.run(tmp_path, 41)
     assert toys.run(tmp_path, 40).n_prompts == 40

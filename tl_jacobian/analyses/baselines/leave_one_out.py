@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def logits_without_each(
     left = _replacement(x, replacement)
 
     def without(part: Tensor) -> Tensor:
-        values = x.repeat(len(part), 1, 1)
+        values = repeat(x, "pos d_in -> n pos d_in", n=len(part)).clone()
         values[torch.arange(len(part)), part] = left
         return values
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class Path(NamedTuple):
     other: int | None
 
     def at(self, alphas: Float[Tensor, " n"]) -> Float[Tensor, "n pos d_in"]:
-        return self.baseline + alphas.to(self.x)[:, None, None] * (self.x - self.baseline)
+        return self.baseline + rearrange(alphas.to(self.x), "n -> n 1 1") * (self.x - self.baseline)
 
 
 def path_integrated_scope(
@@ -157,7 +158,7 @@ def _integral(lin: Linearization, path: Path, nodes: Nodes, steps: int, batch_si
     for values in batches(steps, lambda part: path.at(alphas[part]), batch_size, "points of the path"):
         grads = logit_gradients(rerun_of(lin), values, path.token, path.other).double()
         share = weights[start : start + len(values)].to(grads)
-        total += torch.einsum("n,npd->pd", share, grads)
+        total += einsum(share, grads, "n, n pos d_in -> pos d_in")
         start += len(values)
     return total
 

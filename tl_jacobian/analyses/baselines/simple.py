@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     row = torch.zeros(len(lin.tokens), dtype=torch.float64)
     row[-1] = 1.0
     for name in reversed(names):
-        mean = exact(lin.taps[name]).mean(0)
+        mean = reduce(exact(lin.taps[name]), "head to from -> to from", "mean")
         row = (row @ mean + row) / 2
     details = {"score": "share of attention, all layers multiplied"}
     return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)
@@ -116,7 +117,8 @@ def smoothgrad(
 
     total = torch.zeros_like(x, dtype=torch.float64)
     for values in batches(samples, noisy, batch_size, "noisy runs"):
-        total += logit_gradients(rerun, values, token, other).double().sum(0)
+        grads = logit_gradients(rerun, values, token, other)
+        total += reduce(grads.double(), "n pos d_in -> pos d_in", "sum")
     explained = explain_logit(lin, token, other)
     details = {**explained.details, "noise": noise, "samples": samples}
     scores = (total / samples).norm(dim=-1).cpu()

@@ -102,6 +102,11 @@ class Host(Protocol):
     @property
     def d_vocab(self) -> int: ...
 
+    @property
+    def prepends_bos(self) -> bool:
+        """Whether text gets a BOS token where nobody says."""
+        ...
+
     def tokenize(self, text: str, prepend_bos: bool | None) -> list[int]:
         """Token ids of a prompt, by the model's own rules for the BOS token (None) or as told."""
         ...

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import FileLock
 from tqdm import tqdm
 
 from tl_jacobian.core.host.hosts import hooked_class
@@ -52,7 +53,7 @@ def demo_folder() -> Path:
     folder = cache_dir() / FOLDER
     if not is_intact(folder):
         cache_dir().mkdir(parents=True, exist_ok=True)
-        with _lock(cache_dir() / f"{FOLDER}.lock"):
+        with FileLock(cache_dir() / f"{FOLDER}.lock"):  # the others wait for the one that makes it
             if not is_intact(folder):  # another process may have made it meanwhile
                 _make(folder)
     return folder
@@ -157,15 +158,6 @@ def _run_watched(command: list[str], tmp: Path, what: str) -> tuple[int, str]:
                 time.sleep(0.2)
         errors.seek(0)
         return process.returncode, errors.read()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One process at a time makes the model; the others wait for it."""
-    from filelock import FileLock  # comes with huggingface_hub
-
-    with FileLock(path):
-        yield
 
 
 Kind = Literal["hooked", "bridge"]

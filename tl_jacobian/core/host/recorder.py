@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -69,7 +70,8 @@ class Places:
 
     def choose(self, hidden: Tensor) -> Tensor:
         """The explained positions of a ``(batch, pos, ...)`` activation, as ``(outputs, 1, ...)``."""
-        return hidden[self.rows.to(hidden.device), self.positions.to(hidden.device)][:, None]
+        chosen = hidden[self.rows.to(hidden.device), self.positions.to(hidden.device)]
+        return rearrange(chosen, "outputs ... -> outputs 1 ...")
 
 
 class Recorder:
@@ -98,7 +100,7 @@ class Recorder:
     def source(self, point: nn.Module, args: Any, output: Tensor) -> Tensor:
         """x: everything from here on is a function of it."""
         seen = shown(point, output)
-        own = self._positioned(self.watch.source, seen).flatten(2)
+        own = rearrange(self._positioned(self.watch.source, seen), "batch pos ... -> batch pos (...)")
         x = (own if self.watch.value is None else self._given(own)).detach().requires_grad_()
         if self.open:
             self.x = x
@@ -117,7 +119,9 @@ class Recorder:
     def output(self, point: nn.Module, args: Any, output: Tensor) -> Tensor:
         """y, where it isn't the unembedding's input. What follows can't matter, so it isn't recorded."""
         seen = self._positioned(str(self.watch.output), shown(point, output))
-        y = self.places.choose(seen).flatten(1)  # also when recomputed: the same graph must come out
+        y = rearrange(
+            self.places.choose(seen), "outputs 1 ... -> outputs (...)"
+        )  # also when recomputed: the same graph must come out
         if self.open:
             self.y = y
         return output.detach()

@@ -163,6 +163,10 @@ class TransformerLensHost:
     def d_vocab(self) -> int:
         return int(self.model.W_U.shape[1])
 
+    @property
+    def prepends_bos(self) -> bool:
+        return bool(self.cfg.default_prepend_bos)
+
     def tokenize(self, text: str, prepend_bos: bool | None) -> list[int]:
         self._need_tokenizer(text)
         options = {} if prepend_bos is None else {"prepend_bos": prepend_bos}

@@ -21,15 +21,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_jacobian.core.unembedding import Unembedding
-
 # Columns of the unembedding that are converted or centred at once: bounds the copy, whatever the vocabulary.
 _BLOCK = 16_384
+
+
+@runtime_checkable
+class Head(Protocol):
+    """What is asked of an unembedding, ``logits = cap(W^T ((y - shift) / gain) + b)``."""
+
+    @property
+    def weight(self) -> Float[Tensor, "d_model d_vocab"]: ...
+
+    @property
+    def gain(self) -> Float[Tensor, " d_model"] | None: ...
+
+    @property
+    def d_model(self) -> int: ...
+
+    @property
+    def d_vocab(self) -> int: ...
+
+    def slope(self, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
+        """Derivative of each logit in its uncapped value."""
+        ...
+
+    def fold(self, v: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
+        """Directions that W reads, as directions in y."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +61,10 @@ class FisherFactor:
     """A, with F = A^T A, as an operator.
 
     Attributes:
-        head: the unembedding.
+        head: the unembedding, :class:`~tl_jacobian.core.unembedding.Unembedding`.
         logits: the model's logits, soft-cap applied, float32 or better; sets the precision.
 
+    >>> from tl_jacobian.core.unembedding import Unembedding
     >>> factor = FisherFactor(Unembedding(torch.eye(2)), torch.zeros(2))
     >>> factor.dense()
     tensor([[ 0.2500, -0.2500],
@@ -48,7 +73,7 @@ class FisherFactor:
     tensor([[ 0.2500, -0.2500]])
     """
 
-    head: Unembedding
+    head: Head
     logits: Float[Tensor, " d_vocab"]
 
     @cached_property

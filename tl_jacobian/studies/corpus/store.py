@@ -31,20 +31,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from filelock import lock_descriptor
+
 from tl_jacobian.errors import ArgumentError, CorpusError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where a file that someone has open can't be deleted anyway
-    fcntl = None
-
 _ENDING = ".tmp"
+_WINDOWS = os.name == "nt"  # where a file that someone has open can't be renamed or deleted
 
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file whole and flush it and its name to the disk, or raise OSError and leave everything as it was."""
     handle, name = _claimed(path)
-    held = None if fcntl is None else os.dup(handle)  # keeps the claim until the file has its name
+    held = None if _WINDOWS else os.dup(handle)  # keeps the claim until the file has its name
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -63,7 +61,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush a folder's names to the disk."""
-    if os.name == "nt":  # no such thing there
+    if _WINDOWS:  # no such thing there
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -88,7 +86,7 @@ def only_run(folder: Path) -> Iterator[bool]:
     """
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        held = _flock(handle)
+        held = _locked(handle)
         if held is False:
             raise CorpusError(
                 f"another run is at work in {str(folder)!r}: wait until it has ended, or write to another folder"
@@ -103,39 +101,30 @@ def _claimed(path: Path) -> tuple[int, str]:
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_ENDING)
         os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        if _lock(handle, wait=True) and os.path.exists(name):
+        _locked(handle, wait=True)
+        if os.path.exists(name):
             return handle, name
         os.close(handle)  # swept away before it was locked
 
 
-def _lock(handle: int, wait: bool = False) -> bool:
-    """Whether the file is ours now; a file system without locks lets everyone have it."""
-    return _flock(handle, wait) is not False
-
-
-def _flock(handle: int, wait: bool = False) -> bool | None:
-    """Whether the lock is ours; None where there are no locks."""
-    if fcntl is None:
-        return None
+def _locked(handle: int, wait: bool = False) -> bool | None:
+    """Whether the file is ours now, until it is closed; None on a file system without locks, which lets everyone in."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
+        return lock_descriptor(handle, blocking=wait)
     except OSError:
         return None
-    return True
 
 
 def _swept(path: Path) -> bool:
     try:
         handle = os.open(path, os.O_RDWR)
         try:
-            mine = _lock(handle)
-            if mine and fcntl is not None:
+            mine = _locked(handle) is not False
+            if mine and not _WINDOWS:
                 path.unlink()
         finally:
             os.close(handle)
-        if mine and fcntl is None:
+        if mine and _WINDOWS:
             path.unlink()
     except OSError:  # gone meanwhile, or (Windows) open elsewhere
         return False

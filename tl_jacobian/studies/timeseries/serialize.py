@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
+from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.base import read_only
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
@@ -331,8 +332,8 @@ class Tokens:
     """
 
     def __init__(self, source: Any) -> None:
-        self.model = source if hasattr(source, "tokenizer") else None
-        self.tokenizer = source.tokenizer if self.model is not None else source
+        self.host = resolve(source) if hasattr(source, "tokenizer") else None
+        self.tokenizer = source if self.host is None else source.tokenizer
         needed = ("encode", "convert_ids_to_tokens")
         if not all(hasattr(self.tokenizer, name) for name in needed):
             raise ArgumentError(
@@ -348,13 +349,12 @@ class Tokens:
 
     @property
     def n_ctx(self) -> int | None:
-        n_ctx = getattr(getattr(self.model, "cfg", None), "n_ctx", None)
-        return n_ctx if n_ctx and n_ctx > 0 else None
+        return None if self.host is None else self.host.n_ctx
 
     def bos(self, prepend: bool | None) -> tuple[int, ...]:
         """The BOS token, if it is wanted."""
-        if prepend is None:
-            prepend = getattr(getattr(self.model, "cfg", None), "default_prepend_bos", None)
+        if prepend is None and self.host is not None:
+            prepend = self.host.prepends_bos
         if prepend is None:
             raise ArgumentError(
                 "prepend_bos=None, expected True or False: a tokenizer alone doesn't know whether its model wants a "
