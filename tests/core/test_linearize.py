@@ -297,7 +297,7 @@ def test_positions_may_be_a_tensor():
 @pytest.mark.usefixtures("unchecked")
 def test_positions_of_jacobians_are_checked(positions):
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
-    with pytest.raises(tj.PromptError, match="expected a list of at least one integer|is a float, expected an int"):
+    with pytest.raises(tj.PromptError, match=r"expected a list of at least one integer|is a float, expected an int"):
         lin.jacobian(positions)
 
 
