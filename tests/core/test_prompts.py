@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 
-from tl_jacobian.core.prompts import is_batch, read_prompt
+from tl_jacobian.core.prompts import Read, is_batch, read_prompt
 from tl_jacobian.errors import PromptError
 
 BOS, D_VOCAB = 0, 100
@@ -193,3 +193,11 @@ def test_nothing_else_warns(prompt):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         read(prompt, prepend_bos=False)
+
+
+def test_a_read_prompt_is_explained_elsewhere_without_reading_it_again():
+    read = Read([5, 6, 7, 8], [3])
+    assert read.at([-2, 1]) == Read([5, 6, 7], [2, 1])
+    for position in (4, -5, 1.0, True):
+        with pytest.raises(PromptError, match="position="):
+            read.at([0, position])

@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tl_jacobian.core.hooks import GROUPS, check_reached, full_name, is_square, label_of, place, wanted
+from tl_jacobian.core.hooks import (
+    GROUPS,
+    check_reached,
+    full_name,
+    in_block,
+    is_square,
+    label_of,
+    layer_of,
+    parsed,
+    place,
+    wanted,
+)
 from tl_jacobian.errors import ArgumentError, HookPointError
 
 POINTS = [  # as a model lists them: in no useful order
@@ -117,3 +128,11 @@ def test_what_was_asked_for_by_name_must_have_been_reached():
     check_reached({"a"}, {"a": torch.ones(1)})
     with pytest.raises(HookPointError, match=r"b exists but wasn't reached .* \(use_attn_result, .*\); switch it on"):
         check_reached(["a", "b"], {"a": torch.ones(1)})
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_names_come_apart_and_together(point):
+    layer, path = parsed(point)
+    assert layer_of(point) == layer
+    assert point == (path if layer is None else in_block(layer, path))
+    assert parsed(point).kind == label_of(point).rsplit(".", 1)[-1]
