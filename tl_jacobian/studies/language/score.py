@@ -22,20 +22,24 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.alignment import Link, Links, WordAlignment, links_inside, parse_links, read_links
+from tl_jacobian.results.alignment import Link, WordAlignment, links_inside, parse_links, read_links
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution_file import checked as checked_file
 from tl_jacobian.results.attribution_file import is_a, read
 from tl_jacobian.studies.language.words import split_words
 
 FORMAT = "tl_jacobian.aligned_pairs"
+if TYPE_CHECKING:
+    from tl_jacobian.results.alignment import Links
+else:
+    Links = Any  # reading them says what they may be
 
 
 @dataclass(frozen=True, kw_only=True)
