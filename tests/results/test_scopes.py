@@ -15,9 +15,19 @@ from cases import shared
 
 import tl_jacobian as tj
 from tl_jacobian.analyses.scopes.choose import COMPUTATIONS, choose, choose_direction
+from tl_jacobian.cli import options
 from tl_jacobian.cli.app import app
 from tl_jacobian.results import scopes
-from tl_jacobian.results.scopes import BASELINES, ON_COMMAND_LINE, SCOPES, ScopeName, scope_title, takers_of
+from tl_jacobian.results.scopes import (
+    BASELINES,
+    ON_COMMAND_LINE,
+    SCOPES,
+    Confidence,
+    FisherMethod,
+    ScopeName,
+    scope_title,
+    takers_of,
+)
 from tl_jacobian.studies.corpus import ScopeJob, attribute_corpus
 from tl_jacobian.studies.evaluation.judge import METHODS
 
@@ -45,9 +55,8 @@ OF_DIRECTION = {
     "residual_contributions": tj.residual_contributions,
     "path_scope": tj.path_scope,
 }
-# What has another meaning there: corpora have a seed, a generation draws its tokens.
+# Corpora have a seed in its place.
 MISSING = {
-    "attribute_generation": {"generator"},
     "attribute_corpus": {"generator"},
     "ScopeJob": {"generator"},
 }
@@ -94,15 +103,17 @@ def test_computations_take_the_options_of_the_specification(name):
 def test_functions_with_a_scope_have_its_options_as_keywords(name):
     taken = parameters({**WHOLE, **OF_DIRECTION}[name])
     assert inspect.Parameter.VAR_KEYWORD not in {p.kind for p in taken.values()}
-    options = {one.name for spec in SCOPES.values() for one in spec.options if one.of_direction or name in WHOLE}
-    assert options - set(taken) == MISSING.get(name, set())
+    wanted = {one.name for spec in SCOPES.values() for one in spec.options if one.of_direction or name in WHOLE}
+    assert wanted - set(taken) == MISSING.get(name, set())
 
 
 def test_choices_on_the_command_line_are_those_of_the_specification():
+    assert tuple(options.Scope) == ON_COMMAND_LINE
+    assert {*options.Method, "low_rank"} == set(get_args(FisherMethod))
+    assert tuple(options.ConfidenceChoice) == get_args(Confidence)
     commands = typer.main.get_command(app).commands
     for command in (commands["attribute"], commands["run"]):
         (scope,) = [p for p in command.params if p.name == "scope"]
-        assert list(scope.type.choices) == list(ON_COMMAND_LINE)
         assert all(SCOPES[name].explains in scope.help for name in ON_COMMAND_LINE)
     assert set(ON_COMMAND_LINE) <= set(METHODS)
 
