@@ -62,11 +62,16 @@ def test_words_and_contrast_and_rank():
         (["Paris", "--device", "nowhere"], 1, "device 'nowhere' isn't available"),
         (["Paris", "--model", "no/such-model", "--host", "bridge"], 1, "can't load model 'no/such-model'"),
         (["Paris", "--html", "/no/such/folder/x.html"], 1, "expected a file in a folder that exists"),
-        (["Paris", "--scope", "temperature", "--target", "a"], 2, "are for --scope semantic"),
+        (["Paris", "--scope", "temperature", "--target", "a"], 2, "--target is for --scope semantic, not temperature"),
         (["Paris", "--rank", "3"], 2, "--rank is for --scope fisher"),
         (["Paris", "--scope", "magic"], 2, "magic"),
-        (["Paris", "--method", "exact"], 2, "--method is for --scope fisher, without --rank"),
-        (["Paris", "--scope", "fisher", "--rank", "2", "--method", "exact"], 2, "without --rank"),
+        (["Paris", "--method", "exact"], 2, "--method is for --scope fisher, not semantic"),
+        (["Paris", "--confidence", "logit_norm"], 2, "--confidence is for --scope temperature, not semantic"),
+        (
+            ["Paris", "--scope", "fisher", "--rank", "2", "--method", "exact"],
+            2,
+            "--method is for --scope fisher, without --rank",
+        ),
     ],
 )
 def test_exit_codes_and_messages(args, code, message):

@@ -72,8 +72,8 @@ def test_options_of_the_corpus(tmp_path):
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["--scope", "temperature", "--target", "a"], 2, "are for --scope semantic"),
-        (["--scope", "temperature", "--target-id", "3"], 2, "are for --scope semantic"),
+        (["--scope", "temperature", "--target", "a"], 2, "--target is for --scope semantic, not temperature"),
+        (["--scope", "temperature", "--target-id", "3"], 2, "--target is for --scope semantic, not temperature"),
         (["--rank", "3"], 2, "--rank is for --scope fisher"),
         (["--batch-size", "0"], 2, "--batch-size"),
         (["--limit", "0"], 2, "--limit"),

@@ -145,8 +145,8 @@ def test_a_scope_that_means_nothing_on_this_model_is_refused_at_once(tmp_path):
     ("options", "message"),
     [
         (dict(scope="magic"), "scope='magic', expected one of 'semantic', 'temperature', 'fisher'"),
-        (dict(scope="temperature", target="a"), "scope 'temperature' takes no target='a'"),
-        (dict(scope="semantic", rank=2), "scope 'semantic' takes no rank=2"),
+        (dict(scope="temperature", target="a"), "scope 'temperature' takes no target=; its options are 'confidence'"),
+        (dict(scope="semantic", rank=2), "scope 'semantic' takes no rank=; its options are 'target', 'minus'"),
         (dict(scope="fisher", rank=2, method="exact"), 'rank=2 is for method="low_rank"'),
     ],
 )

@@ -99,7 +99,7 @@ def test_what_cant_be_aligned_is_refused(arguments, options, error, message):
 
 @pytest.mark.usefixtures("unchecked")
 def test_the_choice_of_tokens_is_checked():
-    with pytest.raises(tj.ArgumentError, match='tokens=\'last\', expected "all" or "first"'):
+    with pytest.raises(tj.ArgumentError, match="tokens='last', expected one of 'all', 'first'"):
         word_alignment(one, "a", "b", tokens="last")
     with pytest.raises(tj.UnsupportedModelError, match=r"call word_alignment\(model, source, target\) with the model"):
         word_alignment(tj.linearize(one, "a b"), "a", "b")

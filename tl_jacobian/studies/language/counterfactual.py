@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +29,10 @@ from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.language.align import locate
 from tl_jacobian.studies.language.words import Span, split_words
 
+if TYPE_CHECKING:
+    Replacements = Mapping[str | int, Sequence[str]]
+else:
+    Replacements = Mapping[Any, Any]  # each word is checked with what is to stand in its place
 _BATCH = 16  # prompts in one forward pass
 
 
@@ -50,7 +54,7 @@ def counterfactuals(
     *,
     minus: Target | None = None,
     scope: Scope = "semantic",
-    replace: Mapping[str | int, Sequence[str]] | None = None,
+    replace: Replacements | None = None,
     top: int | None = None,
     confidence: Confidence | None = None,
     method: FisherMethod | None = None,
