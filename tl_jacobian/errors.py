@@ -7,7 +7,25 @@ from __future__ import annotations
 
 
 class JacobianScopeError(Exception):
-    """Base class of every error that tl_jacobian raises on purpose."""
+    """Base class of every error that tl_jacobian raises on purpose.
+
+    A message is at most 2,000 characters long: what was given may be longer than anybody reads.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(_cut(text) if isinstance(text, str) else text for text in args))
+
+
+_MOST = 2000
+
+
+def _cut(text: str) -> str:
+    """
+    >>> len(_cut("a" * 3000)), _cut("a" * 3000)[-24:]
+    (2000, ' … (cut: 3000 characters)')
+    """
+    end = f" … (cut: {len(text)} characters)"
+    return text if len(text) <= _MOST else text[: _MOST - len(end)] + end
 
 
 class PromptError(JacobianScopeError, ValueError):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from rich.console import Console
 
-import tl_jacobian as tj
 from conftest import INJECTION, NASTY
 from tl_jacobian.render.linearity import render_linearity_terminal
 from tl_jacobian.results.linearity import Linearity
@@ -40,10 +39,6 @@ def printed(value, **options):
 def test_the_error_is_relative_to_what_was_promised(found):
     """Exact at the small step; at the large one nothing happens, so that all of the promise is missing."""
     assert found.relative_error.tolist() == pytest.approx([0.0, 1.0])
-
-
-def test_the_library_gives_this_value():
-    assert tj.Linearity is Linearity
 
 
 def test_a_row_for_each_step_and_token(found):

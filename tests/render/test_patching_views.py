@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tl_jacobian as tj
+from tl_jacobian.results.patching import PatchComparison
 
 
 def grid(values, what):
@@ -26,7 +27,7 @@ def grid(values, what):
 def comparison():
     predicted = grid([[0.0, 1.0, 2.0], [0.0, -4.0, 5.0]], "predicted")
     measured = grid([[0.0, 2.0, 2.5], [0.0, -4.5, 10.0]], "measured")
-    return tj.PatchComparison(predicted=predicted, measured=measured, clean=3.0, corrupted=-1.0, first=1)
+    return PatchComparison(predicted=predicted, measured=measured, clean=3.0, corrupted=-1.0, first=1)
 
 
 def test_the_terminal_shows_both_and_how_they_agree(comparison, capsys):
@@ -65,7 +66,7 @@ def test_the_figure_shares_its_scale_and_leaves_out_what_cannot_differ(compariso
 def test_agreement_ignores_what_cannot_differ(comparison):
     noisy = comparison.measured.values.clone()
     noisy[:, 0] = torch.tensor([1e-6, -1e-6])
-    other = tj.PatchComparison(
+    other = PatchComparison(
         predicted=comparison.predicted, measured=grid(noisy.tolist(), "measured"), clean=3.0, corrupted=-1.0, first=1
     )
     assert (other.spearman, other.sign_agreement) == (comparison.spearman, comparison.sign_agreement) == (1.0, 1.0)

@@ -167,13 +167,13 @@ def test_rows_that_make_no_map_are_refused(fields, message):
     if message is None:
         AttributionMap(**fields)
         return
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         AttributionMap(**fields)
 
 
 def test_rows_of_different_texts_are_refused():
     other = Attribution(scores=torch.ones(1), tokens=(99,), str_tokens=("z",), position=0, scope="semantic", target="t")
-    with pytest.raises(tj.ArgumentError, match="positions 0 and 1 are of different texts, expected one"):
+    with pytest.raises(tj.errors.ArgumentError, match="positions 0 and 1 are of different texts, expected one"):
         AttributionMap(attributions=(other, row(1)), next_texts=("a", None))
 
 

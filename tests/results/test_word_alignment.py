@@ -65,7 +65,9 @@ def test_a_share_links_what_has_it():
 @pytest.mark.parametrize("method", ["best", 0.0, 1.5, -0.1, True])
 @pytest.mark.usefixtures("unchecked")
 def test_other_methods_are_refused(method):
-    with pytest.raises(tj.ArgumentError, match=f'method={method!r}, expected "argmax", "intersection" or a share'):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=f'method={method!r}, expected "argmax", "intersection" or a share'
+    ):
         make().links(method)
 
 
@@ -94,13 +96,13 @@ def test_a_row_by_text_or_index():
     [("t9", "'t9' is 0 target words, expected one of 0 't0', 1 't1'"), (2, "target word 2 of 2, expected -2 to 1")],
 )
 def test_rows_that_arent_there(word, message):
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         running().row(word)
 
 
 def test_a_word_that_is_there_twice_goes_by_index():
     a = WordAlignment.of_matrix(torch.eye(2), ["le", "la"], ["the", "the"])
-    with pytest.raises(tj.ArgumentError, match="'the' is 2 target words"):
+    with pytest.raises(tj.errors.ArgumentError, match="'the' is 2 target words"):
         a.row("the")
     assert a.row(1).top(1)[0].text == "la"
 
@@ -148,10 +150,12 @@ def test_its_repr_names_the_pairs():
     ],
 )
 def test_what_doesnt_fit_is_refused(change, message):
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         make(**{"scope": "x", **change})
 
 
 def test_a_matrix_that_doesnt_fit_is_refused():
-    with pytest.raises(tj.ArgumentError, match=r"shape \(2, 2\) for 1 target words and 2 source words, expected"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=r"shape \(2, 2\) for 1 target words and 2 source words, expected"
+    ):
         WordAlignment.of_matrix(torch.eye(2), ["a", "b"], ["c"])

@@ -27,9 +27,9 @@ from tl_jacobian.core.linearize import linearize, model_first
 from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
 from tl_jacobian.core.unembedding import exact, precise
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.patching import PatchComparison
-from tl_jacobian.results.plain import is_id
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
 At = Literal["resid_pre", "resid_mid", "attn_out", "mlp_out", "heads"]
@@ -222,6 +222,7 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
 
 
 @model_first
+@checked
 def predict_patching(
     model: Any,
     clean: Any,
@@ -272,6 +273,7 @@ def predict_patching(
 
 
 @model_first
+@checked
 def compare_patching(
     model: Any,
     clean: Any,

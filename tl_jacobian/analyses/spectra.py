@@ -22,7 +22,7 @@ from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, ContractError, PromptError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.spectra import KEPT, FisherSpectrum, JacobianSpectrum, Move, Moves
 
 # Up to here all of J_t is no dearer. Beyond, its leading part takes some 10 (k + SPARE) products
@@ -127,6 +127,7 @@ _DENSE_FISHER = 256
 _PROBES = 64
 
 
+@checked
 def jacobian_spectrum(
     lin: Linearization,
     position: SupportsIndex,
@@ -188,6 +189,7 @@ def jacobian_spectrum(
     )
 
 
+@checked
 def fisher_spectrum(lin: Linearization, k: int = 16, *, generator: torch.Generator | None = None) -> FisherSpectrum:
     """Leading eigenvalues and directions of the Fisher information F = W^T (diag p - p p^T) W (sec. 3.2).
 

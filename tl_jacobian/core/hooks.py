@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 from jaxtyping import Float
 from torch import Tensor
@@ -24,7 +24,10 @@ GROUPS = {
 _PARTS = {
     name: rf"blocks\.\d+\.hook_{name}" for name in ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 }
-Record = bool | str | Sequence[str] | None
+Record = Annotated[
+    bool | str | Sequence[str] | None,
+    f"True, or a list of {', '.join(map(repr, GROUPS))} or names of hook points",
+]
 # The order in which the residual stream meets them.
 _ORDER = ("hook_resid_pre", "hook_v", "hook_pattern", "hook_z", "hook_attn_out", "hook_resid_mid", "hook_mlp_out")
 

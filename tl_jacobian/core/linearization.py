@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, ClassVar, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -23,8 +23,8 @@ from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.plain import is_id
 from tl_jacobian.results.tokens import Word
 
 
@@ -97,6 +97,10 @@ class Linearization:
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
 
+    __expected__: ClassVar[str] = (
+        "one linearization: batch[i], or linearize(model, prompt) (tokens of shape (1, pos) are a batch: tokens[0])"
+    )
+
     y: Float[Tensor, " d_model"]
     logits: Float[Tensor, " d_vocab"]
     tokens: Int[Tensor, " pos"]
@@ -168,6 +172,7 @@ class Linearization:
             f"predicts {best.text!r} with {best.probability:.0%}; {self.facts.get('host', 'no host')})"
         )
 
+    @checked
     def vjp(self, v: Float[Tensor, "*k d_model"]) -> Float[Tensor, "*k pos d_in"]:
         """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
 
@@ -185,6 +190,7 @@ class Linearization:
         grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
         return grads if v.ndim == 2 else grads[0]
 
+    @checked
     def vjp_at(self, v: Float[Tensor, " d_model"], names: Sequence[str]) -> dict[str, Float[Tensor, "*activation"]]:
         """v^T dy/da for recorded activations a: their gradients, all from one backward pass.
 
@@ -203,6 +209,7 @@ class Linearization:
         (grads,) = self.stream_at(v[None], names)
         return {name: grad[0] for name, grad in grads.items()}
 
+    @checked
     def stream_at(
         self, v: Float[Tensor, "k d_model"], names: Sequence[str], optional: Collection[str] = ()
     ) -> Iterator[dict[str, Float[Tensor, "chunk *activation"]]]:
@@ -220,6 +227,7 @@ class Linearization:
                     )
             yield {n: self.taps.cut(n, g) for n, g in zip(names, grads, strict=True) if g is not None}
 
+    @checked
     def jvp(self, dx: Float[Tensor, "*k pos d_in"]) -> Float[Tensor, "*k d_model"]:
         """Sum over tokens of J_t dx_t: the first-order change of y when the embeddings change by dx.
 
@@ -240,6 +248,7 @@ class Linearization:
         dy = self.graph.pusher()(spread)[:, self.row]
         return dy if dx.ndim == 3 else dy[0]
 
+    @checked
     def jacobian(self, positions: Sequence[int] | None = None) -> Float[Tensor, "n d_model d_in"]:
         """The full Jacobians J_t = dy/dx_t: d_model backward passes, in batches.
 
@@ -293,6 +302,8 @@ class LinearizationBatch(Sequence[Linearization]):
     Scopes take a batch as they take a single linearization and share one backward pass
     among its prompts. Each prompt's scores are those it gets alone.
     """
+
+    __expected__: ClassVar[str] = "a batch of them"
 
     members: tuple[Linearization, ...]
 

@@ -21,6 +21,7 @@ from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
 from tl_jacobian.core.prompts import as_list, is_batch, read_prompt
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
+from tl_jacobian.results.arguments import checked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +92,7 @@ def linearize(
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
 @model_first
+@checked
 def linearize(
     model: Any,
     prompt: Any,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import PromptError, TargetError
-from tl_jacobian.results.plain import INTEGERS, is_id
+from tl_jacobian.results.arguments import INTEGERS, is_id
 
 
 def is_batch(prompt: Any) -> bool:

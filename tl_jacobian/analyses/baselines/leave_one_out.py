@@ -13,12 +13,14 @@ from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 
 Measure = Literal["log_prob", "kl"]
 Replacement = Literal["zero", "mean"] | Float[Tensor, " d_in"]
 
 
+@checked
 def leave_one_out(
     lin: Linearization,
     target: Target | None = None,
@@ -42,7 +44,7 @@ def leave_one_out(
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> tj.leave_one_out(lin, " Paris").top(1)[0].text
+    >>> tj.baselines.leave_one_out(lin, " Paris").top(1)[0].text
     ' France'
     """
     if measure not in ("log_prob", "kl"):

@@ -33,6 +33,7 @@ from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.grid import Grid
 
@@ -51,6 +52,7 @@ class Path(NamedTuple):
         return self.baseline + alphas.to(self.x)[:, None, None] * (self.x - self.baseline)
 
 
+@checked
 def path_integrated_scope(
     lin: Linearization,
     target: Target | None = None,
@@ -88,7 +90,7 @@ def path_integrated_scope(
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
     >>> half = lin.graph.x.detach()[0] / 2
-    >>> a = tj.path_integrated_scope(lin, " Paris", baseline=half, steps=8, tol=0.1)
+    >>> a = tj.baselines.path_integrated_scope(lin, " Paris", baseline=half, steps=8, tol=0.1)
     >>> a.metadata["completeness_gap"] < 0.1
     True
     """
@@ -122,6 +124,7 @@ def path_integrated_scope(
     return attribution(lin, "path_integrated", explained.target, parts.norm(dim=-1).cpu(), "root_sum_squares", details)
 
 
+@checked
 def path_integrand(
     lin: Linearization,
     target: Target | None = None,

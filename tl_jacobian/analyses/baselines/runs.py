@@ -15,7 +15,7 @@ from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.arguments import is_id
 
 BATCH = 16  # runs in one forward pass
 

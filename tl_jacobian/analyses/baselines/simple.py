@@ -16,15 +16,17 @@ from tl_jacobian.core.products import pulled
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 
 
+@checked
 def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
     """Input x gradient of one logit: ||x_t * grad_t z||_2, one backward pass.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> len(tj.input_x_gradient(lin, " Paris"))
+    >>> len(tj.baselines.input_x_gradient(lin, " Paris"))
     5
     """
     return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)])[0]
@@ -44,6 +46,7 @@ def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explain
     ]
 
 
+@checked
 def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
     """Uniform random scores: what any attribution must beat."""
     one_of(lin)
@@ -53,6 +56,7 @@ def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Att
     return attribution(lin, "random", "nothing: random scores", scores, "sum", {"score": "uniform random numbers"})
 
 
+@checked
 def attention_rollout(lin: Linearization) -> Attribution:
     """Attention rollout (Abnar and Zuidema, 2020): (A + 1)/2 multiplied over the layers, A the mean over heads.
 
@@ -77,6 +81,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)
 
 
+@checked
 def smoothgrad(
     lin: Linearization,
     target: Target | None = None,
@@ -99,7 +104,7 @@ def smoothgrad(
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> len(tj.smoothgrad(lin, " Paris", samples=2))
+    >>> len(tj.baselines.smoothgrad(lin, " Paris", samples=2))
     5
     """
     check_count("samples", samples)

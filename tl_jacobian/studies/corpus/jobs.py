@@ -18,6 +18,7 @@ from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError, JacobianScopeError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_file import FORMAT, VERSION, from_json, to_json
 from tl_jacobian.studies.corpus.read import CorpusPrompt
@@ -206,6 +207,7 @@ class ScopeJob:
         return self.method or ("auto" if self.rank is None else "low_rank")
 
 
+@checked
 def prompt_generator(seed: int, index: int) -> torch.Generator:
     """The random signs of one prompt of a corpus, whatever batch it is in; errors of two prompts are independent.
 

@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.arguments import checked, is_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +259,7 @@ def _of_split(data: Any, split: str) -> Any:
 _FOREIGN = (".csv", ".tsv", ".gz", ".zst", ".xz", ".zip", ".tar", ".arrow", ".feather", ".md", ".xlsx", ".yaml", ".pkl")
 
 
+@checked
 def read_corpus(
     source: str | PathLike[str], *, column: str = "text", split: str = "train", limit: int | None = None
 ) -> list[CorpusPrompt]:

@@ -31,8 +31,8 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import counting, quiet
 from tl_jacobian.core.prompts import Target, read_prompt
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.plain import is_id
 from tl_jacobian.studies.corpus.jobs import FisherMethod, Job, Scope, ScopeJob, error_record, from_record, records_of
 from tl_jacobian.studies.corpus.processes import Processes, processes
 from tl_jacobian.studies.corpus.read import CorpusPrompt, Given, as_prompts
@@ -51,6 +51,7 @@ from tl_jacobian.studies.corpus.store import (
 )
 
 
+@checked
 def tokenizer_of(model: Any, *, prepend_bos: bool | None = None) -> Tokenize:
     """From a prompt to its token ids, for :func:`run_corpus`.
 
@@ -289,6 +290,7 @@ class RunReport:
     seconds: float
 
 
+@checked
 def run_corpus(
     job: Job,
     prompts: Sequence[CorpusPrompt],
@@ -382,6 +384,7 @@ def _report(work: Work, n_resumed: int, seconds: float) -> RunReport:
     return RunReport(work.folder.root, len(work.corpus), n_resumed, n_errors, seconds)
 
 
+@checked
 def attribute_corpus(
     model: Any,
     prompts: Sequence[Given] | Int[Tensor, "prompts pos"],
@@ -425,10 +428,9 @@ def attribute_corpus(
         CorpusError, ArgumentError: as :func:`run_corpus` does; ArgumentError for what is no prompt.
 
     >>> import tempfile, tl_jacobian as tj
-    >>> from tl_jacobian.corpus import attribute_corpus, read_attributions
     >>> out = tempfile.mkdtemp()
-    >>> report = attribute_corpus(tj.load_demo_model(), ["Rome is", ""], "semantic", out, progress=False)
-    >>> report.n_prompts, report.n_errors, [a.str_tokens for a in read_attributions(out)]
+    >>> report = tj.corpus.attribute_corpus(tj.load_demo_model(), ["Rome is", ""], "semantic", out, progress=False)
+    >>> report.n_prompts, report.n_errors, [a.str_tokens for a in tj.corpus.read_attributions(out)]
     (2, 1, [('Rome', ' is')])
     """
     job = ScopeJob(model, scope, target, minus, method, rank, seed, max_memory)
@@ -444,6 +446,7 @@ def attribute_corpus(
     )
 
 
+@checked
 def read_attributions(out: str | PathLike[str], *, partial: bool = False) -> Iterator[Attribution]:
     """The attributions of a run, in the corpus' order.
 

@@ -21,12 +21,14 @@ from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import Frozen
 
 Perturbation = Literal["zero", "mean", "delete"]
 
 
+@checked
 def log_probs_without(
     lin: Linearization,
     removed: Bool[Tensor, "runs pos"],
@@ -172,6 +174,7 @@ class PerturbationCurves(Frozen):
         return (math.exp(self.clean) - self.kept.exp()).mean().item()
 
 
+@checked
 def perturbation_curves(
     lin: Linearization,
     attributions: Sequence[Attribution],

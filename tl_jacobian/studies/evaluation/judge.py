@@ -28,6 +28,7 @@ from tl_jacobian.analyses.scopes.apply import apply
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
@@ -196,6 +197,7 @@ def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
     return values
 
 
+@checked
 def judge(
     trial: Trial, batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int]
 ) -> list[dict[str, Any]]:

@@ -14,12 +14,14 @@ from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.linearity import Linearity
 
 Way = Literal["steepest", "away"]
 EPSILONS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
+@checked
 def linearity(
     lin: Linearization,
     target: Target | None = None,

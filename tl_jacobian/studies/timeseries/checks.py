@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.arguments import is_id
 
 
 def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:

@@ -20,6 +20,7 @@ from jaxtyping import Float64, Int64
 from scipy.stats import rankdata, theilslopes, wilcoxon
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.statistics import Seed, bootstrap_mean, group_difference
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
 from tl_jacobian.studies.timeseries.systems import generator_of
@@ -52,6 +53,7 @@ class Estimate:
         return f"{self.estimate:.3g} [{self.low:.3g}, {self.high:.3g}], p = {self.p_value:.2g}, n = {self.n}"
 
 
+@checked
 def mean_effect(
     effects: Any,
     *,
@@ -90,6 +92,7 @@ def mean_effect(
     )
 
 
+@checked
 def compare_paired(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) -> Estimate:
     """The mean of a - b over the same series, such as one statistic of two scopes; two-sided.
 
@@ -111,6 +114,7 @@ def compare_paired(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     return mean_effect(left - right, confidence=confidence, seed=seed)
 
 
+@checked
 def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) -> Estimate:
     """mean(a) - mean(b) of two groups of series, such as drifting and stationary ones; two-sided permutation test.
 
@@ -179,6 +183,7 @@ class PatternMatch:
         return f"PatternMatch({self.estimate:.3f}, p = {self.p_value:.2g}; lift {self.lift:.2f}; {n} candidates)"
 
 
+@checked
 def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.ndarray, "n dimension"]:
     """The delay vectors (s_i, s_{i-lag}, …, s_{i-(dimension-1) lag}) of a series, from the first whole one on.
 
@@ -198,6 +203,7 @@ def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.n
     return np.stack([array[span - k * lag : len(array) - k * lag] for k in range(dimension)], axis=1)
 
 
+@checked
 def pattern_match(
     values: Any,
     influence: Any,
@@ -319,6 +325,7 @@ class ForgettingSlope:
     log: bool
 
 
+@checked
 def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0, log: bool = True) -> ForgettingSlope:
     """Slope of influence over position: the median of the slopes of all pairs (Theil and Sen).
 
@@ -346,6 +353,7 @@ def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0,
     return ForgettingSlope(estimate=slope, total=slope * (len(kept) - 1), n=len(kept), log=log)
 
 
+@checked
 def effective_count(influence: Any, *, skip_first: int = 1) -> float:
     """How many numbers share the influence: (sum)^2 / sum of squares, from 1 (all on one) to all of them.
 

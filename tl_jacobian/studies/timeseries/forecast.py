@@ -21,12 +21,14 @@ from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import progress
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
 from tl_jacobian.studies.timeseries.checks import check_count, check_number
 from tl_jacobian.studies.timeseries.serialize import Ids, SerializedSeries
 
 
+@checked
 def predict_number(
     model: Any,
     series: SerializedSeries,
@@ -147,6 +149,7 @@ def _without_bos(series: SerializedSeries) -> Ids:
     return series.tokens[series.groups[0][0] :]
 
 
+@checked
 def number_influence(attribution: Attribution, series: SerializedSeries) -> NumberInfluence:
     """The influence of each number: that of its tokens jointly; separators, and a BOS token, are left out.
 

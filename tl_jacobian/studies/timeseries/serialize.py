@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.base import owned
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
 
@@ -259,6 +260,7 @@ class SerializedSeries:
         return np.rint((np.asarray(values, dtype=np.float64) - self.offset) / self.scale).astype(np.int64)
 
 
+@checked
 def serialize(
     values: Any,
     tokenizer: Any,

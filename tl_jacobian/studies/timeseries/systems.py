@@ -18,11 +18,12 @@ import numpy as np
 from jaxtyping import Float64
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.plain import is_id
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.statistics import Seed
 from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
 
 
+@checked
 def logistic_map(n: int, *, r: float = 3.8, x0: float = 0.4) -> Float64[np.ndarray, " n"]:
     """The logistic map: x_{t+1} = r x_t (1 - x_t), deep in chaos at r = 3.8.
 
@@ -49,6 +50,7 @@ def logistic_map(n: int, *, r: float = 3.8, x0: float = 0.4) -> Float64[np.ndarr
     return orbit
 
 
+@checked
 def brownian_motion(
     n: int, *, seed: Seed, mu: float = 0.0, sigma: float = 1.0, dt: float = 1.0, x0: float = 0.0
 ) -> Float64[np.ndarray, " n"]:
@@ -71,6 +73,7 @@ def brownian_motion(
     return check_number("x0", x0) + _drifting_steps(n, seed, check_number("mu", mu), sigma, dt)
 
 
+@checked
 def geometric_brownian_motion(
     n: int, *, seed: Seed, mu: float = 0.0, sigma: float = 0.05, dt: float = 1.0, s0: float = 1.0
 ) -> Float64[np.ndarray, " n"]:
@@ -121,6 +124,7 @@ _START = (1.0, 1.0, 1.0)
 _TOLERANCES: dict[str, Any] = dict(method="DOP853", rtol=1e-10, atol=1e-12)
 
 
+@checked
 def lorenz(
     n: int,
     *,
@@ -149,6 +153,7 @@ def lorenz(
     return lorenz_states(n, dt=dt, start=start, burn_in=burn_in, sigma=sigma, rho=rho, beta=beta)[:, 0].copy()
 
 
+@checked
 def lorenz_with_drift(n: int, *, drift: float = 10.0, dt: float = 0.05, **options: Any) -> Float64[np.ndarray, " n"]:
     """x of the Lorenz system plus a uniform drift: ``x(t) + drift t``, t = 0 at the first value.
 
@@ -164,6 +169,7 @@ def lorenz_with_drift(n: int, *, drift: float = 10.0, dt: float = 0.05, **option
     return lorenz(n, dt=dt, **options) + check_number("drift", drift) * dt * np.arange(n)
 
 
+@checked
 def lorenz_states(
     n: int,
     *,
