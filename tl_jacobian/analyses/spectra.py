@@ -21,8 +21,9 @@ from tl_jacobian.core.linalg.singular import SPARE, Decomposition, dense, krylov
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact
-from tl_jacobian.errors import ArgumentError, ContractError, PromptError
-from tl_jacobian.results.arguments import checked, is_id
+from tl_jacobian.errors import ArgumentError, ContractError
+from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.results.arguments import position as place
 from tl_jacobian.results.spectra import KEPT, FisherSpectrum, JacobianSpectrum, Move, Moves
 
 # Up to here all of J_t is no dearer. Beyond, its leading part takes some 10 (k + SPARE) products
@@ -163,7 +164,7 @@ def jacobian_spectrum(
     (' France', 2, True)
     """
     _check(lin, k)
-    block = JacobianBlock(lin, _index(lin, position))
+    block = JacobianBlock(lin, place(position, len(lin.tokens)))
     if k > min(block.shape):
         raise ArgumentError(f"k={k}, expected at most {min(block.shape)}, the smaller side of J_t")
     if not 0 < rtol < 1:
@@ -253,14 +254,4 @@ def _facts(lin: Linearization, method: str, **more: Any) -> dict[str, Any]:
 
 def _check(lin: Linearization, k: int) -> None:
     one_of(lin)
-    if not is_id(k) or k < 1:
-        raise ArgumentError(f"k={k!r}, expected a positive number of directions")
-
-
-def _index(lin: Linearization, position: SupportsIndex) -> int:
-    n = len(lin.tokens)
-    if not is_id(position):
-        raise PromptError(f"position {position!r} is a {type(position).__name__}, expected an integer")
-    if not -n <= int(position) < n:
-        raise PromptError(f"position {int(position)} is outside the linearised prompt, expected -{n} to {n - 1}")
-    return int(position) % n
+    whole("k", k, what="a number of directions")

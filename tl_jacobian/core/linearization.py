@@ -22,8 +22,9 @@ from tl_jacobian.core.host.base import Anatomy
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
-from tl_jacobian.results.arguments import checked, is_id
+from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError
+from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
 from tl_jacobian.results.tokens import Word
 
@@ -53,22 +54,6 @@ def check_change(dx: Any, wanted: tuple[int, int]) -> None:
         raise DirectionError(
             f"dx (dtype {dx.dtype}) isn't finite floating point; use dx.float(), or look for NaN in it"
         )
-
-
-def check_positions(positions: Any, n: int) -> list[int]:
-    """Positions counted from the start.
-
-    Raises:
-        PromptError: not a list of integers, or one is outside the prompt's n tokens.
-    """
-    is_list = isinstance(positions, Sequence) and not isinstance(positions, str)
-    if not is_list or not len(positions) or not all(is_id(p) for p in positions):
-        raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
-    counted = [int(p) for p in positions]
-    for p in counted:
-        if not -n <= p < n:
-            raise PromptError(f"position {p} is outside the linearised prompt, expected -{n} to {n - 1}")
-    return [p % n for p in counted]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -217,8 +202,9 @@ class Linearization:
 
         Hook points that are ``optional`` are left out where y doesn't depend on them.
         """
-        places = [self.taps.tensor(name) for name in names]
-        for grads in self.graph.stream_to(self.spread(v), places):
+        self.check_direction(v, ndims=(2,))
+        taps = [self.taps.tensor(name) for name in names]
+        for grads in self.graph.stream_to(self.spread(v), taps):
             for name, grad in zip(names, grads, strict=True):
                 if grad is None and name not in optional:
                     raise HookPointError(
@@ -262,7 +248,8 @@ class Linearization:
             PromptError: a position is outside the prompt.
             MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
-        keep = check_positions(range(len(self.tokens)) if positions is None else positions, len(self.tokens))
+        n = len(self.tokens)
+        keep = list(range(n)) if positions is None else places(positions, n)
         x = self.graph.x
         size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
         self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -190,8 +189,6 @@ def _watch(
     """What the forward pass records, and what of it was asked for by name."""
     if output is not None and final_norm is not None:
         raise ArgumentError(f"final_norm is for y at the unembedding, not for output_hook={output!r}; leave it out")
-    if value is not None and not isinstance(value, Tensor):
-        raise ArgumentError(f"input_value is a {type(value).__name__}, expected a tensor (batch, pos, d_in)")
     if not record:
         return Watch(source, output, (), value), set()
     taps, by_name = wanted(record, host.hook_points())
@@ -202,9 +199,5 @@ def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None
     if final_norm is None:
         return None
     if isinstance(final_norm, str):
-        if final_norm != "original":
-            raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
         return affine_of(host.original_norm(), host.unembedding().d_model)
-    if not isinstance(final_norm, (torch.nn.Module, Tensor, tuple)):
-        raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
     return affine_of(final_norm, host.unembedding().d_model)

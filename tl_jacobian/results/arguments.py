@@ -19,7 +19,7 @@ import operator
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from os import PathLike
 from typing import Annotated, Any, Literal, ParamSpec, SupportsIndex, TypeVar, Union, get_args, get_origin
@@ -58,6 +58,7 @@ _ERRORS: Mapping[str, type[JacobianScopeError]] = {
 }
 _UNIONS = (Union, types.UnionType)
 _CONF = BeartypeConf(is_pep484_tower=True)  # an int is a float
+_LARGEST = 2**31 - 1  # of integers that nothing else bounds: what tensors can count
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
 
 
@@ -294,7 +295,7 @@ def _fits_one(value: Any, hint: Any) -> bool:
         return is_id(value)
     origin = get_origin(hint)
     if (item := _item(hint)) is not None:
-        if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, origin or hint):
+        if isinstance(value, (str, bytes, bytearray, Tensor, np.ndarray)) or not isinstance(value, origin or hint):
             return False
         if origin is not tuple or get_args(hint)[-1] is ...:
             return _items_fit(value, item)
@@ -343,8 +344,8 @@ def _is_array(hint: Any) -> bool:
 def _item(hint: Any) -> Any:
     """What a list's items are; None where it isn't one."""
     origin, args = get_origin(hint), get_args(hint)
-    lists = isinstance(origin, type) and issubclass(origin, Sequence) and args
-    return args[0] if lists else None
+    known = isinstance(origin, type) and issubclass(origin, Collection) and args
+    return args[0] if known and not issubclass(origin, (Mapping, AbstractSet)) else None
 
 
 def _parts(hint: Any, n: int) -> Sequence[Any] | None:
@@ -499,8 +500,10 @@ def whole(
     >>> whole("k", np.int32(3))
     3
     """
-    if not is_id(value) or int(value) < least or (most is not None and int(value) > most):
-        span = f"at least {least}" if most is None else f"{least} to {most}"
+    top = _LARGEST if most is None else most
+    if not is_id(value) or not least <= int(value) <= top:
+        endless = most is None and not (is_id(value) and int(value) > top)
+        span = f"at least {least}" if endless else f"{least} to {top}"
         raise error(f"{name}={excerpt(value)}, expected {what}, {span}")
     return int(value)
 

@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, rerun_of
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
 
 Measure = Literal["log_prob", "kl"]
@@ -47,8 +47,6 @@ def leave_one_out(
     >>> tj.baselines.leave_one_out(lin, " Paris").top(1)[0].text
     ' France'
     """
-    if measure not in ("log_prob", "kl"):
-        raise ArgumentError(f'measure={measure!r}, expected "log_prob" or "kl"')
     if measure == "kl" and target is not None:
         raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
     rerun_of(lin)  # one linearization, which can be run again
@@ -60,7 +58,7 @@ def logits_without_each(
     lin: Linearization, replacement: Replacement = "zero", batch_size: int = BATCH
 ) -> Float[Tensor, "pos d_vocab"]:
     """Logits at the explained position after replacing each token's embedding in turn."""
-    check_count("batch_size", batch_size)
+    whole("batch_size", batch_size)
     rerun, x = rerun_of(lin), inputs_of(lin)
     left = _replacement(x, replacement)
 
@@ -91,8 +89,6 @@ def _replacement(x: Float[Tensor, "pos d_in"], replacement: Replacement) -> Floa
         if replacement.shape != x.shape[1:]:
             raise ArgumentError(f"replacement has shape {tuple(replacement.shape)}, expected {tuple(x.shape[1:])}")
         return replacement.detach().to(x)
-    if replacement not in ("zero", "mean"):
-        raise ArgumentError(f'replacement={replacement!r}, expected "zero", "mean" or a vector')
     return torch.zeros_like(x[0]) if replacement == "zero" else x.mean(0)
 
 

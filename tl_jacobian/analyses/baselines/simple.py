@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, logit_gradients, pair, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, logit_gradients, pair, rerun_of
 from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.products import pulled
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
-from tl_jacobian.errors import ArgumentError, HookPointError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.errors import HookPointError
+from tl_jacobian.results.arguments import checked, number, whole
 from tl_jacobian.results.attribution import Attribution
 
 
@@ -50,8 +50,6 @@ def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explain
 def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
     """Uniform random scores: what any attribution must beat."""
     one_of(lin)
-    if not isinstance(generator, torch.Generator):
-        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
     scores = torch.rand(len(lin.tokens), generator=generator, device=generator.device).cpu()
     return attribution(lin, "random", "nothing: random scores", scores, "sum", {"score": "uniform random numbers"})
 
@@ -107,10 +105,9 @@ def smoothgrad(
     >>> len(tj.baselines.smoothgrad(lin, " Paris", samples=2))
     5
     """
-    check_count("samples", samples)
-    check_count("batch_size", batch_size)
-    if not isinstance(noise, (int, float)) or not noise > 0:
-        raise ArgumentError(f"noise={noise!r}, expected a positive share of the embeddings' size, such as 0.1")
+    whole("samples", samples)
+    whole("batch_size", batch_size)
+    noise = number("noise", noise, above=0.0)
     generator = generator or torch.Generator().manual_seed(0)
     rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
     size = noise * x.double().square().mean().sqrt().item()

@@ -201,8 +201,12 @@ def load_demo_model(
         raise DemoModelError(
             f'kind={kind!r}, expected one of {available}; "hooked" needs transformer-lens below version 4'
         )
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise DemoModelError(f'device={device!r}, expected one that torch knows, such as "cpu" or "cuda:0"') from error
     folder = demo_folder()
-    model = _LOADERS[kind or available[0]](folder, torch.device(device), dtype)
+    model = _LOADERS[kind or available[0]](folder, place, dtype)
     model.cfg.default_prepend_bos = False
     return model.eval()
 

@@ -6,7 +6,7 @@ import gc
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -18,7 +18,7 @@ from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError, JacobianScopeError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, fitted
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_file import FORMAT, VERSION, from_json, to_json
 from tl_jacobian.studies.corpus.read import CorpusPrompt
@@ -157,8 +157,7 @@ class ScopeJob:
         object.__setattr__(self, "facts", facts)
 
     def _check(self) -> None:
-        if self.scope not in get_args(Scope):
-            raise ArgumentError(f"scope={self.scope!r}, expected one of {', '.join(map(repr, get_args(Scope)))}")
+        fitted(self.scope, Scope, "scope")
         given = {"target": self.target, "minus": self.minus, "method": self.method, "rank": self.rank}
         known = {"semantic": ("target", "minus"), "temperature": (), "fisher": ("method", "rank")}[self.scope]
         for name, value in given.items():

@@ -13,16 +13,16 @@ observation, and every interval and test here is over series. Two numbers of a s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.stats import rankdata, theilslopes, wilcoxon
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, number, whole
 from tl_jacobian.results.statistics import Seed, bootstrap_mean, group_difference
-from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
+from tl_jacobian.studies.timeseries.checks import series_of
 from tl_jacobian.studies.timeseries.systems import generator_of
 
 Alternative = Literal["two-sided", "greater", "less"]
@@ -76,10 +76,9 @@ def mean_effect(
     0.283 [0.133, 0.433], p = 0.016, n = 6
     """
     array = series_of(effects, "effects")
-    _check_alternative(alternative)
     # Effects that are all zero say nothing against the null.
     found: Any = wilcoxon(array, alternative=alternative) if array.any() else None
-    confidence = check_number("confidence", confidence)
+    confidence = number("confidence", confidence)
     interval = bootstrap_mean(array, confidence=confidence, seed=generator_of(seed))
     return Estimate(
         estimate=interval.mean,
@@ -126,7 +125,7 @@ def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     3.0
     """
     left, right = series_of(a, "a"), series_of(b, "b")
-    confidence = check_number("confidence", confidence)
+    confidence = number("confidence", confidence)
     interval, p_value = group_difference(left, right, confidence=confidence, seed=generator_of(seed))
     return Estimate(
         estimate=interval.mean,
@@ -139,16 +138,9 @@ def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     )
 
 
-def _check_alternative(alternative: object) -> None:
-    if alternative not in get_args(Alternative):
-        raise ArgumentError(
-            f"alternative={alternative!r}, expected one of {', '.join(map(repr, get_args(Alternative)))}"
-        )
-
-
 def check_kept(n: int, least: int, what: str, **left_out: int) -> None:
     """Refuse a statistic of too few numbers; ``left_out`` are the options that left some out, as they are now."""
-    check_count("n", n, 0)
+    whole("n", n, 0)
     if n < least:
         now = " and ".join(f"{name}={value}" for name, value in left_out.items())
         raise ArgumentError(
@@ -194,7 +186,7 @@ def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.n
     [[2.0, 1.0], [3.0, 2.0], [4.0, 3.0]]
     """
     array = series_of(values)
-    span = (check_count("dimension", dimension) - 1) * check_count("lag", lag)
+    span = (whole("dimension", dimension) - 1) * whole("lag", lag)
     if len(array) <= span:
         raise ArgumentError(
             f"delay vectors of dimension={dimension} and lag={lag} span {span + 1} numbers, and the series has "
@@ -253,12 +245,10 @@ def pattern_match(
     vectors = delay_vectors(array, dimension, lag)
     vectors = vectors - vectors.mean(axis=1, keepdims=True) if centre else vectors
     span = (dimension - 1) * lag
-    window = span if exclude is None else check_count("exclude", exclude, 0)
-    places = _candidates(
-        len(array), span, check_count("shift", shift, 0), window, check_count("skip_first", skip_first, 0)
-    )
+    window = span if exclude is None else whole("exclude", exclude, 0)
+    places = _candidates(len(array), span, whole("shift", shift, 0), window, whole("skip_first", skip_first, 0))
     distances = np.linalg.norm(vectors[places - shift - span] - vectors[-1], axis=1)
-    rho, p_value = _shifted_correlation(scores[places], -distances, check_count("trend", trend, 0, 5))
+    rho, p_value = _shifted_correlation(scores[places], -distances, whole("trend", trend, 0, 5))
     nearest = np.argsort(distances, kind="stable")[: max(1, round(len(places) / 10))]
     mean = float(scores[places].mean())
     return PatternMatch(
@@ -378,7 +368,7 @@ def effective_count(influence: Any, *, skip_first: int = 1) -> float:
 
 def _kept(influence: Any, **left_out: int) -> Float64[np.ndarray, " k"]:
     array = series_of(influence, "influence")
-    counts = {name: check_count(name, value, 0) for name, value in left_out.items()}
+    counts = {name: whole(name, value, 0) for name, value in left_out.items()}
     first, last = counts["skip_first"], counts.get("skip_last", 0)
     kept = array[first : max(first, len(array) - last)]
     check_kept(len(kept), _LEAST_NUMBERS, "numbers", **left_out)
