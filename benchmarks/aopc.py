@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-import tl_jacobian as tj
 from tl_jacobian.render import figure
+from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.panels import Curves
 from tl_jacobian.results.statistics import Difference
+from tl_jacobian.studies.evaluation import load_evaluation
 
 RESULTS = Path(__file__).with_name("results")
 KEPT = ("n_tokens", "log_prob", "error")  # of a record; the target's text is part of the data
@@ -36,11 +37,11 @@ def numbers(record: Any) -> dict[str, Any]:
     return {key: record[key] for key in KEPT if record.get(key) is not None} | {"methods": methods}
 
 
-def thirds(e: tj.Evaluation) -> list[tj.Evaluation]:
+def thirds(e: Evaluation) -> list[Evaluation]:
     """The prompts in three groups of one size, from the least to the most sure."""
     rows = sorted(e.usable, key=lambda record: record["log_prob"])
     return [
-        tj.Evaluation(name=f"{e.name}, {span(part)}", records=tuple(part), metadata=e.metadata)
+        Evaluation(name=f"{e.name}, {span(part)}", records=tuple(part), metadata=e.metadata)
         for part in (rows[len(rows) * i // 3 : len(rows) * (i + 1) // 3] for i in range(3))
     ]
 
@@ -50,7 +51,7 @@ def span(records: Sequence[Any]) -> str:
     return f"{low:.0%} to {high:.0%} sure"
 
 
-def by_confidence(e: tj.Evaluation) -> Iterator[str]:
+def by_confidence(e: Evaluation) -> Iterator[str]:
     """Each method's AOPC in each third, and whether it is above a random ranking's."""
     parts = thirds(e)
     yield f"| AOPC, {e.name} | " + " | ".join(span(part.records) for part in parts) + " |"
@@ -74,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="--out of tl-jacobian evaluate")
     folder = parser.parse_args().folder
-    found = [tj.load_evaluation(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
+    found = [load_evaluation(path.parent) for path in sorted(folder.glob("*/manifest.json"))]
     kept = [{"name": e.name, "metadata": dict(e.metadata), "records": list(map(numbers, e.records))} for e in found]
     (RESULTS / "aopc.json").write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
     curves = [panel for e in found for panel in e.panels() if isinstance(panel, Curves)]

@@ -27,9 +27,10 @@ import tl_jacobian as tj
 from benchmarks import prompts
 from benchmarks.ratios import medians
 from tl_jacobian.core.host.demo import load_demo_hf
+from tl_jacobian.studies.evaluation import Settings
 
 KS = (5, 10, 20)
-STEPS = tj.Settings().integration_steps
+STEPS = Settings().integration_steps
 
 
 class Script:
@@ -64,7 +65,7 @@ class Script:
             return lambda x, t, z, s: self._gradient(x, of, t, z).norm(dim=-1)
 
         return [
-            lambda x, t, z, s: torch.rand(x.shape[1], generator=tj.Settings().generator(s)),
+            lambda x, t, z, s: torch.rand(x.shape[1], generator=Settings().generator(s)),
             lambda x, t, z, s: self._integrated(x, logit, t, z),
             lambda x, t, z, s: (x[0] * self._gradient(x, logit, t, z)).norm(dim=-1),
             norm(logit),

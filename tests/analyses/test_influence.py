@@ -264,12 +264,16 @@ def test_between_ends_inside_the_model_groups_have_fewer_rows(architecture, stat
     torch.testing.assert_close(grid.values[0], tj.direction_scope(lin, v32).scores)
     torch.testing.assert_close(grid.values[-1, -1], v32.norm().float())
     assert tj.head_influence(lin, v32).rows == ("1",)
-    with pytest.raises(tj.HookPointError, match=r"doesn't depend on blocks.2.hook_resid_mid: it comes after blocks.2"):
+    with pytest.raises(
+        tj.errors.HookPointError, match=r"doesn't depend on blocks.2.hook_resid_mid: it comes after blocks.2"
+    ):
         tj.layer_influence(lin, v32, at="blocks.2.hook_resid_mid")
-    with pytest.raises(tj.HookPointError, match=r"depend on blocks.0.hook_mlp_out: .* before blocks.0.hook_resid_post"):
+    with pytest.raises(
+        tj.errors.HookPointError, match=r"depend on blocks.0.hook_mlp_out: .* before blocks.0.hook_resid_post"
+    ):
         tj.layer_influence(lin, v32, at=["components", "blocks.0.hook_mlp_out"])
     apart = recorded(architecture, state, output_hook="blocks.0.hook_resid_pre", record="heads")
-    with pytest.raises(tj.HookPointError, match=r"nothing of at='heads' lies between hook_embed and blocks.0"):
+    with pytest.raises(tj.errors.HookPointError, match=r"nothing of at='heads' lies between hook_embed and blocks.0"):
         tj.head_influence(apart, v32)
 
 
@@ -293,41 +297,56 @@ def test_a_grid_says_what_it_shows():
 @pytest.mark.parametrize(
     ("scope", "options", "error", "message"),
     [
-        ("sematic", {}, tj.ArgumentError, "scope='sematic', expected one of 'semantic', 'temperature', 'fisher'"),
-        (3, {}, tj.ArgumentError, "scope=3, expected one of"),
+        (
+            "sematic",
+            {},
+            tj.errors.ArgumentError,
+            "scope='sematic', expected one of 'semantic', 'temperature', 'fisher'",
+        ),
+        (3, {}, tj.errors.ArgumentError, "scope=3, expected one of"),
         (
             "semantic",
             {"confidence": "logit_norm"},
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             "'semantic' takes no confidence=; its options are 'target'",
         ),
-        ("fisher", {"target": 1}, tj.ArgumentError, "'fisher' takes no target=; its options are 'rank'"),
-        (v32, {"target": 1}, tj.ArgumentError, "'direction' takes no target=; its options are 'v'"),
-        ("output", {}, tj.ArgumentError, "'output' needs fn="),
-        ("output", {"fn": 3}, tj.ArgumentError, "fn=3, expected a function"),
-        ("direction", {}, tj.ArgumentError, "'direction' needs v="),
-        ("fisher", {"rank": 0}, tj.ArgumentError, "rank=0, expected 1 to d_model=32"),
-        ("fisher", {"rank": 1.5}, tj.ArgumentError, "rank=1.5, expected an int"),
-        ("fisher", {"rank": "all"}, tj.ArgumentError, "rank='all', expected an int"),
-        ("temperature", {"confidence": "logit"}, tj.ArgumentError, "confidence='logit', expected one of 'hidden_norm'"),
-        ("semantic", {"target": "two"}, tj.TargetError, "two"),
-        (v32[:3], {}, tj.DirectionError, r"v has shape \(3,\), expected \(32,\)"),
+        ("fisher", {"target": 1}, tj.errors.ArgumentError, "'fisher' takes no target=; its options are 'rank'"),
+        (v32, {"target": 1}, tj.errors.ArgumentError, "'direction' takes no target=; its options are 'v'"),
+        ("output", {}, tj.errors.ArgumentError, "'output' needs fn="),
+        ("output", {"fn": 3}, tj.errors.ArgumentError, "fn=3, expected a function"),
+        ("direction", {}, tj.errors.ArgumentError, "'direction' needs v="),
+        ("fisher", {"rank": 0}, tj.errors.ArgumentError, "rank=0, expected 1 to d_model=32"),
+        ("fisher", {"rank": 1.5}, tj.errors.ArgumentError, "rank=1.5, expected an int"),
+        ("fisher", {"rank": "all"}, tj.errors.ArgumentError, "rank='all', expected an int"),
+        (
+            "temperature",
+            {"confidence": "logit"},
+            tj.errors.ArgumentError,
+            "confidence='logit', expected one of 'hidden_norm'",
+        ),
+        ("semantic", {"target": "two"}, tj.errors.TargetError, "two"),
+        (v32[:3], {}, tj.errors.DirectionError, r"v has shape \(3,\), expected \(32,\)"),
         (
             "semantic",
             {"kind": "size"},
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             "kind='size', expected one of 'norm', 'relative', 'gradient_x",
         ),
         (
             "fisher",
             {"rank": 2, "kind": "gradient_x_activation"},
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"signed measures need one direction, .* has 2: take rank=1, or one of fisher_spectrum\(lin\).directions",
         ),
-        ("semantic", {"at": "blocks.0.hook_embed"}, tj.HookPointError, "'blocks.0.hook_embed' wasn't recorded"),
-        ("semantic", {"at": 3}, tj.ArgumentError, "at=3, expected .*True"),
-        ("semantic", {"at": []}, tj.HookPointError, r"nothing of at=\[\] was recorded"),
-        ("semantic", {"at": "blocks.0.attn.hook_pattern"}, tj.HookPointError, r"look at lin.vjp_at\(v, \[name\]\)"),
+        ("semantic", {"at": "blocks.0.hook_embed"}, tj.errors.HookPointError, "'blocks.0.hook_embed' wasn't recorded"),
+        ("semantic", {"at": 3}, tj.errors.ArgumentError, "at=3, expected .*True"),
+        ("semantic", {"at": []}, tj.errors.HookPointError, r"nothing of at=\[\] was recorded"),
+        (
+            "semantic",
+            {"at": "blocks.0.attn.hook_pattern"},
+            tj.errors.HookPointError,
+            r"look at lin.vjp_at\(v, \[name\]\)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -341,20 +360,24 @@ def test_what_cannot_be_taken_apart_is_refused():
     model = shared("gpt2", "bridge")
     nothing, batch = tj.linearize(model, PROMPT), tj.linearize(model, [PROMPT, PROMPT[:3]], record=True)
     for call in (tj.layer_influence, tj.head_influence):
-        with pytest.raises(tj.HookPointError, match=r"was recorded: call linearize\(model, prompt, record=True\)"):
+        with pytest.raises(
+            tj.errors.HookPointError, match=r"was recorded: call linearize\(model, prompt, record=True\)"
+        ):
             call(nothing)
-        with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
+        with pytest.raises(
+            tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"
+        ):
             call(batch)
-        with pytest.raises(tj.ArgumentError, match="got a list, expected one linearization"):
+        with pytest.raises(tj.errors.ArgumentError, match="got a list, expected one linearization"):
             call([nothing])
     inner = tj.linearize(model, PROMPT, record=True, output_hook="blocks.1.hook_resid_post")
     for scope in ("semantic", "fisher", "temperature"):
-        with pytest.raises(tj.ArgumentError, match=r"explains blocks.1.hook_resid_post, which isn't unembedded"):
+        with pytest.raises(tj.errors.ArgumentError, match=r"explains blocks.1.hook_resid_post, which isn't unembedded"):
             tj.layer_influence(inner, scope)
 
 
 def test_folded_norms_have_no_temperature_here_either():
-    with pytest.raises(tj.DegenerateScopeError, match=r'final_norm="original"'):
+    with pytest.raises(tj.errors.DegenerateScopeError, match=r'final_norm="original"'):
         tj.layer_influence(recorded("llama", "bridge-compat"), "temperature")
 
 

@@ -132,7 +132,7 @@ def test_text_bos_and_final_norm():
     assert with_bos.tokens == (256, *ids)
     assert tj.attribution_map(one, "Paris", prepend_bos=False).tokens == ids
     folded = shared("llama", "bridge-compat")
-    with pytest.raises(tj.DegenerateScopeError, match="rounding noise"):
+    with pytest.raises(tj.errors.DegenerateScopeError, match="rounding noise"):
         tj.attribution_map(folded, PROMPT, "temperature")
     m = tj.attribution_map(folded, PROMPT, "temperature", final_norm=final_norm_of(hf_model("llama")))
     assert_same(m, list(tj.attribution_map(one, PROMPT, "temperature")))
@@ -153,58 +153,78 @@ def test_targets_are_grouped_by_the_word_that_they_predict():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: tj.attribution_map(one, PROMPT, "magic"), tj.ArgumentError, r"scope='magic', expected one of 'semant"),
-        (lambda: tj.attribution_map(one, PROMPT, 3), tj.ArgumentError, r"scope=3, expected one of .* or a function"),
+        (
+            lambda: tj.attribution_map(one, PROMPT, "magic"),
+            tj.errors.ArgumentError,
+            r"scope='magic', expected one of 'semant",
+        ),
+        (
+            lambda: tj.attribution_map(one, PROMPT, 3),
+            tj.errors.ArgumentError,
+            r"scope=3, expected one of .* or a function",
+        ),
         (
             lambda: tj.attribution_map(one, PROMPT, positions=[]),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"positions=\[\], expected a list",
         ),
         (
             lambda: tj.attribution_map(one, PROMPT, positions=3),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"positions=3, expected a list of ints",
         ),
-        (lambda: tj.attribution_map(one, PROMPT, positions=[1, -10]), tj.ArgumentError, r"name token 1 more than once"),
-        (lambda: tj.attribution_map(one, PROMPT, positions=[99]), tj.PromptError, r"position=99 is outside"),
+        (
+            lambda: tj.attribution_map(one, PROMPT, positions=[1, -10]),
+            tj.errors.ArgumentError,
+            r"name token 1 more than once",
+        ),
+        (lambda: tj.attribution_map(one, PROMPT, positions=[99]), tj.errors.PromptError, r"position=99 is outside"),
         (
             lambda: tj.attribution_map(one, PROMPT, positions=["a"]),
-            tj.PromptError,
+            tj.errors.PromptError,
             r"positions=\['a'\] is a list, expected a list of ints",
         ),
-        (lambda: tj.attribution_map(one, ["a", "b"]), tj.PromptError, r"can't read \['a', 'b'\] as a prompt"),
-        (lambda: tj.attribution_map(one, ["a", "b"]), tj.PromptError, r"pass one prompt at a time here"),
-        (lambda: tj.attribution_map(one, torch.ones(1, 4).long()), tj.PromptError, r"a batch of one: pass tokens\[0\]"),
+        (lambda: tj.attribution_map(one, ["a", "b"]), tj.errors.PromptError, r"can't read \['a', 'b'\] as a prompt"),
+        (lambda: tj.attribution_map(one, ["a", "b"]), tj.errors.PromptError, r"pass one prompt at a time here"),
+        (
+            lambda: tj.attribution_map(one, torch.ones(1, 4).long()),
+            tj.errors.PromptError,
+            r"a batch of one: pass tokens\[0\]",
+        ),
         (
             lambda: tj.attribution_map(one, PROMPT, method="exact"),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"scope 'semantic' takes no method=; its options are 'minus'",
         ),
         (
             lambda: tj.attribution_map(one, PROMPT, "temperature", minus=3),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"scope 'temperature' takes no minus=; its options are 'confidence'",
         ),
-        (lambda: tj.attribution_map(one, PROMPT, max_memory="1KiB"), tj.MemoryBudgetError, r"more than max_memory"),
-        (lambda: tj.attribution_map(one, ""), tj.PromptError, r"is empty"),
+        (
+            lambda: tj.attribution_map(one, PROMPT, max_memory="1KiB"),
+            tj.errors.MemoryBudgetError,
+            r"more than max_memory",
+        ),
+        (lambda: tj.attribution_map(one, ""), tj.errors.PromptError, r"is empty"),
         (
             lambda: tj.attribution_map(one, PROMPT, target=" Paris"),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"target=' Paris', expected \"next\" or \"predicted\"; for one token at every position pass scope=lambda",
         ),
         (
             lambda: tj.attribution_map(one, PROMPT, "fisher", target="next"),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"target='next' is for Semantic Scope, not for 'fisher'",
         ),
         (
             lambda: tj.attribution_map(one, PROMPT, lambda lin: 3),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"the scope gave 3 for Linearization\(1 tokens .*expected an Attribution of its 1 tokens",
         ),
         (
             lambda: tj.attribution_map(one, PROMPT, lambda lin: tj.semantic_scope(tj.linearize(one, PROMPT))),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"the scope gave an attribution of 11 tokens",
         ),
     ],
@@ -316,16 +336,21 @@ def test_the_model_is_left_as_it_was_after_an_exception(architecture, state):
 @pytest.mark.parametrize(
     ("args", "options", "error", "message"),
     [
-        ((0,), {}, tj.ArgumentError, "n_tokens=0, expected a positive integer"),
-        ((1.5,), {}, tj.ArgumentError, "n_tokens=1.5, expected an int"),
-        ((True,), {}, tj.ArgumentError, "n_tokens=True is a bool, expected an int"),
-        ((2,), dict(temperature=-1.0), tj.ArgumentError, "temperature=-1.0, expected 0"),
-        ((2,), dict(temperature=float("nan")), tj.ArgumentError, "temperature=nan, expected 0"),
-        ((2,), dict(temperature=0.7), tj.ArgumentError, r"pass generator=torch.Generator\(\).manual_seed\(0\)"),
-        ((2,), dict(generator=torch.Generator()), tj.ArgumentError, "temperature=0 draws nothing"),
-        ((2,), dict(generator=3, temperature=1.0), tj.ArgumentError, "generator=3, expected a torch.Generator"),
-        ((2, "magic"), {}, tj.ArgumentError, "scope='magic'"),
-        ((CONTEXT,), {}, tj.PromptError, f"11 tokens of prompt and {CONTEXT} generated ones .* shorten either by 10"),
+        ((0,), {}, tj.errors.ArgumentError, "n_tokens=0, expected a positive integer"),
+        ((1.5,), {}, tj.errors.ArgumentError, "n_tokens=1.5, expected an int"),
+        ((True,), {}, tj.errors.ArgumentError, "n_tokens=True is a bool, expected an int"),
+        ((2,), dict(temperature=-1.0), tj.errors.ArgumentError, "temperature=-1.0, expected 0"),
+        ((2,), dict(temperature=float("nan")), tj.errors.ArgumentError, "temperature=nan, expected 0"),
+        ((2,), dict(temperature=0.7), tj.errors.ArgumentError, r"pass generator=torch.Generator\(\).manual_seed\(0\)"),
+        ((2,), dict(generator=torch.Generator()), tj.errors.ArgumentError, "temperature=0 draws nothing"),
+        ((2,), dict(generator=3, temperature=1.0), tj.errors.ArgumentError, "generator=3, expected a torch.Generator"),
+        ((2, "magic"), {}, tj.errors.ArgumentError, "scope='magic'"),
+        (
+            (CONTEXT,),
+            {},
+            tj.errors.PromptError,
+            f"11 tokens of prompt and {CONTEXT} generated ones .* shorten either by 10",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

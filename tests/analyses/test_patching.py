@@ -8,6 +8,7 @@ from cases import LAYERS, cases, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.host.patching import HOOKS
+from tl_jacobian.results.patching import PatchComparison
 
 CLEAN, CORRUPTED = "Rome is it", "Nome as it"
 TARGET, MINUS = 7, 9
@@ -162,7 +163,7 @@ def test_agreement_is_what_it_says():
         )
 
     predicted, measured = grid([[1.0, 2.0, 3.0], [-4.0, 5.0, -6.0]]), grid([[1.0, 2.0, 3.5], [-4.0, 50.0, 0.001]])
-    c = tj.PatchComparison(predicted=predicted, measured=measured, clean=1.0, corrupted=0.0)
+    c = PatchComparison(predicted=predicted, measured=measured, clean=1.0, corrupted=0.0)
     assert c.sign_agreement == 1.0  # 0.001 of 50 is noise, and of the others every sign agrees
     assert c.spearman == pytest.approx(1 - 6 * (0 + 1 + 1 + 1 + 0 + 1) / (6 * 35), abs=0.2)
     assert c.worst(1) == [("1", "b", 5.0, 50.0)]
@@ -177,27 +178,35 @@ def test_agreement_is_what_it_says():
     [
         (
             lambda m: tj.predict_patching(m, "abc", "abcd"),
-            tj.PromptError,
+            tj.errors.PromptError,
             r"clean prompt has 4 tokens and the corrupted one 5.*a \| b \| c",
         ),
         (
             lambda m: tj.predict_patching(m, "abc", "abd", "resid_top"),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"at='resid_top', expected one of 'r",
         ),
         (
             lambda m: tj.predict_patching(m, "abc", "abd", method="best"),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"method='best', expected one of",
         ),
-        (lambda m: tj.predict_patching(m, "abc", "abd", steps=0), tj.ArgumentError, r"steps=0, expected a positive"),
-        (lambda m: tj.predict_patching(m, "abc", "abc"), tj.ArgumentError, r"target and minus are the same token"),
+        (
+            lambda m: tj.predict_patching(m, "abc", "abd", steps=0),
+            tj.errors.ArgumentError,
+            r"steps=0, expected a positive",
+        ),
+        (
+            lambda m: tj.predict_patching(m, "abc", "abc"),
+            tj.errors.ArgumentError,
+            r"target and minus are the same token",
+        ),
         (
             lambda m: tj.predict_patching(m, "abc", "abd", target=3, metric=metric),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"metric= and target=3, minus=None: give one or the other",
         ),
-        (lambda m: tj.predict_patching(m, "abc", "abd", target="xy"), tj.TargetError, r"'xy' is 2 tokens"),
+        (lambda m: tj.predict_patching(m, "abc", "abd", target="xy"), tj.errors.TargetError, r"'xy' is 2 tokens"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -209,10 +218,10 @@ def test_bad_input_is_named(call, error, message):
 def test_the_bridge_cannot_patch_the_middle():
     model = shared("llama", "bridge")
     assert tj.predict_patching(model, CLEAN, CORRUPTED, "resid_mid", target=1, minus=2)["resid_mid"].values.any()
-    with pytest.raises(tj.HookPointError, match=r"hook_resid_mid is the input of the MLP's norm"):
+    with pytest.raises(tj.errors.HookPointError, match=r"hook_resid_mid is the input of the MLP's norm"):
         tj.compare_patching(model, CLEAN, CORRUPTED, "resid_mid", target=1, minus=2)
 
 
 def test_parallel_blocks_have_no_middle():
-    with pytest.raises(tj.HookPointError, match=r"no hook point 'blocks.0.hook_resid_mid'; did you mean"):
+    with pytest.raises(tj.errors.HookPointError, match=r"no hook point 'blocks.0.hook_resid_mid'; did you mean"):
         tj.predict_patching(shared("neox", "bridge"), CLEAN, CORRUPTED, "resid_mid")

@@ -8,6 +8,7 @@ from cases import HEADS, cases, shared
 from recorded import OTHER, PARALLEL, POST_NORM, PROMPT, TARGET, N, one_a_host, recorded, v32
 
 import tl_jacobian as tj
+from tl_jacobian.analyses.paths import Place
 
 # Folding changes weights, not hooks or graphs.
 every_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat"))
@@ -56,14 +57,14 @@ def check(split, full, through):
 
 
 PLACES = [
-    tj.Place("blocks.1.hook_attn_out"),
-    tj.Place(Z, heads=(2,), positions=(4, 5, N - 1)),
-    tj.Place(PATTERN, heads=(1,), positions=(-1,)),
-    tj.Place(MLP, positions=(3, -1)),
-    tj.Place(Z, heads=(0, -1)),
-    tj.Place(V, positions=(0, 1)),
-    tj.Place("blocks.1.hook_resid_pre", positions=(4,)),
-    tj.Place("blocks.0.hook_resid_post"),
+    Place("blocks.1.hook_attn_out"),
+    Place(Z, heads=(2,), positions=(4, 5, N - 1)),
+    Place(PATTERN, heads=(1,), positions=(-1,)),
+    Place(MLP, positions=(3, -1)),
+    Place(Z, heads=(0, -1)),
+    Place(V, positions=(0, 1)),
+    Place("blocks.1.hook_resid_pre", positions=(4,)),
+    Place("blocks.0.hook_resid_post"),
 ]
 
 
@@ -92,7 +93,7 @@ def test_the_residual_stream_lets_nothing_around_it(architecture, state):
 def test_a_route_of_two_places(architecture, state):
     """Paths through both: inclusion and exclusion over models in which one, the other, or both are blocked."""
     model, lin = shared(architecture, state), recorded(architecture, state)
-    a, b = tj.Place(MLP), tj.Place("blocks.2.attn.hook_z", heads=[1, 3])
+    a, b = Place(MLP), Place("blocks.2.attn.hook_z", heads=[1, 3])
     full = lin.vjp(v32)
     both = full - around(model, v32, a) - around(model, v32, b) + around(model, v32, a, b)
     check(tj.path_scope(lin, [a, b], v32), full, both)
@@ -103,9 +104,9 @@ def test_a_route_of_two_places(architecture, state):
 def test_a_route_of_three_places(architecture, state):
     model, lin = shared(architecture, state), recorded(architecture, state)
     places = [
-        tj.Place("blocks.0.attn.hook_z", positions=[2]),
-        tj.Place(Z, heads=[0]),
-        tj.Place("blocks.2.hook_mlp_out"),
+        Place("blocks.0.attn.hook_z", positions=[2]),
+        Place(Z, heads=[0]),
+        Place("blocks.2.hook_mlp_out"),
     ]
     full = total = lin.vjp(v32)
     total = torch.zeros_like(full)
@@ -155,11 +156,11 @@ def test_what_attention_writes_flows_through_values_and_patterns(architecture, s
 def test_a_name_with_heads_is_a_place(architecture, state):
     lin = recorded(architecture, state)
     by_name = tj.path_scope(lin, Z, "temperature", heads=[1], positions=[3], confidence="logit_norm")
-    place = tj.Place(Z, positions=[3], heads=[1])
+    place = Place(Z, positions=[3], heads=[1])
     for other in (place, [place], (place,)):
         split = tj.path_scope(lin, other, "temperature", confidence="logit_norm")
         assert torch.equal(split.share.scores, by_name.share.scores)
-    for other in (tj.Place(Z, (3 - N,), (1 - HEADS,)), tj.Place(Z, 3, 1), tj.Place(Z, [3, 3], -3)):
+    for other in (Place(Z, (3 - N,), (1 - HEADS,)), Place(Z, 3, 1), Place(Z, [3, 3], -3)):
         again = tj.path_scope(lin, other, "temperature", confidence="logit_norm")
         assert torch.equal(again.share.scores, by_name.share.scores)
     assert str(place) == "1.attn.z heads 1 at tokens 3"
@@ -177,14 +178,14 @@ def test_a_name_with_heads_is_a_place(architecture, state):
 @pytest.mark.parametrize(
     ("labels", "names"),
     [
-        (tj.Place("1.attn.pattern", (1, 3)), tj.Place(PATTERN, (1, 3))),
-        (tj.Place("1.attn.pattern", -1, 1), tj.Place(PATTERN, -1, 1)),
-        (tj.Place("1.attn.z", [3], [1]), tj.Place(Z, [3], [1])),
+        (Place("1.attn.pattern", (1, 3)), Place(PATTERN, (1, 3))),
+        (Place("1.attn.pattern", -1, 1), Place(PATTERN, -1, 1)),
+        (Place("1.attn.z", [3], [1]), Place(Z, [3], [1])),
         (["0.mlp_out", "1.attn.pattern"], [MLP, PATTERN]),
         (["hook_embed", "0.resid_pre", MLP, "2.attn.v"], ["hook_embed", "blocks.0.hook_resid_pre", MLP, V2]),
         (
-            [tj.Place("0.attn.z", heads=0), tj.Place("1.attn.pattern", -1)],
-            [tj.Place("blocks.0.attn.hook_z", heads=0), tj.Place(PATTERN, -1)],
+            [Place("0.attn.z", heads=0), Place("1.attn.pattern", -1)],
+            [Place("blocks.0.attn.hook_z", heads=0), Place(PATTERN, -1)],
         ),
     ],
     ids=str,
@@ -212,7 +213,7 @@ def test_one_prompt_of_a_batch(architecture, state):
     batch = tj.linearize(model, [PROMPT, PROMPT[:6]], record=True)
     for i, prompt in enumerate((PROMPT, PROMPT[:6])):
         alone = tj.linearize(model, prompt, record=True)
-        place = tj.Place(Z, positions=(-1, -3))
+        place = Place(Z, positions=(-1, -3))
         ours, theirs = (tj.path_scope(lin, place, v32) for lin in (batch[i], alone))
         for kind in ("full", "through", "around", "share"):
             torch.testing.assert_close(getattr(ours, kind).scores, getattr(theirs, kind).scores)
@@ -224,12 +225,16 @@ def test_one_prompt_of_a_batch(architecture, state):
 def test_ends_inside_the_model(architecture, state):
     model = shared(architecture, state)
     ends = dict(input_hook="blocks.0.hook_resid_post", output_hook="blocks.2.hook_resid_pre")
-    lin, place = tj.linearize(model, PROMPT, record=True, **ends), tj.Place(Z, heads=[1])
+    lin, place = tj.linearize(model, PROMPT, record=True, **ends), Place(Z, heads=[1])
     full = lin.vjp(v32)
     check(tj.path_scope(lin, place, v32), full, full - around(model, v32, place, **ends))
-    with pytest.raises(tj.HookPointError, match=r"no path leads through blocks.2.hook_attn_out there: it comes after"):
+    with pytest.raises(
+        tj.errors.HookPointError, match=r"no path leads through blocks.2.hook_attn_out there: it comes after"
+    ):
         tj.path_scope(lin, "blocks.2.hook_attn_out", v32)
-    with pytest.raises(tj.HookPointError, match=r"no path .* blocks.0.hook_mlp_out .* or before blocks.0.hook_resid_p"):
+    with pytest.raises(
+        tj.errors.HookPointError, match=r"no path .* blocks.0.hook_mlp_out .* or before blocks.0.hook_resid_p"
+    ):
         tj.path_scope(lin, "blocks.0.hook_mlp_out", v32)
 
 
@@ -247,39 +252,64 @@ def test_a_split_is_drawn():
 @pytest.mark.parametrize(
     ("through", "options", "error", "message"),
     [
-        (Z, dict(heads=[4]), tj.ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3"),
-        (Z, dict(heads=[-5]), tj.ArgumentError, "head -5 of"),
-        (Z, dict(heads=[True]), tj.ArgumentError, r"heads=\[True\] is a list, expected an int, a list of ints or None"),
-        (Z, dict(heads=4), tj.ArgumentError, "head 4 of"),
+        (
+            Z,
+            dict(heads=[4]),
+            tj.errors.ArgumentError,
+            "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3",
+        ),
+        (Z, dict(heads=[-5]), tj.errors.ArgumentError, "head -5 of"),
+        (
+            Z,
+            dict(heads=[True]),
+            tj.errors.ArgumentError,
+            r"heads=\[True\] is a list, expected an int, a list of ints or None",
+        ),
+        (Z, dict(heads=4), tj.errors.ArgumentError, "head 4 of"),
         (
             Z,
             dict(heads=torch.tensor([0, 1])),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             r"heads",
         ),
-        (Z, dict(heads=True), tj.ArgumentError, "heads=True is a bool, expected an int, a list of ints or None"),
-        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected an int, a list of ints or None"),
-        (Z, dict(positions=[N]), tj.ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
-        (Z, dict(positions=[0.5]), tj.PromptError, r"positions=\[0.5\] is a list, expected an int, a list of ints"),
-        (MLP, dict(heads=[0]), tj.ArgumentError, "whose activations have no heads: use attn.hook_z"),
-        (tj.Place(Z), dict(heads=[0]), tj.ArgumentError, "a Place has its own"),
-        ([], {}, tj.ArgumentError, r"through=\[\], expected a hook point, a Place or a list of places"),
-        ([3], {}, tj.ArgumentError, r"through=\[3\] is a list, expected text, a Place"),
-        (Z, dict(heads=[]), tj.ArgumentError, r"heads=\[\] is no place at all"),
-        (3, {}, tj.ArgumentError, "through=3, expected text, a Place or a list"),
-        ([tj.Place(Z), tj.Place(MLP)], {}, tj.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
-        (["1.attn.z", "0.mlp_out"], {}, tj.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
-        ("blocks.1.hook_atn_out", {}, tj.HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
-        ([tj.Place(V), tj.Place(PATTERN)], {}, tj.HookPointError, f"no path leads through {V} there: it comes after"),
+        (Z, dict(heads=True), tj.errors.ArgumentError, "heads=True is a bool, expected an int, a list of ints or None"),
+        (Z, dict(positions="1"), tj.errors.ArgumentError, "positions='1', expected an int, a list of ints or None"),
+        (
+            Z,
+            dict(positions=[N]),
+            tj.errors.ArgumentError,
+            f"position {N} of {Z} is out of range, expected -{N} to {N - 1}",
+        ),
+        (
+            Z,
+            dict(positions=[0.5]),
+            tj.errors.PromptError,
+            r"positions=\[0.5\] is a list, expected an int, a list of ints",
+        ),
+        (MLP, dict(heads=[0]), tj.errors.ArgumentError, "whose activations have no heads: use attn.hook_z"),
+        (Place(Z), dict(heads=[0]), tj.errors.ArgumentError, "a Place has its own"),
+        ([], {}, tj.errors.ArgumentError, r"through=\[\], expected a hook point, a Place or a list of places"),
+        ([3], {}, tj.errors.ArgumentError, r"through=\[3\] is a list, expected text, a Place"),
+        (Z, dict(heads=[]), tj.errors.ArgumentError, r"heads=\[\] is no place at all"),
+        (3, {}, tj.errors.ArgumentError, "through=3, expected text, a Place or a list"),
+        ([Place(Z), Place(MLP)], {}, tj.errors.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
+        (["1.attn.z", "0.mlp_out"], {}, tj.errors.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
+        ("blocks.1.hook_atn_out", {}, tj.errors.HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
+        (
+            [Place(V), Place(PATTERN)],
+            {},
+            tj.errors.HookPointError,
+            f"no path leads through {V} there: it comes after",
+        ),
         (
             "hook_pos_embed",
             {},
-            tj.HookPointError,
+            tj.errors.HookPointError,
             "no path leads through hook_pos_embed there: .* or before hook_embed",
         ),
-        (Z, dict(scope="fisher", rank=2), tj.ArgumentError, "paths need one direction, .* has 2: take rank=1"),
-        (Z, dict(scope="logit"), tj.ArgumentError, "scope='logit'"),
-        (Z, dict(rank=1), tj.ArgumentError, "takes no rank="),
+        (Z, dict(scope="fisher", rank=2), tj.errors.ArgumentError, "paths need one direction, .* has 2: take rank=1"),
+        (Z, dict(scope="logit"), tj.errors.ArgumentError, "scope='logit'"),
+        (Z, dict(rank=1), tj.errors.ArgumentError, "takes no rank="),
     ],
     ids=str,
 )
@@ -293,10 +323,10 @@ def test_bad_input_is_named(through, options, error, message):
 def test_what_cannot_be_split_is_refused():
     model = shared("gpt2", "bridge")
     with pytest.raises(
-        tj.HookPointError, match=rf"{Z!r} wasn't recorded; ask for it: linearize\(model, prompt, record"
+        tj.errors.HookPointError, match=rf"{Z!r} wasn't recorded; ask for it: linearize\(model, prompt, record"
     ):
         tj.path_scope(tj.linearize(model, PROMPT), Z)
-    with pytest.raises(tj.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
+    with pytest.raises(tj.errors.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
         tj.path_scope(tj.linearize(model, [PROMPT], record=True), Z)
 
 

@@ -219,7 +219,9 @@ def test_a_hook_that_replaces_the_norm_is_refused():
     model = make("gpt2", "bridge")
     with model.hooks(fwd_hooks=[("ln_final.hook_out", lambda value, hook: value.tanh())]):
         lin = tj.linearize(model, PROMPT, record=True)
-    with pytest.raises(tj.UnsupportedModelError, match="the final norm isn't a LayerNorm or RMSNorm at a fixed scale"):
+    with pytest.raises(
+        tj.errors.UnsupportedModelError, match="the final norm isn't a LayerNorm or RMSNorm at a fixed scale"
+    ):
         tj.residual_contributions(lin, target=TARGET)
 
 
@@ -316,26 +318,36 @@ def test_what_was_split_is_said():
 @pytest.mark.parametrize(
     ("options", "arguments", "error", "message"),
     [
-        (dict(record=None), {}, tj.HookPointError, r"hook_attn_out wasn't recorded, so .* record=\["),
-        (dict(record=["blocks.0.hook_attn_out"]), {}, tj.HookPointError, "blocks.0.hook_mlp_out wasn't recorded"),
-        (dict(), dict(scope="fisher", rank=2), tj.ArgumentError, "contributions need one direction, .* has 2"),
-        (dict(), dict(scope="logit"), tj.ArgumentError, "scope='logit', expected one of"),
-        (dict(), dict(kind="norm"), tj.ArgumentError, "takes no kind="),
-        (dict(), dict(target=300), tj.TargetError, "300"),
+        (dict(record=None), {}, tj.errors.HookPointError, r"hook_attn_out wasn't recorded, so .* record=\["),
+        (
+            dict(record=["blocks.0.hook_attn_out"]),
+            {},
+            tj.errors.HookPointError,
+            "blocks.0.hook_mlp_out wasn't recorded",
+        ),
+        (dict(), dict(scope="fisher", rank=2), tj.errors.ArgumentError, "contributions need one direction, .* has 2"),
+        (dict(), dict(scope="logit"), tj.errors.ArgumentError, "scope='logit', expected one of"),
+        (dict(), dict(kind="norm"), tj.errors.ArgumentError, "takes no kind="),
+        (dict(), dict(target=300), tj.errors.TargetError, "300"),
         (
             dict(input_hook="blocks.0.attn.hook_z"),
             {},
-            tj.HookPointError,
+            tj.errors.HookPointError,
             "hook_z isn't the residual stream, .* expected hook_embed or blocks.L.hook_resid_pre",
         ),
         (
             dict(output_hook="blocks.1.hook_mlp_out"),
             dict(scope=v32),
-            tj.HookPointError,
+            tj.errors.HookPointError,
             "hook_mlp_out isn't the residual stream, .* expected blocks.L.hook_resid_pre",
         ),
-        (dict(output_hook="hook_embed"), dict(scope=v32), tj.HookPointError, "hook_embed isn't the residual stream"),
-        (dict(output_hook="blocks.1.hook_resid_pre"), {}, tj.ArgumentError, "which isn't unembedded"),
+        (
+            dict(output_hook="hook_embed"),
+            dict(scope=v32),
+            tj.errors.HookPointError,
+            "hook_embed isn't the residual stream",
+        ),
+        (dict(output_hook="blocks.1.hook_resid_pre"), {}, tj.errors.ArgumentError, "which isn't unembedded"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -347,7 +359,9 @@ def test_bad_input_is_named(options, arguments, error, message):
 @pytest.mark.usefixtures("unchecked")
 def test_one_linearization_at_a_time():
     batch = tj.linearize(shared("gpt2", "bridge"), [PROMPT, PROMPT[:3]], record=True)
-    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"
+    ):
         tj.residual_contributions(batch)
     alone = tj.residual_contributions(tj.linearize(shared("gpt2", "bridge"), PROMPT[:3], record=True), target=TARGET)
     torch.testing.assert_close(tj.residual_contributions(batch[1], target=TARGET).values, alone.values)

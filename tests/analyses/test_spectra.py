@@ -20,6 +20,7 @@ from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.linalg import singular
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.unembedding import Unembedding
+from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum
 
 TEXT = "Paris is in"
 every_case = pytest.mark.parametrize(("architecture", "state"), cases())
@@ -233,7 +234,9 @@ def test_half_precision_says_how_far_it_got():
 
 def test_a_jacobian_that_is_not_finite_is_refused():
     lin = linear(with_values(decay(10)) * 1e308 * 1e10)
-    with pytest.raises(tj.ContractError, match=r"Jacobian of token 1 isn't finite in torch\.float64; load the model"):
+    with pytest.raises(
+        tj.errors.ContractError, match=r"Jacobian of token 1 isn't finite in torch\.float64; load the model"
+    ):
         jacobian_spectrum(lin, 1, 2)
 
 
@@ -362,7 +365,7 @@ NASTY = "</script><b>$x$\x1b[31m"
 
 
 @pytest.fixture
-def spectra() -> list[tj.JacobianSpectrum | tj.FisherSpectrum]:
+def spectra() -> list[JacobianSpectrum | FisherSpectrum]:
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     object.__setattr__(lin, "decode", lambda token: NASTY)
     object.__setattr__(lin, "str_tokens", (NASTY,) * len(lin.tokens))
@@ -442,23 +445,27 @@ def test_they_can_be_sent_to_another_process(spectra):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda lin: jacobian_spectrum(lin, 2), tj.PromptError, "position 2 is outside .*, expected -2 to 1"),
-        (lambda lin: jacobian_spectrum(lin, -3), tj.PromptError, "position -3 is outside"),
-        (lambda lin: jacobian_spectrum(lin, "b"), tj.PromptError, "position 'b' is a str, expected an integer"),
-        (lambda lin: jacobian_spectrum(lin, 1, 0), tj.ArgumentError, "k=0, expected a positive number"),
-        (lambda lin: jacobian_spectrum(lin, 1, 2.5), tj.ArgumentError, r"k=2\.5, expected a positive number"),
-        (lambda lin: jacobian_spectrum(lin, 1, 13), tj.ArgumentError, "k=13, expected at most 12"),
-        (lambda lin: jacobian_spectrum(lin, 1, rtol=0.0, k=1), tj.ArgumentError, r"rtol=0\.0, expected"),
-        (lambda lin: fisher_spectrum(lin, 13), tj.ArgumentError, "k=13, expected at most d_model=12"),
-        (lambda lin: fisher_spectrum(lin, -1), tj.ArgumentError, "k=-1, expected a positive number"),
-        (lambda lin: fisher_spectrum(None), tj.ArgumentError, "got a NoneType, expected one linearization"),
+        (lambda lin: jacobian_spectrum(lin, 2), tj.errors.PromptError, "position 2 is outside .*, expected -2 to 1"),
+        (lambda lin: jacobian_spectrum(lin, -3), tj.errors.PromptError, "position -3 is outside"),
+        (lambda lin: jacobian_spectrum(lin, "b"), tj.errors.PromptError, "position 'b' is a str, expected an integer"),
+        (lambda lin: jacobian_spectrum(lin, 1, 0), tj.errors.ArgumentError, "k=0, expected a positive number"),
+        (lambda lin: jacobian_spectrum(lin, 1, 2.5), tj.errors.ArgumentError, r"k=2\.5, expected a positive number"),
+        (lambda lin: jacobian_spectrum(lin, 1, 13), tj.errors.ArgumentError, "k=13, expected at most 12"),
+        (lambda lin: jacobian_spectrum(lin, 1, rtol=0.0, k=1), tj.errors.ArgumentError, r"rtol=0\.0, expected"),
+        (lambda lin: fisher_spectrum(lin, 13), tj.errors.ArgumentError, "k=13, expected at most d_model=12"),
+        (lambda lin: fisher_spectrum(lin, -1), tj.errors.ArgumentError, "k=-1, expected a positive number"),
+        (lambda lin: fisher_spectrum(None), tj.errors.ArgumentError, "got a NoneType, expected one linearization"),
         (
             lambda lin: fisher_spectrum(lin, 2).moves(2),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             "direction 2 is out of range, expected 0 to 1",
         ),
-        (lambda lin: fisher_spectrum(lin, 2).moves(0, 21), tj.ArgumentError, "n=21, expected 0 to 20"),
-        (lambda lin: fisher_spectrum(lin, 2).moves(0, by="size"), tj.ArgumentError, "by='size', expected one of"),
+        (lambda lin: fisher_spectrum(lin, 2).moves(0, 21), tj.errors.ArgumentError, "n=21, expected 0 to 20"),
+        (
+            lambda lin: fisher_spectrum(lin, 2).moves(0, by="size"),
+            tj.errors.ArgumentError,
+            "by='size', expected one of",
+        ),
     ],
 )
 def test_bad_input_is_refused(make, error, message):
@@ -469,7 +476,9 @@ def test_bad_input_is_refused(make, error, message):
 @pytest.mark.usefixtures("unchecked")
 def test_a_batch_is_refused_and_its_members_are_taken():
     batch = tj.linearize(shared("llama", "bridge"), [TEXT, "Rome"])
-    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"
+    ):
         fisher_spectrum(batch)
     alone = tj.linearize(shared("llama", "bridge"), "Rome")
     ours, theirs = jacobian_spectrum(batch[1], 1, 3), jacobian_spectrum(alone, 1, 3)
@@ -479,5 +488,5 @@ def test_a_batch_is_refused_and_its_members_are_taken():
 def test_a_stale_linearization_is_refused():
     lin = linear(randn(12, 12))
     lin.unembedding.weight.mul_(2)
-    with pytest.raises(tj.ContractError, match="call linearize"):
+    with pytest.raises(tj.errors.ContractError, match="call linearize"):
         fisher_spectrum(lin)

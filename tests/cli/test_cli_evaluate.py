@@ -8,9 +8,10 @@ import pytest
 from cases import make
 from typer.testing import CliRunner
 
-import tl_jacobian as tj
 from tl_jacobian.cli.app import app
 from tl_jacobian.core.host import load
+from tl_jacobian.studies import evaluation
+from tl_jacobian.studies.evaluation import load_evaluation
 
 TEXTS = ["Rome is it", "Paris", "one two three", ""]
 
@@ -49,7 +50,7 @@ def test_tables_of_two_corpora(corpora, tmp_path):
     assert result.exit_code == 0, result.output
     for word in ("one:", "two:", "random - semantic", "tau, KL", "Prompts left out for errors: 1"):
         assert word in result.output
-    e = tj.load_evaluation(out / "two")
+    e = load_evaluation(out / "two")
     table = json.loads((out / "table.json").read_text())
     assert [t["corpus"] for t in table] == ["one", "two"]
     assert table[1]["table"]["semantic"]["drop at 50%"]["mean"] == e.interval("drop", "semantic", 50).mean
@@ -62,8 +63,8 @@ def test_tables_of_two_corpora(corpora, tmp_path):
 def test_all_are_the_papers_six(corpora, tmp_path):
     result = run("--data", corpora[0], "--out", str(tmp_path / "out"), "--integration-steps", "2", "--no-sufficiency")
     assert result.exit_code == 0, result.output
-    e = tj.load_evaluation(tmp_path / "out" / "one")
-    assert e.methods == tj.evaluation.PAPER
+    e = load_evaluation(tmp_path / "out" / "one")
+    assert e.methods == evaluation.PAPER
     assert e.k == (5, 10, 20)
     assert "sufficiency" not in e.metrics
 
@@ -89,8 +90,8 @@ def test_what_is_wrong_is_said(corpora, tmp_path, args, code, message, unchecked
 def test_methods_are_listed_without_any_work(more):
     result = run("--methods", "help", *more)
     assert result.exit_code == 0, result.output
-    assert result.stdout.split()[: len(tj.evaluation.METHODS)] == list(tj.evaluation.METHODS)
-    assert f"all: {','.join(tj.evaluation.PAPER)}" in " ".join(result.stdout.split())
+    assert result.stdout.split()[: len(evaluation.METHODS)] == list(evaluation.METHODS)
+    assert f"all: {','.join(evaluation.PAPER)}" in " ".join(result.stdout.split())
 
 
 def test_help_says_what_a_kill_may_cost():

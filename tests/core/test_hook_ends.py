@@ -12,6 +12,7 @@ from cases import LAYERS, cases, make, shared
 from untouched import assert_untouched, fresh, snapshot
 
 import tl_jacobian as tj
+from tl_jacobian.analyses.paths import Place
 from tl_jacobian.core.hooks import wanted
 from tl_jacobian.core.host.hosts import resolve
 
@@ -75,11 +76,13 @@ def test_products_equal_autograd_between_captured_activations(architecture, stat
 def test_the_middle_of_the_stream_as_input(architecture, state):
     """HookedTransformer can take it; on the bridge it would reach the MLP alone, so it points to the same Jacobian."""
     if architecture in PARALLEL:
-        with pytest.raises(tj.HookPointError, match=r"no hook point 'blocks.1.hook_resid_mid'"):
+        with pytest.raises(tj.errors.HookPointError, match=r"no hook point 'blocks.1.hook_resid_mid'"):
             tj.linearize(shared(architecture, "bridge"), PROMPT, input_hook="blocks.1.hook_resid_mid")
         return
     lin = tj.linearize(shared(architecture, state), PROMPT, input_hook="blocks.1.hook_resid_mid")
-    with pytest.raises(tj.HookPointError, match=r"reaches the MLP alone, .*; use blocks.1.hook_attn_out, whose Jac"):
+    with pytest.raises(
+        tj.errors.HookPointError, match=r"reaches the MLP alone, .*; use blocks.1.hook_attn_out, whose Jac"
+    ):
         tj.linearize(shared(architecture, "bridge"), PROMPT, input_hook="blocks.1.hook_resid_mid")
     for host in (state, "bridge"):
         other = tj.linearize(shared(architecture, host), PROMPT, input_hook="blocks.1.hook_attn_out")
@@ -208,7 +211,7 @@ def test_recomputing_gives_the_same_numbers(architecture, state, ends):
             ours, theirs = (tj.layer_influence(one, v32, at=at, kind=kind) for one in (lin, kept))
             assert ours.rows == theirs.rows
             same(ours.values, theirs.values)
-    for place in (tj.Place("blocks.1.attn.hook_z", heads=[1]), tj.Place("blocks.1.hook_resid_mid", positions=[2])):
+    for place in (Place("blocks.1.attn.hook_z", heads=[1]), Place("blocks.1.hook_resid_mid", positions=[2])):
         ours, theirs = (tj.path_scope(one, place, v32) for one in (lin, kept))
         same(ours.share.scores, theirs.share.scores)
         same(ours.around.scores, theirs.around.scores)
@@ -315,51 +318,75 @@ def test_contributions_leave_hooks_on_norms_alone(architecture, state):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (dict(input_hook="blocks.1.hook_resid_pr"), tj.HookPointError, "did you mean 'blocks.1.hook_resid_pre' or"),
-        (dict(output_hook="blocks.1.hook_resid_pst"), tj.HookPointError, "did you mean 'blocks.1.hook_resid_post' or"),
-        (dict(record="blocks.1.atn.hook_z"), tj.HookPointError, "did you mean 'blocks.1.attn.hook_z' or"),
+        (
+            dict(input_hook="blocks.1.hook_resid_pr"),
+            tj.errors.HookPointError,
+            "did you mean 'blocks.1.hook_resid_pre' or",
+        ),
+        (
+            dict(output_hook="blocks.1.hook_resid_pst"),
+            tj.errors.HookPointError,
+            "did you mean 'blocks.1.hook_resid_post' or",
+        ),
+        (dict(record="blocks.1.atn.hook_z"), tj.errors.HookPointError, "did you mean 'blocks.1.attn.hook_z' or"),
         (
             dict(input_hook="blocks.9.hook_resid_pre"),
-            tj.HookPointError,
+            tj.errors.HookPointError,
             "'blocks.9.hook_resid_pre': its layers are 0 to 2",
         ),
-        (dict(output_hook="blocks.-1.hook_resid_pre"), tj.HookPointError, "its layers are 0 to 2"),
-        (dict(record=["blocks.3.attn.hook_z"]), tj.HookPointError, "its layers are 0 to 2"),
-        (dict(record="zzz"), tj.HookPointError, "record='zzz': 'zzz' is neither a group"),
-        (dict(input_hook=3), tj.HookPointError, "no hook point 3"),
-        (dict(record=3), tj.ArgumentError, "record=3, expected True, or a list of 'resid'"),
-        (dict(record=["resid", 3]), tj.ArgumentError, "or names of hook points"),
+        (dict(output_hook="blocks.-1.hook_resid_pre"), tj.errors.HookPointError, "its layers are 0 to 2"),
+        (dict(record=["blocks.3.attn.hook_z"]), tj.errors.HookPointError, "its layers are 0 to 2"),
+        (dict(record="zzz"), tj.errors.HookPointError, "record='zzz': 'zzz' is neither a group"),
+        (dict(input_hook=3), tj.errors.HookPointError, "no hook point 3"),
+        (dict(record=3), tj.errors.ArgumentError, "record=3, expected True, or a list of 'resid'"),
+        (dict(record=["resid", 3]), tj.errors.ArgumentError, "or names of hook points"),
         (
             dict(record="blocks.0.attn.hook_result"),
-            tj.HookPointError,
+            tj.errors.HookPointError,
             r"blocks.0.attn.hook_result exists but wasn't reached .*use_attn_result",
         ),
-        (dict(input_hook="blocks.0.attn.hook_result"), tj.ContractError, "never reached blocks.0.attn.hook_result"),
-        (dict(output_hook="blocks.0.attn.hook_result"), tj.ContractError, "never reached blocks.0.attn.hook_result"),
+        (
+            dict(input_hook="blocks.0.attn.hook_result"),
+            tj.errors.ContractError,
+            "never reached blocks.0.attn.hook_result",
+        ),
+        (
+            dict(output_hook="blocks.0.attn.hook_result"),
+            tj.errors.ContractError,
+            "never reached blocks.0.attn.hook_result",
+        ),
         (
             dict(input_hook="blocks.1.hook_resid_pre", output_hook="blocks.0.hook_resid_post"),
-            tj.ContractError,
+            tj.errors.ContractError,
             "blocks.0.hook_resid_post doesn't depend on blocks.1.hook_resid_pre: the output must come after the input",
         ),
-        (dict(input_hook="unembed.hook_in"), tj.HookPointError, r"unembed.hook_in .*: it comes after the final norm"),
+        (
+            dict(input_hook="unembed.hook_in"),
+            tj.errors.HookPointError,
+            r"unembed.hook_in .*: it comes after the final norm",
+        ),
         (
             dict(output_hook="blocks.0.attn.hook_pattern"),
-            tj.HookPointError,
+            tj.errors.HookPointError,
             r"shape \(1, 4, 11, 11\), .* its positions",
         ),
-        (dict(input_hook="blocks.0.attn.hook_attn_scores"), tj.HookPointError, "choose a hook point inside the blocks"),
+        (
+            dict(input_hook="blocks.0.attn.hook_attn_scores"),
+            tj.errors.HookPointError,
+            "choose a hook point inside the blocks",
+        ),
         (
             dict(output_hook="blocks.1.hook_resid_pre", final_norm=torch.ones(32)),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             "not for output_hook='blocks.1.hook_resid_pre'; leave it out",
         ),
         (
             dict(input_value=torch.ones(1, 2, 32)),
-            tj.HookPointError,
+            tj.errors.HookPointError,
             r"value for hook_embed has shape \(1, 2, 32\), expected \(1, 11, 32\)",
         ),
-        (dict(input_value=[1.0]), tj.ArgumentError, "input_value is a list, expected a tensor"),
-        (dict(input_value=torch.full((1, 11, 32), float("nan"))), tj.ContractError, "are not finite"),
+        (dict(input_value=[1.0]), tj.errors.ArgumentError, "input_value is a list, expected a tensor"),
+        (dict(input_value=torch.full((1, 11, 32), float("nan"))), tj.errors.ContractError, "are not finite"),
     ],
     ids=str,
 )
@@ -380,19 +407,21 @@ def test_bad_ends_are_named(state, options, error, message):
 )
 def test_only_directions_are_explained_inside(scope):
     lin = tj.linearize(shared("gpt2", "bridge"), PROMPT, output_hook="blocks.1.hook_resid_post")
-    with pytest.raises(tj.ArgumentError, match=r"blocks.1.hook_resid_post, .*: use direction_scope\(lin, v\) or"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=r"blocks.1.hook_resid_post, .*: use direction_scope\(lin, v\) or"
+    ):
         scope(lin)
     assert tj.direction_scope(lin, v32).scores.isfinite().all()
     feature = tj.output_scope(lin, lambda y, logits: (v32 @ y).relu() + v32 @ y, name="feature")
     share = 2.0 if feature.metadata["value"] > 0 else 1.0
     torch.testing.assert_close(feature.scores, share * tj.direction_scope(lin, v32).scores)
-    with pytest.raises(tj.ArgumentError, match=r"fn\(y, logits\) failed with logits=None .* make it of y alone"):
+    with pytest.raises(tj.errors.ArgumentError, match=r"fn\(y, logits\) failed with logits=None .* make it of y alone"):
         tj.output_scope(lin, lambda y, z: z.max())
 
 
 def test_a_hook_that_detaches_the_stream_is_pointed_out():
     model = make("gpt2", "bridge")
     model.add_hook("blocks.1.hook_resid_pre", lambda value, hook: value.detach())
-    with pytest.raises(tj.ContractError, match=r"no hook may detach the residual stream between them"):
+    with pytest.raises(tj.errors.ContractError, match=r"no hook may detach the residual stream between them"):
         tj.linearize(model, PROMPT, output_hook="blocks.2.hook_resid_pre")
     tj.linearize(model, PROMPT, input_hook="blocks.1.hook_resid_pre")

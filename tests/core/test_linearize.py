@@ -120,7 +120,7 @@ def test_any_text(text):
     ],
 )
 def test_bad_prompts(unchecked, state, prompt, options, message):
-    with pytest.raises(tj.PromptError, match=message):
+    with pytest.raises(tj.errors.PromptError, match=message):
         tj.linearize(shared("gpt2", state), prompt, **options)
 
 
@@ -138,14 +138,14 @@ def test_bad_prompts(unchecked, state, prompt, options, message):
 )
 def test_bad_directions(unchecked, state, v, message):
     lin = tj.linearize(shared("gpt2", state), TEXT)
-    with pytest.raises(tj.DirectionError, match=message):
+    with pytest.raises(tj.errors.DirectionError, match=message):
         lin.vjp(v)
 
 
 @hosts
 def test_bad_jacobian_positions(state):
     lin = tj.linearize(shared("gpt2", state), [1, 2])
-    with pytest.raises(tj.PromptError, match="position=2 is outside the prompt's 2 tokens, expected -2 to 1"):
+    with pytest.raises(tj.errors.PromptError, match="position=2 is outside the prompt's 2 tokens, expected -2 to 1"):
         lin.jacobian([0, 2])
 
 
@@ -154,7 +154,7 @@ def test_active_dropout_is_refused(state):
     model = make("gpt2", state).train()
     dropout = torch.nn.Dropout(0.1)
     model.add_module("extra", dropout)
-    with pytest.raises(tj.UnsupportedModelError, match=r"dropout is active \(p=0.1.*model.eval\(\)"):
+    with pytest.raises(tj.errors.UnsupportedModelError, match=r"dropout is active \(p=0.1.*model.eval\(\)"):
         tj.linearize(model, TEXT)
     model.eval()
     tj.linearize(model, TEXT)
@@ -163,7 +163,7 @@ def test_active_dropout_is_refused(state):
 def test_functional_dropout_in_attention_is_refused():
     model = make("llama", "bridge").train()
     model.original_model.model.layers[1].self_attn.attention_dropout = 0.2
-    with pytest.raises(tj.UnsupportedModelError, match=r"p=0.2"):
+    with pytest.raises(tj.errors.UnsupportedModelError, match=r"p=0.2"):
         tj.linearize(model, TEXT)
 
 
@@ -171,13 +171,13 @@ def test_functional_dropout_in_attention_is_refused():
 def test_non_finite_activations_are_refused(state):
     model = make("gpt2", state)
     model.add_hook("blocks.1.hook_resid_pre", lambda value, hook: value * float("inf"))
-    with pytest.raises(tj.ContractError, match="values of the final hidden state are not finite"):
+    with pytest.raises(tj.errors.ContractError, match="values of the final hidden state are not finite"):
         tj.linearize(model, TEXT)
 
 
 def test_a_model_that_is_no_host_is_refused():
     with pytest.raises(
-        tj.UnsupportedModelError, match="GPT2LMHeadModel; expected a HookedTransformer or a Transformer"
+        tj.errors.UnsupportedModelError, match="GPT2LMHeadModel; expected a HookedTransformer or a Transformer"
     ):
         tj.linearize(hf_model("gpt2"), TEXT)
 
@@ -197,7 +197,7 @@ def test_a_linearization_is_no_model(call, signature):
     for lin in (tj.linearize(model, TEXT), tj.linearize(model, [TEXT])):
         message = rf"got a {type(lin).__name__}, expected a model: call {signature} with .* itself goes to scopes"
         for arguments, options in (((lin,), {}), ((lin, TEXT), {}), ((), {"model": lin})):
-            with pytest.raises(tj.UnsupportedModelError, match=message):
+            with pytest.raises(tj.errors.UnsupportedModelError, match=message):
                 call(*arguments, **options)
     with pytest.raises(TypeError, match=r"missing .* argument: 'prompt'"):
         tj.linearize(model)
@@ -216,7 +216,7 @@ def test_an_encoder_is_refused():
     bert.eval()
     bert.config.architectures = ["BertForMaskedLM"]
     bridge = TransformerBridge.boot_transformers("tiny-bert", hf_model=bert, tokenizer=copy.deepcopy(tokenizer()))
-    with pytest.raises(tj.UnsupportedModelError, match="not a decoder-only causal language model"):
+    with pytest.raises(tj.errors.UnsupportedModelError, match="not a decoder-only causal language model"):
         tj.linearize(bridge, TEXT)
 
 
@@ -224,7 +224,7 @@ def test_an_encoder_is_refused():
 def test_a_bidirectional_hooked_transformer_is_refused():
     model = make("gpt2", "hooked")
     model.cfg.attention_dir = "bidirectional"
-    with pytest.raises(tj.UnsupportedModelError, match="attention_dir='bidirectional': expected a causal model"):
+    with pytest.raises(tj.errors.UnsupportedModelError, match="attention_dir='bidirectional': expected a causal model"):
         tj.linearize(model, TEXT)
 
 
@@ -232,7 +232,7 @@ def test_an_unembedding_that_cannot_be_read_is_refused():
     model = make("llama", "bridge")
     quantised = torch.nn.Parameter(torch.zeros(VOCAB, 32, dtype=torch.int8), requires_grad=False)
     model.unembed.original_component.weight = quantised
-    with pytest.raises(tj.UnsupportedModelError, match=r"W_U has dtype torch\.int8"):
+    with pytest.raises(tj.errors.UnsupportedModelError, match=r"W_U has dtype torch\.int8"):
         tj.linearize(model, TEXT)
 
 
@@ -241,8 +241,8 @@ def test_an_unembedding_that_cannot_be_read_is_refused():
     ("final_norm", "error", "message"),
     [
         ("mine", ValueError, "final_norm='mine', expected \"original\""),
-        (torch.ones(5), tj.UnsupportedModelError, r"gain of shape \(5,\).*d_model is 32"),
-        ("original", tj.UnsupportedModelError, "safetensors of 'tiny-gpt2'.*found none"),
+        (torch.ones(5), tj.errors.UnsupportedModelError, r"gain of shape \(5,\).*d_model is 32"),
+        ("original", tj.errors.UnsupportedModelError, "safetensors of 'tiny-gpt2'.*found none"),
     ],
 )
 def test_bad_final_norms(unchecked, state, final_norm, error, message):
@@ -255,7 +255,7 @@ def test_a_model_with_untrained_norms_has_no_temperature_either():
     model = make("llama", "bridge")
     with torch.no_grad():
         model.original_model.model.norm.weight.fill_(1.0)
-    with pytest.raises(tj.DegenerateScopeError, match="no gain or bias"):
+    with pytest.raises(tj.errors.DegenerateScopeError, match="no gain or bias"):
         tj.temperature_scope(tj.linearize(model, TEXT))
 
 
@@ -297,7 +297,9 @@ def test_positions_may_be_a_tensor():
 @pytest.mark.usefixtures("unchecked")
 def test_positions_of_jacobians_are_checked(positions):
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
-    with pytest.raises(tj.PromptError, match=r"expected a list of at least one integer|is a float, expected an int"):
+    with pytest.raises(
+        tj.errors.PromptError, match=r"expected a list of at least one integer|is a float, expected an int"
+    ):
         lin.jacobian(positions)
 
 
@@ -318,8 +320,8 @@ def test_jvp_refuses_what_is_no_change_of_the_embeddings(unchecked):
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     n = len(lin.tokens)
     for bad in (torch.zeros(n), torch.zeros(n, 31), torch.zeros(n + 1, 32), [0.0]):
-        with pytest.raises(tj.DirectionError, match=rf"dx is .*, expected a tensor of shape \({n}, 32\)"):
+        with pytest.raises(tj.errors.DirectionError, match=rf"dx is .*, expected a tensor of shape \({n}, 32\)"):
             lin.jvp(bad)
     for bad in (torch.zeros(n, 32, dtype=torch.long), torch.full((n, 32), float("nan"))):
-        with pytest.raises(tj.DirectionError, match="isn't finite floating point"):
+        with pytest.raises(tj.errors.DirectionError, match="isn't finite floating point"):
             lin.jvp(bad)

@@ -70,7 +70,7 @@ def test_after_words_were_aligned_and_edited(architecture, state):
     with torch.no_grad():
         tj.language.word_alignment(model, "wo", "er", template="{source} {target}", method="low_rank")
         tj.language.counterfactuals(model, "is it so", 65)
-    with pytest.raises(tj.ArgumentError, match="takes no minus="):
+    with pytest.raises(tj.errors.ArgumentError, match="takes no minus="):
         tj.language.word_alignment(model, "wo", "er", minus=65)
     assert_untouched(before, model)
 
@@ -125,7 +125,9 @@ def test_hooks_on_the_unembedding_see_every_position(architecture, state):
 def test_a_hook_that_rewrites_the_logits_is_refused():
     model = make("llama", "bridge")
     model.add_hook("unembed.hook_out", lambda value, hook: 2 * value)
-    with pytest.raises(tj.ContractError, match=r"differs from the model's own logits by .* hooks on the unembedding"):
+    with pytest.raises(
+        tj.errors.ContractError, match=r"differs from the model's own logits by .* hooks on the unembedding"
+    ):
         tj.linearize(model, PROMPT)
 
 

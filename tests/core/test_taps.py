@@ -57,11 +57,13 @@ def test_a_label_is_as_good_as_the_name():
 
 def test_what_was_not_recorded_names_the_nearest():
     with pytest.raises(
-        tj.HookPointError,
+        tj.errors.HookPointError,
         match=r"hook_zz' wasn't recorded \(the nearest that was: 'blocks.0.attn.hook_z'\); ask for it: .*record=\[",
     ):
         taps()["blocks.0.attn.hook_zz"]
-    with pytest.raises(tj.HookPointError, match=r"'hook_embed' wasn't recorded; ask for it: .*record=\['hook_embed'\]"):
+    with pytest.raises(
+        tj.errors.HookPointError, match=r"'hook_embed' wasn't recorded; ask for it: .*record=\['hook_embed'\]"
+    ):
         Taps({})["hook_embed"]
 
 
@@ -127,11 +129,11 @@ def test_gradients_by_label():
 def test_bad_directions_and_names():
     lin = tj.linearize(shared("gpt2", "bridge"), PROMPT, record=True)
     v = torch.ones(32, dtype=torch.float64)
-    with pytest.raises(tj.DirectionError, match=r"shape \(3,\)"):
+    with pytest.raises(tj.errors.DirectionError, match=r"shape \(3,\)"):
         lin.vjp_at(v[:3], ["blocks.0.hook_resid_pre"])
-    with pytest.raises(tj.HookPointError, match="wasn't recorded"):
+    with pytest.raises(tj.errors.HookPointError, match="wasn't recorded"):
         lin.vjp_at(v, ["blocks.9.hook_resid_pre"])
-    with pytest.raises(tj.HookPointError, match="doesn't depend on hook_pos_embed"):
+    with pytest.raises(tj.errors.HookPointError, match="doesn't depend on hook_pos_embed"):
         lin.vjp_at(v, ["hook_pos_embed"])
 
 

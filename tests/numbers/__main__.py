@@ -68,7 +68,7 @@ def _module(name: str) -> ModuleType | None:
 
 
 class Names:
-    """``the.smoothgrad`` is ``tj.smoothgrad``, or ``tj.baselines.smoothgrad``, or ..."""
+    """``the.smoothgrad`` is ``tj.baselines.smoothgrad``, or ``tj.baselines.smoothgrad``, or ..."""
 
     def __getattr__(self, name: str) -> Any:
         return public(name)

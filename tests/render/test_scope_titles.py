@@ -44,19 +44,19 @@ def test_other_scores_go_by_what_they_are_called():
 
 def test_every_baseline_has_its_name(lin):
     made = [
-        tj.leave_one_out(lin, 101),
-        tj.input_x_gradient(lin, 101),
-        tj.path_integrated_scope(lin, 101, tol=0.9),
-        tj.smoothgrad(lin, 101, generator=torch.Generator().manual_seed(0), samples=2),
-        tj.attention_rollout(lin),
-        tj.random_attribution(lin, generator=torch.Generator().manual_seed(0)),
+        tj.baselines.leave_one_out(lin, 101),
+        tj.baselines.input_x_gradient(lin, 101),
+        tj.baselines.path_integrated_scope(lin, 101, tol=0.9),
+        tj.baselines.smoothgrad(lin, 101, generator=torch.Generator().manual_seed(0), samples=2),
+        tj.baselines.attention_rollout(lin),
+        tj.baselines.random_attribution(lin, generator=torch.Generator().manual_seed(0)),
     ]
     assert {a.scope: scope_title(a.scope) for a in made} == BASELINES
 
 
 @pytest.mark.usefixtures("plt")
 def test_titles_use_the_names(lin, tmp_path, capsys):
-    a = tj.leave_one_out(lin, 101)
+    a = tj.baselines.leave_one_out(lin, 101)
     a.show()
     assert capsys.readouterr().out.startswith("Leave-one-out")
     page = a.to_html(tmp_path / "a.html").read_text()

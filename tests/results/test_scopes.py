@@ -170,14 +170,14 @@ def test_directions_and_functions_are_scopes_everywhere(lin, tmp_path):
     assert read.scope == "mine"
     torch.testing.assert_close(read.scores, mine(lin).scores, rtol=1e-5, atol=1e-7)
     with pytest.raises(
-        tj.ArgumentError, match=r"scope mine can't be used here, this asks for a direction: .*fn\(y, lo"
+        tj.errors.ArgumentError, match=r"scope mine can't be used here, this asks for a direction: .*fn\(y, lo"
     ):
         tj.layer_influence(lin, mine)
 
 
 def test_runs_with_other_directions_are_other_runs(tmp_path):
     attribute_corpus(model, [PROMPT], V, tmp_path, progress=False)
-    with pytest.raises(tj.CorpusError, match=r"job.v was "):
+    with pytest.raises(tj.errors.CorpusError, match=r"job.v was "):
         attribute_corpus(model, [PROMPT], 2 * V, tmp_path, progress=False)
     assert ScopeJob(model, "temperature").settings.keys() == {"job", "scope", "max_memory", "model"}
     assert ScopeJob(model, "fisher", rank=2).settings["method"] == "low_rank"
@@ -202,12 +202,12 @@ def test_runs_with_other_directions_are_other_runs(tmp_path):
 )
 def test_what_is_no_scope_or_no_option_of_it_is_named(choosing, scope, options, message):
     offered = dict.fromkeys(("target", "minus", "confidence", "rank", "fn", "v", "name"))
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         choosing(scope, **{**offered, **options})
 
 
 def test_options_of_ones_own_function_are_its_own():
-    with pytest.raises(tj.ArgumentError, match=r"takes no rank=: .* functools.partial"):
+    with pytest.raises(tj.errors.ArgumentError, match=r"takes no rank=: .* functools.partial"):
         choose(lambda lin: None, rank=2)
 
 
@@ -224,7 +224,7 @@ def test_options_of_ones_own_function_are_its_own():
     ],
 )
 def test_slips_have_named_errors(call, message, lin):
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         call(lin)
 
 
@@ -232,7 +232,7 @@ def test_a_batch_takes_one_target_for_all_or_one_each():
     batch = tj.linearize(model, [PROMPT, PROMPT[:4]])
     for a, lin, target in zip(tj.semantic_scope(batch, [65, None]), batch, [65, None], strict=True):
         torch.testing.assert_close(a.scores, tj.semantic_scope(lin, target).scores, rtol=1e-5, atol=1e-7)
-    with pytest.raises(tj.TargetError, match="1 targets for 2 prompts, expected one for all, or one each"):
+    with pytest.raises(tj.errors.TargetError, match="1 targets for 2 prompts, expected one for all, or one each"):
         tj.semantic_scope(batch, [65])
-    with pytest.raises(tj.TargetError, match=r"target=\[65\] for one linearization, expected one token"):
+    with pytest.raises(tj.errors.TargetError, match=r"target=\[65\] for one linearization, expected one token"):
         tj.semantic_scope(batch[0], [65])

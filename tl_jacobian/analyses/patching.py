@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import reduce
@@ -28,7 +28,7 @@ from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_targe
 from tl_jacobian.core.rerun import run
 from tl_jacobian.core.unembedding import exact, precise
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.base import is_id
+from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.patching import PatchComparison
 
@@ -59,20 +59,16 @@ def n_passes(method: Method, steps: int) -> int:
     return 2 + 3 * {"gradient": 1, "two_point": 2, "integrated": steps}[method]
 
 
-def checked_kinds(at: At | Sequence[At], method: Method, steps: int) -> list[At]:
+def checked_kinds(at: At | Sequence[At], steps: int) -> list[At]:
     """The kinds of activation, as a list.
 
     Raises:
         ArgumentError: no such kind or method, or no steps.
     """
     kinds: list[Any] = [at] if isinstance(at, str) else list(at)
-    for kind in kinds:
-        if kind not in get_args(At):
-            raise ArgumentError(f"at={kind!r}, expected one of {', '.join(map(repr, get_args(At)))}, or a list of them")
-    if method not in get_args(Method):
-        raise ArgumentError(f"method={method!r}, expected one of {', '.join(map(repr, get_args(Method)))}")
-    if not is_id(steps) or steps < 1:
-        raise ArgumentError(f"steps={steps!r}, expected a positive number of runs between the prompts")
+    if not kinds:
+        raise ArgumentError("at=[], expected one kind of activation or more")
+    whole("steps", steps, what="a number of runs between the prompts")
     return kinds
 
 
@@ -231,6 +227,7 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
 
 
 @model_first
+@checked
 def predict_patching(
     model: Any,
     clean: Any,
@@ -275,12 +272,13 @@ def predict_patching(
     >>> g["resid_pre"].values.shape, g["resid_pre"].top(1)[0].column_name
     (torch.Size([30, 5]), ' Italy→ France')
     """
-    kinds = checked_kinds(at, method, steps)
+    kinds = checked_kinds(at, steps)
     pair = PromptPair(model, clean, corrupted, kinds, prepend_bos)
     return pair.predict(aim_of(pair, target, minus, metric), method, steps)
 
 
 @model_first
+@checked
 def compare_patching(
     model: Any,
     clean: Any,
@@ -304,9 +302,7 @@ def compare_patching(
     >>> c.measured.values.shape, c.spearman > 0.5
     (torch.Size([30, 2]), True)
     """
-    if not isinstance(at, str):
-        raise ArgumentError(f"at={at!r}, expected one kind of activation: each is measured by runs of its own")
-    (kind,) = checked_kinds(at, method, steps)
+    (kind,) = checked_kinds(at, steps)
     pair = PromptPair(model, clean, corrupted, [kind], prepend_bos)
     aim = aim_of(pair, target, minus, metric)
     after, before = (float(aim.fn(logits)) for logits in pair.logits)

@@ -26,9 +26,8 @@ from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ArgumentError, HookPointError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.base import is_id
 from tl_jacobian.results.paths import PathSplit
 from tl_jacobian.results.scopes import Confidence
 

@@ -20,10 +20,10 @@ from tl_jacobian.core.linalg.fisher import FisherFactor, signs
 from tl_jacobian.core.linalg.singular import SPARE, Decomposition, dense, krylov, moments, participation
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
-from tl_jacobian.core.prompts import from_start
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, ContractError
-from tl_jacobian.results.base import is_id
+from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.results.arguments import position as place
 from tl_jacobian.results.spectra import KEPT, FisherSpectrum, JacobianSpectrum, Move, Moves
 
 # Up to here all of J_t is no dearer. Beyond, its leading part takes some 10 (k + SPARE) products
@@ -128,6 +128,7 @@ _DENSE_FISHER = 256
 _PROBES = 64
 
 
+@checked
 def jacobian_spectrum(
     lin: Linearization,
     position: SupportsIndex,
@@ -163,7 +164,7 @@ def jacobian_spectrum(
     (' France', 2, True)
     """
     _check(lin, k)
-    block = JacobianBlock(lin, from_start(position, len(lin.tokens)))
+    block = JacobianBlock(lin, place(position, len(lin.tokens)))
     if k > min(block.shape):
         raise ArgumentError(f"k={k}, expected at most {min(block.shape)}, the smaller side of J_t")
     if not 0 < rtol < 1:
@@ -189,6 +190,7 @@ def jacobian_spectrum(
     )
 
 
+@checked
 def fisher_spectrum(lin: Linearization, k: int = 16, *, generator: torch.Generator | None = None) -> FisherSpectrum:
     """Leading eigenvalues and directions of the Fisher information F = W^T (diag p - p p^T) W (sec. 3.2).
 
@@ -252,5 +254,4 @@ def _facts(lin: Linearization, method: str, **more: Any) -> dict[str, Any]:
 
 def _check(lin: Linearization, k: int) -> None:
     one_of(lin)
-    if not is_id(k) or k < 1:
-        raise ArgumentError(f"k={k!r}, expected a positive number of directions")
+    whole("k", k, what="a number of directions")

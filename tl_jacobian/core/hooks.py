@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -76,7 +76,10 @@ GROUPS = {
 }
 # Parts of a group.
 _PARTS = {parsed(path).kind: (path,) for path in (RESID_PRE, RESID_MID, RESID_POST, ATTN_OUT, MLP_OUT)}
-Record = bool | str | Sequence[str] | None
+Record = Annotated[
+    bool | str | Sequence[str] | None,
+    f"True, or a list of {', '.join(map(repr, GROUPS))} or names of hook points",
+]
 
 
 def wanted(record: Record, points: Iterable[str], option: str = "record") -> tuple[list[str], set[str]]:

@@ -21,10 +21,11 @@ from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import Anatomy
 from tl_jacobian.core.progress import progress
-from tl_jacobian.core.prompts import from_start
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError, PromptError
+from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError
+from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
 from tl_jacobian.results.tokens import Word
 
@@ -82,10 +83,8 @@ class Linearization:
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
 
-    # What errors say in the place of anything else.
     __expected__: ClassVar[str] = (
-        "one linearization: batch[i], or linearize(model, prompt) (tokens of shape (1, pos) are a batch: pass "
-        "tokens[0])"
+        "one linearization: batch[i], or linearize(model, prompt) (tokens of shape (1, pos) are a batch: tokens[0])"
     )
 
     y: Float[Tensor, " d_model"]
@@ -159,6 +158,7 @@ class Linearization:
             f"predicts {best.text!r} with {best.probability:.0%}; {self.facts.get('host', 'no host')})"
         )
 
+    @checked
     def vjp(self, v: Float[Tensor, "*k d_model"]) -> Float[Tensor, "*k pos d_in"]:
         """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
 
@@ -176,6 +176,7 @@ class Linearization:
         grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
         return grads if v.ndim == 2 else grads[0]
 
+    @checked
     def vjp_at(self, v: Float[Tensor, " d_model"], names: Sequence[str]) -> dict[str, Float[Tensor, "*activation"]]:
         """v^T dy/da for recorded activations a: their gradients, all from one backward pass.
 
@@ -194,6 +195,7 @@ class Linearization:
         (grads,) = self.stream_at(v[None], names)
         return {name: grad[0] for name, grad in grads.items()}
 
+    @checked
     def stream_at(
         self, v: Float[Tensor, "k d_model"], names: Sequence[str], optional: Collection[str] = ()
     ) -> Iterator[dict[str, Float[Tensor, "chunk *activation"]]]:
@@ -201,8 +203,9 @@ class Linearization:
 
         Hook points that are ``optional`` are left out where y doesn't depend on them.
         """
-        places = [self.taps.tensor(name) for name in names]
-        for grads in self.graph.stream_to(self.spread(v), places):
+        self.check_direction(v, ndims=(2,))
+        taps = [self.taps.tensor(name) for name in names]
+        for grads in self.graph.stream_to(self.spread(v), taps):
             for name, grad in zip(names, grads, strict=True):
                 if grad is None and name not in optional:
                     raise HookPointError(
@@ -211,6 +214,7 @@ class Linearization:
                     )
             yield {n: self.taps.cut(n, g) for n, g in zip(names, grads, strict=True) if g is not None}
 
+    @checked
     def jvp(self, dx: Float[Tensor, "*k pos d_in"]) -> Float[Tensor, "*k d_model"]:
         """Sum over tokens of J_t dx_t: the first-order change of y when the embeddings change by dx.
 
@@ -231,6 +235,7 @@ class Linearization:
         dy = self.graph.pusher()(spread)[:, self.row]
         return dy if dx.ndim == 3 else dy[0]
 
+    @checked
     def jacobian(self, positions: Sequence[int] | None = None) -> Float[Tensor, "n d_model d_in"]:
         """The full Jacobians J_t = dy/dx_t: d_model backward passes, in batches.
 
@@ -244,10 +249,8 @@ class Linearization:
             PromptError: a position is outside the prompt.
             MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
-        keep = range(len(self.tokens)) if positions is None else positions
-        if not isinstance(keep, Sequence) or isinstance(keep, str) or not len(keep):
-            raise PromptError(f"positions={positions!r}, expected a list of at least one integer, or None for all")
-        keep = [from_start(position, len(self.tokens)) for position in keep]
+        n = len(self.tokens)
+        keep = list(range(n)) if positions is None else places(positions, n)
         x = self.graph.x
         size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
         self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")
@@ -289,6 +292,7 @@ class LinearizationBatch(Sequence[Linearization]):
     """
 
     __expected__: ClassVar[str] = "a batch of them"
+
     members: tuple[Linearization, ...]
 
     @overload

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
 from tl_jacobian.core.prompts import Read, as_list, is_batch, read_prompt
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
+from tl_jacobian.results.arguments import checked
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -117,6 +117,7 @@ def linearize(
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
 ) -> LinearizationBatch: ...
 @model_first
+@checked
 def linearize(
     model: Any,
     prompt: Any,
@@ -219,8 +220,6 @@ def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:
 def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None:
     if final_norm is None:
         return None
-    if isinstance(final_norm, str) and final_norm == "original":
+    if isinstance(final_norm, str):
         final_norm = host.original_norm()
-    if not isinstance(final_norm, (torch.nn.Module, Tensor, tuple)):
-        raise ArgumentError(f'final_norm={final_norm!r}, expected "original", a norm module or (weight, bias)')
     return affine_of(final_norm, host.unembedding().d_model)

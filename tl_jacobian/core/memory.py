@@ -40,7 +40,9 @@ def n_bytes(size: int | str) -> int:
         number, unit = _split(size)
         return _positive(math.floor(float(number) * unit), size)
     if isinstance(size, bool) or not isinstance(size, int):
-        raise ArgumentError(f"{size!r} is a {type(size).__name__}, expected bytes as an int, or text like '8GiB'")
+        raise ArgumentError(
+            f"max_memory={size!r} is a {type(size).__name__}, expected bytes as an int, or text like '8GiB'"
+        )
     return _positive(size, size)
 
 
@@ -49,15 +51,15 @@ def _split(text: str) -> tuple[str, int]:
     known = {name.upper(): unit for name, unit in _UNITS.items()}
     if match is None or match[2].upper() not in known:
         raise ArgumentError(
-            f"{text!r} isn't an amount of memory; expected a number and a unit, like '8GiB' or '500 MB' (units: "
-            f"{', '.join(name for name in _UNITS if name)})"
+            f"max_memory={text!r} isn't an amount of memory; expected a number and a unit, like '8GiB' or '500 MB' "
+            f"(units: {', '.join(name for name in _UNITS if name)})"
         )
     return match[1], known[match[2].upper()]
 
 
 def _positive(size: int, given: int | str) -> int:
     if size < 1:
-        raise ArgumentError(f"{given!r} is {size} bytes, expected at least one")
+        raise ArgumentError(f"max_memory={given!r} is {size} bytes, expected at least one")
     return size
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import PromptError, TargetError
-from tl_jacobian.results.base import INTEGERS, is_id
+from tl_jacobian.results.arguments import excerpt, ids, is_id, warn
+from tl_jacobian.results.arguments import position as place
 
 
 def is_batch(prompt: Any) -> bool:
@@ -44,24 +44,8 @@ class Read(NamedTuple):
         Raises:
             PromptError: one is no integer, or outside the prompt.
         """
-        counted = [from_start(position, len(self.tokens)) for position in positions]
+        counted = [place(position, len(self.tokens)) for position in positions]
         return Read(self.tokens[: max(counted) + 1], counted)
-
-
-def from_start(position: Any, n: int) -> int:
-    """A position among n tokens, counted from the start.
-
-    Raises:
-        PromptError: no integer, or outside the prompt.
-
-    >>> from_start(-1, 5)
-    4
-    """
-    if not is_id(position):
-        raise PromptError(f"position={position!r} is a {type(position).__name__}, expected an int")
-    if not -n <= position < n:
-        raise PromptError(f"position={int(position)} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")
-    return int(position) % n
 
 
 def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: bool | None) -> Read:
@@ -70,11 +54,9 @@ def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: 
     Raises:
         PromptError: what is wrong, with the value and the remedy.
     """
-    if hasattr(prompt, "__array__") and not isinstance(prompt, Tensor):
-        prompt = torch.as_tensor(prompt)  # a numpy array
     tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
     if not tokens:
-        raise PromptError(f"the prompt {prompt!r} is empty, expected at least one token")
+        raise PromptError(f"the prompt {excerpt(prompt)} is empty, expected at least one token")
     _check_range(tokens, host.d_vocab)
     read = Read(tokens, []).at(positions)
     if host.n_ctx is not None and len(read.tokens) > host.n_ctx:
@@ -90,24 +72,23 @@ def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:
         raise PromptError("the prompt '' is empty, expected text or token ids")
     tokens = host.tokenize(text, prepend_bos)
     if len(tokens) > 1 and tokens[0] == tokens[1] and host.is_bos(tokens[0]):
-        message = f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False"
-        warnings.warn(message, stacklevel=5)  # at the caller of a public function, which model_first() wraps
+        warn(f"the prompt begins with two BOS tokens ({text[:30]!r}...): pass prepend_bos=False")
     return tokens
 
 
 def _ids(prompt: Any) -> list[int]:
-    if isinstance(prompt, Tensor):
-        if prompt.ndim != 1 or prompt.dtype not in INTEGERS:
-            hint = "; that is a batch of one: pass tokens[0]" if prompt.ndim == 2 and len(prompt) == 1 else ""
-            raise PromptError(
-                f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,){hint}"
-            )
-        return prompt.tolist()
-    is_sequence = isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray))
-    if not is_sequence or not all(is_id(item) for item in prompt):
-        hint = "; pass one prompt at a time here" if is_sequence and all(isinstance(p, str) for p in prompt) else ""
-        raise PromptError(f"can't read {prompt!r} as a prompt; expected text, a list of token ids, or a tensor{hint}")
-    return [int(item) for item in prompt]
+    if (found := ids(prompt)) is not None:
+        return found
+    if isinstance(prompt, (Tensor, np.ndarray)):
+        hint = "; that is a batch of one: pass tokens[0]" if prompt.ndim == 2 and len(prompt) == 1 else ""
+        raise PromptError(
+            f"token ids have shape {tuple(prompt.shape)} and dtype {prompt.dtype}, expected integers (pos,){hint}"
+        )
+    texts = isinstance(prompt, (list, tuple)) and all(isinstance(p, str) for p in prompt)
+    hint = "; pass one prompt at a time here" if texts else ""
+    raise PromptError(
+        f"can't read {excerpt(prompt)} as a prompt; expected text, a list of token ids, or a tensor{hint}"
+    )
 
 
 def _check_range(tokens: Sequence[int], d_vocab: int) -> None:
@@ -144,10 +125,10 @@ def resolve_target(words: Vocabulary, target: Target | None) -> int:
     if isinstance(target, str):
         return _single_token(words, target)
     if not is_id(target):
-        raise TargetError(f"target {target!r} is a {type(target).__name__}, expected text, a token id or None")
+        raise TargetError(f"target {excerpt(target)} is a {type(target).__name__}, expected text, a token id or None")
     target = int(target)
     if not 0 <= target < len(words.logits):
-        raise TargetError(f"target id {target} is out of range, expected 0 to {len(words.logits) - 1}")
+        raise TargetError(f"target id {excerpt(target)} is out of range, expected 0 to {len(words.logits) - 1}")
     return target
 
 

@@ -17,7 +17,7 @@ from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.progress import progress
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.base import is_id
+from tl_jacobian.results.arguments import is_id
 
 
 @runtime_checkable

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
+from tl_jacobian.results.arguments import is_id
 from tl_jacobian.results.attribution import Positions, Ranked, check_units
-from tl_jacobian.results.base import Value, is_id, renderer
+from tl_jacobian.results.base import Value, renderer
 from tl_jacobian.results.grid import Grid, grid_panels
 from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
 from tl_jacobian.results.scopes import Combine, scope_title

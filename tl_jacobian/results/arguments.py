@@ -2,10 +2,11 @@
 
 :func:`checked` wraps a public function. What doesn't fit its annotation is refused with the argument's name, its value
 and what was expected, before any work is done; NumPy's numbers and arrays become Python's where numbers and lists of
-them are expected; a boolean is no integer. Annotations tell *kinds*: ranges are checked where a value is converted
-(:func:`whole`, :func:`number`, :func:`ids`, :func:`positions`).
+them are expected; a boolean is no integer. Annotations tell *kinds*: ranges, and shapes of tensors, are checked where a
+value is converted or used (:func:`whole`, :func:`number`, :func:`ids`, :func:`positions`), which knows what would fit.
 
-A class may say in words what is expected in its place: ``__expected__``.
+What is expected can be said in other words: ``Annotated[int | None, "a number of tokens"]``, or ``__expected__`` of a
+class.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ import operator
 import sys
 import types
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from os import PathLike
-from typing import Any, Literal, ParamSpec, SupportsIndex, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, ParamSpec, SupportsIndex, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import torch
@@ -45,7 +46,6 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 # What isn't an option has an error of its own.
 _ERRORS: Mapping[str, type[JacobianScopeError]] = {
     "model": UnsupportedModelError,
-    "final_norm": UnsupportedModelError,
     "prompt": PromptError,
     "clean": PromptError,
     "corrupted": PromptError,
@@ -58,6 +58,7 @@ _ERRORS: Mapping[str, type[JacobianScopeError]] = {
 }
 _UNIONS = (Union, types.UnionType)
 _CONF = BeartypeConf(is_pep484_tower=True)  # an int is a float
+_LARGEST = 2**31 - 1  # of integers that nothing else bounds: what tensors can count
 _SCALARS = (int, float, complex, str, bytes, bool, type(None))
 
 
@@ -103,7 +104,7 @@ def checked_methods(cls: C) -> C:
     >>> Twice().of("a")
     Traceback (most recent call last):
     ...
-    tl_jacobian.errors.ArgumentError: n='a', expected an int
+    tl_jacobian.errors.ArgumentError: n='a' is a str, expected an int
     """
     for name, method in list(vars(cls).items()):
         if name.startswith("_"):
@@ -132,9 +133,22 @@ def check_fields(value: Any) -> None:
     """
     for name, hint in _field_hints(type(value)).items():
         given = object.__getattribute__(value, name)
-        made = fitted(given, hint, name, ArgumentError)
+        made = fitted(_as_array(given, hint), hint, name, ArgumentError)
         if made is not given:
             object.__setattr__(value, name, made)
+
+
+def _as_array(value: Any, hint: Any) -> Any:
+    """Lists of numbers, and arrays of another precision, as the array that a field is annotated with."""
+    wanted = next((m for m in _members(hint) if _is_array(m)), None)
+    if wanted is None or not isinstance(value, (Tensor, np.ndarray, list, tuple)) or _fits(value, hint):
+        return value
+    try:
+        if wanted.array_type is Tensor:
+            return torch.as_tensor(value)
+        return np.asarray(value, dtype=np.int64 if "int64" in wanted.dtypes else np.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return value
 
 
 @functools.cache
@@ -168,6 +182,10 @@ def _fitted_argument(value: Any, hint: Any, parameter: inspect.Parameter) -> Any
         return tuple(fitted(item, hint, parameter.name) for item in value)
     if parameter.kind is parameter.VAR_KEYWORD:
         return {name: fitted(item, hint, name) for name, item in value.items()}
+    if isinstance(value, (Tensor, np.ndarray)) and any(
+        _is_array(m) and isinstance(value, m.array_type) for m in _members(hint)
+    ):
+        return value if value.ndim else _converted(value, hint)
     return fitted(value, hint, parameter.name)
 
 
@@ -197,7 +215,7 @@ def _check_names(name: str, signature: inspect.Signature, args: Any, kwargs: Any
 
 
 def fitted(value: Any, hint: Any, name: str, error: type[JacobianScopeError] | None = None) -> Any:
-    """``value`` as the annotation has it.
+    """``value`` as the annotation has it; shapes and types of a tensor's or an array's numbers included.
 
     Raises:
         JacobianScopeError: it is of another kind; which subclass is up to the argument's name, or ``error``.
@@ -212,12 +230,21 @@ def fitted(value: Any, hint: Any, name: str, error: type[JacobianScopeError] | N
 
 
 def _misfit(value: Any, hint: Any, name: str) -> str:
+    expected = _words(hint) or described(hint)
     if any("__expected__" in vars(m) for m in _members(hint) if isinstance(m, type)):
-        return f"{name}: got a {type(value).__name__}, expected {described(hint)}"
+        return f"{name}: got a {type(value).__name__}, expected {expected}"
     if isinstance(value, (Tensor, np.ndarray)):
-        return f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}, expected {described(hint)}"
-    kind = "" if isinstance(value, _SCALARS) and not isinstance(value, bool) else f" is a {type(value).__name__}"
-    return f"{name}={excerpt(value)}{kind}, expected {described(hint)}"
+        return f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}, expected {expected}"
+    kind = (
+        "" if value is None or (_admits(hint, Literal) and isinstance(value, str)) else f" is a {type(value).__name__}"
+    )
+    return f"{name}={excerpt(value)}{kind}, expected {expected}"
+
+
+def _words(hint: Any) -> str | None:
+    """What an annotation itself says of what is expected."""
+    parts = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+    return next((x for part in parts for x in getattr(part, "__metadata__", ()) if isinstance(x, str)), None)
 
 
 def _converted(value: Any, hint: Any) -> Any:
@@ -281,7 +308,7 @@ def _fits_one(value: Any, hint: Any) -> bool:
         return is_id(value)
     origin = get_origin(hint)
     if (item := _item(hint)) is not None:
-        if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, origin or hint):
+        if isinstance(value, (str, bytes, bytearray, Tensor, np.ndarray)) or not isinstance(value, origin or hint):
             return False
         if origin is not tuple or get_args(hint)[-1] is ...:
             return _items_fit(value, item)
@@ -316,15 +343,22 @@ def _members(hint: Any) -> tuple[Any, ...]:
     """The parts of a union; the annotation itself where it isn't one."""
     if get_origin(hint) in _UNIONS:
         return tuple(part for member in get_args(hint) for part in _members(member))
+    if get_origin(hint) is Annotated:
+        return _members(get_args(hint)[0])
     return (hint,)
+
+
+def _is_array(hint: Any) -> bool:
+    """Whether this is one of jaxtyping's annotations."""
+    return isinstance(hint, type) and hasattr(hint, "dim_str")
 
 
 @functools.cache
 def _item(hint: Any) -> Any:
     """What a list's items are; None where it isn't one."""
     origin, args = get_origin(hint), get_args(hint)
-    lists = isinstance(origin, type) and issubclass(origin, Sequence) and args
-    return args[0] if lists else None
+    known = isinstance(origin, type) and issubclass(origin, Collection) and args
+    return args[0] if known and not issubclass(origin, (Mapping, AbstractSet)) else None
 
 
 def _parts(hint: Any, n: int) -> Sequence[Any] | None:
@@ -397,7 +431,7 @@ def _text(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, type) and "__expected__" in vars(hint):
         return vars(hint)["__expected__"]
-    if isinstance(hint, type) and hasattr(hint, "dim_str"):  # a jaxtyping annotation
+    if _is_array(hint):
         kind = "an array" if hint.array_type is np.ndarray else "a tensor"  # type: ignore[attr-defined]
         of = {"float": " of floats", "int": " of integers", "bool": " of booleans"}
         shape = ", ".join(hint.dim_str.split())  # type: ignore[attr-defined]
@@ -479,8 +513,10 @@ def whole(
     >>> whole("k", np.int32(3))
     3
     """
-    if not is_id(value) or int(value) < least or (most is not None and int(value) > most):
-        span = f"at least {least}" if most is None else f"{least} to {most}"
+    top = _LARGEST if most is None else most
+    if not is_id(value) or not least <= int(value) <= top:
+        endless = most is None and not (is_id(value) and int(value) > top)
+        span = f"at least {least}" if endless else f"{least} to {top}"
         raise error(f"{name}={excerpt(value)}, expected {what}, {span}")
     return int(value)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
+from tl_jacobian.results.arguments import is_id
 from tl_jacobian.results.attribution import (
     COMBINE,
     Attribution,
@@ -32,7 +33,7 @@ from tl_jacobian.results.attribution import (
     split_first_word,
     strip_row,
 )
-from tl_jacobian.results.base import Value, is_id, renderer
+from tl_jacobian.results.base import Value, renderer
 from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
 from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.tokens import Word

@@ -7,6 +7,7 @@ know no renderer: :func:`draw_with` is told how to load one, which happens when 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, AttributionFileError
 from tl_jacobian.results import codec
+from tl_jacobian.results.arguments import check_fields, checked_methods
 from tl_jacobian.results.files import atomic
 from tl_jacobian.results.panels import Panel
 
@@ -38,7 +40,6 @@ class Renderer(Protocol):
 
 
 V = TypeVar("V", bound="Value")
-INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _load_renderer: Callable[[], Any] | None = None
 KINDS: dict[str, type[Value]] = {}  # every value class by the name of its format
 
@@ -72,6 +73,12 @@ class Value:
         cls.format = f"tl_jacobian.{name}"
         KINDS[cls.format] = cls
         cls.__eq__, cls.__hash__ = Value.__eq__, None  # type: ignore[method-assign,assignment]  # it holds tensors
+        if (own := cls.__dict__.get("__post_init__")) is not None:
+            cls.__post_init__ = _after_checks(own)
+        checked_methods(cls)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def __getattribute__(self, name: str) -> Any:
         value = object.__getattribute__(self, name)
@@ -181,6 +188,17 @@ class Value:
         return {"text/plain": repr(self), "text/html": self._repr_html_()}
 
 
+def _after_checks(own: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A class's own ``__post_init__``, which then finds fields of the right kinds."""
+
+    @functools.wraps(own)
+    def post_init(self: Any) -> None:
+        check_fields(self)
+        own(self)
+
+    return post_init
+
+
 # -- what fields are made of -----------------------------------------------------------
 
 
@@ -239,13 +257,6 @@ def frozen(value: Any, name: str = "metadata") -> Any:
     if isinstance(value, np.generic):
         return value.item()
     raise ArgumentError(f"{name} holds a {type(value).__name__}, expected numbers, text, lists and dicts")
-
-
-def is_id(item: Any) -> bool:
-    """An integer, or a scalar integer of torch or numpy; not a bool."""
-    if isinstance(item, Tensor):
-        return item.ndim == 0 and item.dtype in INTEGERS
-    return hasattr(item, "__index__") and type(item).__name__ not in ("bool", "bool_")
 
 
 def read_only(values: Any, dtype: Any = np.float64) -> Any:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 
 Numbers = Sequence[float] | np.ndarray
 Seed = int | np.random.Generator  # a generator is moved on
@@ -72,6 +73,7 @@ def correlation(x: Numbers, y: Numbers, method: Literal["spearman", "pearson", "
     return float(found.statistic)
 
 
+@checked
 def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: Seed = 0) -> Interval:
     """The mean and its percentile bootstrap interval (scipy.stats.bootstrap, 4,999 resamples).
 
@@ -92,6 +94,7 @@ def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: Seed = 0)
     return Interval(float(x.mean()), low, high, len(x))
 
 
+@checked
 def group_difference(a: Numbers, b: Numbers, *, confidence: float = 0.95, seed: Seed = 0) -> tuple[Interval, float]:
     """mean(a) - mean(b) of two groups, and the p-value of no difference: membership permuted at random, two-sided.
 
@@ -112,6 +115,7 @@ def group_difference(a: Numbers, b: Numbers, *, confidence: float = 0.95, seed: 
     return Interval(float(x.mean() - y.mean()), low, high, len(x) + len(y)), p
 
 
+@checked
 def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.95, seed: int = 0) -> list[Difference]:
     """Every pair of methods on the same prompts.
 

@@ -18,7 +18,9 @@ def test_input_x_gradient_is_captums(architecture):
     lin = tj.linearize(shared(architecture, "bridge"), TEXT, prepend_bos=False)
     ixg = captum.attr.InputXGradient(lambda x: hf_model(architecture)(inputs_embeds=x, use_cache=False).logits[:, -1])
     theirs = ixg.attribute(lin.graph.x.detach().clone().requires_grad_(), target=TARGET)[0].norm(dim=-1)
-    torch.testing.assert_close(tj.input_x_gradient(lin, TARGET).scores, theirs.detach().float(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        tj.baselines.input_x_gradient(lin, TARGET).scores, theirs.detach().float(), rtol=1e-5, atol=1e-6
+    )
 
 
 @hosts
@@ -27,8 +29,8 @@ def test_leaving_out_is_an_intervention(architecture, state):
     lin = tj.linearize(model, TEXT)
     mean = lin.graph.x.detach()[0].mean(0)
     for replacement, vector in (("zero", torch.zeros_like(mean)), ("mean", mean), (2 * mean, 2 * mean)):
-        drops = tj.leave_one_out(lin, TARGET, replacement=replacement, batch_size=3).scores
-        far = tj.leave_one_out(lin, measure="kl", replacement=replacement).scores
+        drops = tj.baselines.leave_one_out(lin, TARGET, replacement=replacement, batch_size=3).scores
+        far = tj.baselines.leave_one_out(lin, measure="kl", replacement=replacement).scores
         for t in (0, 2, len(lin.tokens) - 1):
             logits = run_without(model, lin.tokens, t, vector)
             new, old = logits.log_softmax(-1), lin.logits.log_softmax(-1)
@@ -50,7 +52,7 @@ def run_without(model, tokens, t, vector):
 def test_smoothgrad_is_the_mean_over_noise(architecture, state):
     model = shared(architecture, state)
     lin = tj.linearize(model, TEXT)
-    a = tj.smoothgrad(lin, TARGET, minus=OTHER, noise=0.2, samples=3, batch_size=2)
+    a = tj.baselines.smoothgrad(lin, TARGET, minus=OTHER, noise=0.2, samples=3, batch_size=2)
     x, generator = lin.graph.x.detach()[0], torch.Generator().manual_seed(0)
     size = 0.2 * x.square().mean().sqrt()
     noise = [torch.randn(n, *x.shape, generator=generator, dtype=torch.float64) for n in (2, 1)]
@@ -69,19 +71,21 @@ def test_rollout_multiplies_patterns(architecture, state):
     for layer in range(LAYERS):
         mean = lin.taps[f"blocks.{layer}.attn.hook_pattern"].mean(0)
         product = (mean + torch.eye(len(mean))) / 2 @ product
-    a = tj.attention_rollout(lin)
+    a = tj.baselines.attention_rollout(lin)
     torch.testing.assert_close(a.scores, product[-1].float())
     assert a.scores.sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_rollout_needs_patterns():
-    with pytest.raises(tj.HookPointError, match=r'found 0: linearize\(model, prompt, record="sources"\)'):
-        tj.attention_rollout(tj.linearize(shared("gpt2", "bridge"), TEXT))
+    with pytest.raises(tj.errors.HookPointError, match=r'found 0: linearize\(model, prompt, record="sources"\)'):
+        tj.baselines.attention_rollout(tj.linearize(shared("gpt2", "bridge"), TEXT))
 
 
 def test_random_scores_follow_their_generator():
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
-    a, b, c = (tj.random_attribution(lin, generator=torch.Generator().manual_seed(seed)).scores for seed in (0, 0, 1))
+    a, b, c = (
+        tj.baselines.random_attribution(lin, generator=torch.Generator().manual_seed(seed)).scores for seed in (0, 0, 1)
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     assert (a >= 0).all()
@@ -92,8 +96,8 @@ def test_runs_leave_the_model_and_its_hooks_alone():
     calls = []
     model.hook_dict["blocks.1.hook_resid_pre"].add_hook(lambda value, hook: calls.append(len(value)))
     lin = tj.linearize(model, TEXT)
-    tj.path_integrated_scope(lin, TARGET, steps=4, max_steps=4, tol=0.99)
-    tj.leave_one_out(lin, TARGET)
+    tj.baselines.path_integrated_scope(lin, TARGET, steps=4, max_steps=4, tol=0.99)
+    tj.baselines.leave_one_out(lin, TARGET)
     assert calls[0] == 1
     assert 4 in calls  # the caller's hook acts in the runs too
     assert all(p.requires_grad and p.grad is None for p in model.original_model.parameters())
@@ -101,12 +105,12 @@ def test_runs_leave_the_model_and_its_hooks_alone():
 
 
 BASELINES = [
-    tj.input_x_gradient,
-    tj.attention_rollout,
-    lambda lin: tj.leave_one_out(lin),
-    lambda lin: tj.smoothgrad(lin, samples=1),
-    lambda lin: tj.path_integrated_scope(lin, steps=2, max_steps=2),
-    lambda lin: tj.path_integrand(lin, alphas=[1.0]),
+    tj.baselines.input_x_gradient,
+    tj.baselines.attention_rollout,
+    lambda lin: tj.baselines.leave_one_out(lin),
+    lambda lin: tj.baselines.smoothgrad(lin, samples=1),
+    lambda lin: tj.baselines.path_integrated_scope(lin, steps=2, max_steps=2),
+    lambda lin: tj.baselines.path_integrand(lin, alphas=[1.0]),
 ]
 
 
@@ -117,34 +121,38 @@ def test_a_stale_linearization_is_refused(state):
     with torch.no_grad():
         model.W_U.mul_(2)
     for baseline in BASELINES:
-        with pytest.raises(tj.ContractError, match=r"unembedding was changed in place .*; call linearize"):
+        with pytest.raises(tj.errors.ContractError, match=r"unembedding was changed in place .*; call linearize"):
             baseline(lin)
 
 
-@pytest.mark.parametrize("baseline", [*BASELINES, lambda lin: tj.random_attribution(lin, generator=torch.Generator())])
+@pytest.mark.parametrize(
+    "baseline", [*BASELINES, lambda lin: tj.baselines.random_attribution(lin, generator=torch.Generator())]
+)
 @pytest.mark.usefixtures("unchecked")
 def test_a_batch_is_refused(baseline):
     batch = tj.linearize(shared("gpt2", "bridge"), [TEXT], record="sources")
-    with pytest.raises(tj.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one linearization: batch\[i\]"
+    ):
         baseline(batch)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda lin: tj.leave_one_out(lin, measure="drop"), "measure='drop', expected"),
-        (lambda lin: tj.leave_one_out(lin, TARGET, measure="kl"), "target=101 is for measure"),
-        (lambda lin: tj.leave_one_out(lin, replacement="pad"), "replacement='pad', expected"),
+        (lambda lin: tj.baselines.leave_one_out(lin, measure="drop"), "measure='drop', expected"),
+        (lambda lin: tj.baselines.leave_one_out(lin, TARGET, measure="kl"), "target=101 is for measure"),
+        (lambda lin: tj.baselines.leave_one_out(lin, replacement="pad"), "replacement='pad', expected"),
         (
-            lambda lin: tj.leave_one_out(lin, replacement=torch.zeros(3)),
+            lambda lin: tj.baselines.leave_one_out(lin, replacement=torch.zeros(3)),
             r"replacement has shape \(3,\), expected \(32,\)",
         ),
-        (lambda lin: tj.smoothgrad(lin, noise=0), "noise=0, expected a positive share"),
-        (lambda lin: tj.smoothgrad(lin, samples=0), "samples=0, expected an integer, at least 1"),
-        (lambda lin: tj.random_attribution(lin, generator=0), "generator=0, expected a torch.Generator"),
+        (lambda lin: tj.baselines.smoothgrad(lin, noise=0), "noise=0, expected a positive share"),
+        (lambda lin: tj.baselines.smoothgrad(lin, samples=0), "samples=0, expected an integer, at least 1"),
+        (lambda lin: tj.baselines.random_attribution(lin, generator=0), "generator=0, expected a torch.Generator"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
 def test_bad_options_are_named(call, message):
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         call(tj.linearize(shared("gpt2", "bridge"), TEXT))

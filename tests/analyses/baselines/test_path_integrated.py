@@ -26,7 +26,7 @@ def embedded(architecture, lin):
 @pytest.mark.parametrize(("architecture", "state"), cases())
 def test_it_is_complete(architecture, state):
     lin = tj.linearize(shared(architecture, state), TEXT)
-    a = tj.path_integrated_scope(lin, TARGET, minus=OTHER)
+    a = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER)
     assert a.metadata["completeness_gap"] <= 0.01
     assert a.metadata["steps"] >= 32
     assert a.metadata["value"] == pytest.approx((lin.logits[TARGET] - lin.logits[OTHER]).item())
@@ -40,7 +40,9 @@ def test_it_is_captums(architecture, nodes):
     ig = captum.attr.IntegratedGradients(lambda x: logits_of(architecture, x))
     theirs = ig.attribute(lin.graph.x.detach(), target=TARGET, n_steps=20, method=method)[0].norm(dim=-1)
     with pytest.warns(UserWarning, match="pass a larger max_steps") if nodes == "trapezoid" else _nothing():
-        ours = tj.path_integrated_scope(lin, TARGET, nodes=nodes, steps=20, max_steps=20, tol=_tol(nodes)).scores
+        ours = tj.baselines.path_integrated_scope(
+            lin, TARGET, nodes=nodes, steps=20, max_steps=20, tol=_tol(nodes)
+        ).scores
     # Hugging Face's RMSNorm works in float32 even in a float64 model, and at x = 0 it magnifies rounding.
     rtol = {"gauss_legendre": 1e-4, "trapezoid": 0.06}[nodes]  # captum's trapezoid leaves out a step of its own
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=rtol, atol=1e-6)
@@ -60,7 +62,9 @@ def _nothing():
 def test_the_integral_is_the_mean_of_gradients_on_the_way(architecture, state):
     lin = tj.linearize(shared(architecture, state), TEXT)
     baseline = 0.5 * lin.graph.x.detach()[0]
-    a = tj.path_integrated_scope(lin, TARGET, baseline=baseline, nodes="gauss_legendre", steps=2, max_steps=2, tol=0.99)
+    a = tj.baselines.path_integrated_scope(
+        lin, TARGET, baseline=baseline, nodes="gauss_legendre", steps=2, max_steps=2, tol=0.99
+    )
     x = lin.graph.x.detach()[0]
     total = torch.zeros_like(x)
     for alpha in (0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5):  # Gauss and Legendre's two nodes
@@ -74,14 +78,15 @@ def test_the_integral_is_the_mean_of_gradients_on_the_way(architecture, state):
 def test_batches_change_nothing():
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
     one, many = (
-        tj.path_integrated_scope(lin, TARGET, steps=5, max_steps=5, tol=0.99, batch_size=n).scores for n in (1, 16)
+        tj.baselines.path_integrated_scope(lin, TARGET, steps=5, max_steps=5, tol=0.99, batch_size=n).scores
+        for n in (1, 16)
     )
     torch.testing.assert_close(one, many)
 
 
 def test_the_integrand_at_x_is_semantic_scope():
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
-    g = tj.path_integrand(lin, TARGET, alphas=[0.5, 1.0])
+    g = tj.baselines.path_integrand(lin, TARGET, alphas=[0.5, 1.0])
     assert g.rows == ("0.5", "1")
     torch.testing.assert_close(g.values[1], tj.semantic_scope(lin, TARGET).scores)
     assert g.quantity == "logits per unit of embedding norm"
@@ -89,7 +94,7 @@ def test_the_integrand_at_x_is_semantic_scope():
 
 def test_the_integrand_inside_the_model_says_what_it_is_measured_against():
     lin = tj.linearize(shared("llama", "bridge"), TEXT, input_hook="blocks.1.hook_resid_pre")
-    g = tj.path_integrand(lin, TARGET, alphas=[1.0])
+    g = tj.baselines.path_integrand(lin, TARGET, alphas=[1.0])
     scope = tj.semantic_scope(lin, TARGET)
     torch.testing.assert_close(g.values[0], scope.scores)
     assert g.quantity == scope.metadata["score"] == "logits per unit of activation norm at blocks.1.hook_resid_pre"
@@ -98,7 +103,7 @@ def test_the_integrand_inside_the_model_says_what_it_is_measured_against():
 def test_what_does_not_converge_says_so():
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     with pytest.warns(UserWarning, match=r"with 2 steps the parts add up to .* instead of .*larger max_steps="):
-        a = tj.path_integrated_scope(lin, TARGET, steps=2, max_steps=2, tol=1e-6)
+        a = tj.baselines.path_integrated_scope(lin, TARGET, steps=2, max_steps=2, tol=1e-6)
     assert a.metadata["completeness_gap"] > 1e-6
 
 
@@ -117,14 +122,14 @@ def test_what_does_not_converge_says_so():
 @pytest.mark.usefixtures("unchecked")
 def test_bad_options_are_named(options, message):
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
-    with pytest.raises(tj.ArgumentError, match=message):
-        tj.path_integrated_scope(lin, TARGET, **options)
+    with pytest.raises(tj.errors.ArgumentError, match=message):
+        tj.baselines.path_integrated_scope(lin, TARGET, **options)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_it_wants_one_linearization():
     batch = tj.linearize(shared("gpt2", "bridge"), [TEXT, "x"])
-    with pytest.raises(tj.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
+    with pytest.raises(tj.errors.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
         path_integrated.path_integrated_scope(batch)
 
 
@@ -132,6 +137,6 @@ def test_evenly_spread_nodes_miss_what_happens_at_the_baseline():
     """Why nodes are logarithmic: within 1e-6 of the way to zero, RMSNorms undo most of the difference."""
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     with pytest.warns(UserWarning, match="larger max_steps"):
-        even = tj.path_integrated_scope(lin, TARGET, minus=OTHER, nodes="gauss_legendre", max_steps=128)
+        even = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, nodes="gauss_legendre", max_steps=128)
     assert even.metadata["completeness_gap"] > 0.5
-    assert tj.path_integrated_scope(lin, TARGET, minus=OTHER).metadata["completeness_gap"] < 0.01
+    assert tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER).metadata["completeness_gap"] < 0.01

@@ -210,7 +210,7 @@ def test_an_estimate_is_the_mean_and_its_error():
 )
 @pytest.mark.usefixtures("unchecked")
 def test_bad_requests(options, message):
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         tj.fisher_scope(tj.linearize(shared("gpt2", "bridge"), [1, 2, 3]), **options)
 
 

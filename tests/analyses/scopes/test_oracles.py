@@ -156,7 +156,7 @@ def test_temperature_of_a_folded_model(architecture, state):
     run = naive.run_hf(hf, norm, PROMPT)
     model = shared(architecture, state)
     plain = tj.linearize(model, PROMPT)
-    with pytest.raises(tj.DegenerateScopeError, match=r'final_norm="original".*no_processing.*logit_norm'):
+    with pytest.raises(tj.errors.DegenerateScopeError, match=r'final_norm="original".*no_processing.*logit_norm'):
         tj.temperature_scope(plain)
     given = tj.linearize(model, PROMPT, final_norm=norm)
     torch.testing.assert_close(given.y, run.y[-1].detach(), rtol=OTHER_MODEL, atol=OTHER_MODEL)
@@ -179,7 +179,7 @@ def test_every_scope_is_the_same_with_and_without_the_original_norm(architecture
 @every_raw_case
 def test_a_norm_of_its_own_needs_no_final_norm(architecture, state):
     norm = final_norm_of(hf_model(architecture))
-    with pytest.raises(tj.UnsupportedModelError, match="leave final_norm out"):
+    with pytest.raises(tj.errors.UnsupportedModelError, match="leave final_norm out"):
         tj.linearize(shared(architecture, state), PROMPT, final_norm=norm)
 
 

@@ -79,7 +79,7 @@ def test_exact_fisher_is_the_same_on_both_hosts(models):
 def test_a_folded_demo_model(models, folded, kind):
     """Temperature refuses, and takes the norm from the checkpoint; Semantic doesn't notice."""
     raw, plain = tj.linearize(models[kind], PROMPT), tj.linearize(folded[kind], PROMPT)
-    with pytest.raises(tj.DegenerateScopeError, match=r"\|\|y\|\| = 24 for every input"):
+    with pytest.raises(tj.errors.DegenerateScopeError, match=r"\|\|y\|\| = 24 for every input"):
         tj.temperature_scope(plain)
     given = tj.linearize(folded[kind], PROMPT, final_norm="original")
     close(tj.temperature_scope(given).scores, tj.temperature_scope(raw).scores)
@@ -141,16 +141,18 @@ def test_the_callers_model_is_untouched(models, kind):
 
 def test_target_errors_list_the_tokens(models):
     lin = tj.linearize(models["bridge"], PARIS)
-    with pytest.raises(tj.TargetError, match=r"target ' Parisiansss' is 3 tokens, expected one: ' Paris' \(7042\)"):
+    with pytest.raises(
+        tj.errors.TargetError, match=r"target ' Parisiansss' is 3 tokens, expected one: ' Paris' \(7042\)"
+    ):
         tj.semantic_scope(lin, " Parisiansss")
-    with pytest.raises(tj.TargetError, match="' truthful' is one token"):
+    with pytest.raises(tj.errors.TargetError, match="' truthful' is one token"):
         tj.semantic_scope(lin, "truthful")
-    with pytest.raises(tj.TargetError, match="target id 49152 is out of range, expected 0 to 49151"):
+    with pytest.raises(tj.errors.TargetError, match="target id 49152 is out of range, expected 0 to 49151"):
         tj.semantic_scope(lin, 49152)
 
 
 def test_unknown_kind(unchecked):
-    with pytest.raises(tj.DemoModelError, match="kind='hf', expected one of"):
+    with pytest.raises(tj.errors.DemoModelError, match="kind='hf', expected one of"):
         tj.load_demo_model("hf")
 
 

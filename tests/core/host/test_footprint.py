@@ -100,7 +100,7 @@ def test_a_request_that_cannot_fit_is_refused_before_the_model_runs(architecture
     model, ran = shared(architecture, state), []
     hook = model.blocks[0].register_forward_pre_hook(lambda *_: ran.append(1))
     try:
-        with pytest.raises(tj.MemoryBudgetError, match=r"64 tokens is predicted to take .* at most \d+ tokens"):
+        with pytest.raises(tj.errors.MemoryBudgetError, match=r"64 tokens is predicted to take .* at most \d+ tokens"):
             tj.linearize(model, PROMPT, max_memory=resolve(model).footprint(1, 60, 1).peak(recompute=True))
         assert not ran
     finally:
@@ -110,7 +110,7 @@ def test_a_request_that_cannot_fit_is_refused_before_the_model_runs(architecture
 @one_a_host
 @pytest.mark.parametrize("bad", ["lots", -1, 0])
 def test_bad_budgets(architecture, state, bad):
-    with pytest.raises(tj.ArgumentError, match="expected"):
+    with pytest.raises(tj.errors.ArgumentError, match="expected"):
         tj.linearize(shared(architecture, state), PROMPT, max_memory=bad)
 
 
@@ -127,7 +127,9 @@ def test_the_budget_sets_the_chunk(architecture, state):
 def test_jacobians_that_do_not_fit_are_refused(architecture, state):
     model = shared(architecture, state)
     lin = tj.linearize(model, PROMPT, max_memory=resolve(model).footprint(1, CONTEXT, 1).peak(recompute=True))
-    with pytest.raises(tj.MemoryBudgetError, match=r"the Jacobians of 64 tokens would take 512.0KiB.*fewer positions="):
+    with pytest.raises(
+        tj.errors.MemoryBudgetError, match=r"the Jacobians of 64 tokens would take 512.0KiB.*fewer positions="
+    ):
         lin.jacobian()
 
 
@@ -138,5 +140,5 @@ def test_without_a_budget_what_is_available_decides(architecture, state, monkeyp
     monkeypatch.setattr(host, "available_memory", lambda self: int(need.peak(recompute=True) / 0.8))
     assert "again" in tj.linearize(model, PROMPT).facts["activations"]
     monkeypatch.setattr(host, "available_memory", lambda self: need.peak(recompute=True))
-    with pytest.raises(tj.MemoryBudgetError, match="that can be used now"):
+    with pytest.raises(tj.errors.MemoryBudgetError, match="that can be used now"):
         tj.linearize(model, PROMPT)

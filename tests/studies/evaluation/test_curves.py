@@ -22,9 +22,9 @@ SCOPES = {
     "temperature": tj.temperature_scope,
     "fisher": lambda lin: tj.fisher_scope(lin, method="exact"),
     "rank 1": lambda lin: tj.fisher_scope(lin, method="low_rank"),
-    "input x gradient": tj.input_x_gradient,
-    "integrated": tj.path_integrated_scope,
-    "leave one out": lambda lin: tj.leave_one_out(lin, measure="kl"),
+    "input x gradient": tj.baselines.input_x_gradient,
+    "integrated": tj.baselines.path_integrated_scope,
+    "leave one out": lambda lin: tj.baselines.leave_one_out(lin, measure="kl"),
 }
 
 
@@ -100,7 +100,7 @@ def test_every_scope_ranks_the_one_token_that_is_read_first(name, perturbation):
 def test_a_random_attribution_finds_it_no_more_often_than_chance():
     lin, draws = toy(PROMPT), 400
     found = [
-        tj.random_attribution(lin, generator=torch.Generator().manual_seed(seed)).scores.argmax().item()
+        tj.baselines.random_attribution(lin, generator=torch.Generator().manual_seed(seed)).scores.argmax().item()
         for seed in range(draws)
     ]
     hits = found.count(PROMPT.index(KEY))

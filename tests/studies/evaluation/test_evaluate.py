@@ -11,8 +11,10 @@ from cases import cases, shared
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, CorpusError
+from tl_jacobian.results.evaluation import Evaluation
+from tl_jacobian.studies import evaluation
 from tl_jacobian.studies.corpus import CorpusPrompt, read_records
-from tl_jacobian.studies.evaluation import judge
+from tl_jacobian.studies.evaluation import judge, load_evaluation
 
 TEXTS = ["Rome is it", "Paris", "one two three", "a cat sat", "no one"]
 TRIAL = tj.Trial(methods=("random", "input_x_gradient", "semantic"), k=(20, 50))
@@ -74,7 +76,7 @@ def test_bad_prompts_are_left_out_and_named():
 def test_a_folder_is_read_back_and_gone_on_with(tmp_path):
     out = tmp_path / "run"
     e = tj.evaluate(model(), TEXTS, TRIAL, out=out, name="five", shard_size=2, progress=False)
-    again = tj.load_evaluation(out)
+    again = load_evaluation(out)
     assert again.records == e.records
     assert again.name == "five"
     assert len(read_records(out)) == 5
@@ -145,7 +147,7 @@ def test_too_few_prompts_for_any_significance(n, least, capsys):
     records = [
         {"log_prob": -1.0, "methods": {"a": {"removed": [-9.0 - i]}, "b": {"removed": [-2.0]}}} for i in range(n)
     ]
-    e = tj.Evaluation(name="few", records=tuple(records), metadata={"k": [20.0]})
+    e = Evaluation(name="few", records=tuple(records), metadata={"k": [20.0]})
     (d,) = e.differences()
     assert d.p == pytest.approx(2 / 2**n)
     e.show()
@@ -162,4 +164,4 @@ def test_misspelt_names(unchecked):
     with pytest.raises(ArgumentError, match="k=7 for metric='drop'"):
         e.values("drop", "semantic", 7)
     with pytest.raises(ArgumentError, match='explained=\'last\', expected "argmax" or "next"'):
-        tj.evaluation.EvaluationJob(model(), TRIAL, "last")
+        evaluation.EvaluationJob(model(), TRIAL, "last")

@@ -10,8 +10,9 @@ from cases import cases, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.graph import Graph
+from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.studies.evaluation import METHODS, judge
+from tl_jacobian.studies.evaluation import METHODS, Settings, judge
 from tl_jacobian.studies.evaluation.judge import attributions
 
 TEXTS = ["Rome is it", "Paris", "one two three"]
@@ -25,27 +26,27 @@ def batch(architecture="llama", state="bridge", texts=TEXTS):
 
 def alone(lin, target, prompt):
     """What each name stands for."""
-    generator = tj.Settings(seed=5).generator(prompt)
+    generator = Settings(seed=5).generator(prompt)
     return {
-        "random": lambda: tj.random_attribution(lin, generator=generator),
-        "integrated_gradients": lambda: tj.path_integrated_scope(
+        "random": lambda: tj.baselines.random_attribution(lin, generator=generator),
+        "integrated_gradients": lambda: tj.baselines.path_integrated_scope(
             lin, target, nodes="gauss_legendre", steps=3, max_steps=3, tol=0.999
         ),
-        "input_x_gradient": lambda: tj.input_x_gradient(lin, target),
+        "input_x_gradient": lambda: tj.baselines.input_x_gradient(lin, target),
         "semantic": lambda: tj.semantic_scope(lin, target),
         "temperature": lambda: tj.temperature_scope(lin),
         "fisher": lambda: tj.fisher_scope(lin, method="low_rank"),
         "fisher_trace": lambda: tj.fisher_scope(lin, generator=generator),
-        "smoothgrad": lambda: tj.smoothgrad(lin, target, generator=generator),
-        "attention_rollout": lambda: tj.attention_rollout(lin),
-        "leave_one_out": lambda: tj.leave_one_out(lin, target),
+        "smoothgrad": lambda: tj.baselines.smoothgrad(lin, target, generator=generator),
+        "attention_rollout": lambda: tj.baselines.attention_rollout(lin),
+        "leave_one_out": lambda: tj.baselines.leave_one_out(lin, target),
     }
 
 
 @pytest.mark.filterwarnings("ignore:path_integrated_scope")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_the_public_function_on_each_prompt(name):
-    settings = tj.Settings(seed=5, integration_steps=3)
+    settings = Settings(seed=5, integration_steps=3)
     found = attributions(batch(), [name], TARGETS, [4, 9, 2], settings)[name]
     for i, a in enumerate(found):
         lin = batch(texts=[TEXTS[i]])[0]
@@ -60,7 +61,7 @@ def test_methods_of_one_pass_share_it(name, monkeypatch):
     """A pass of each prompt's own would go through the whole batch each time."""
     passes, pull = [], Graph.pull
     monkeypatch.setattr(Graph, "pull", lambda self, v: passes.append(len(v)) or pull(self, v))
-    attributions(batch(), [name], TARGETS, [4, 9, 2], tj.Settings())
+    attributions(batch(), [name], TARGETS, [4, 9, 2], Settings())
     assert passes == [1]
 
 
@@ -72,7 +73,7 @@ def test_estimates_share_their_passes(monkeypatch):
     def spent(texts):
         passes.clear()
         n = len(texts)
-        attributions(batch(texts=texts), ["fisher_trace"], TARGETS[:n], [4, 9, 2][:n], tj.Settings())
+        attributions(batch(texts=texts), ["fisher_trace"], TARGETS[:n], [4, 9, 2][:n], Settings())
         return sum(passes)
 
     alone = [spent([text]) for text in TEXTS]
@@ -81,7 +82,7 @@ def test_estimates_share_their_passes(monkeypatch):
 
 @hosts
 def test_records_dont_depend_on_the_batch(architecture, state):
-    trial = tj.Trial(k=(20, 50), agreement=True, settings=tj.Settings(integration_steps=2), batch_size=5)
+    trial = tj.Trial(k=(20, 50), agreement=True, settings=Settings(integration_steps=2), batch_size=5)
     together = judge(trial, batch(architecture, state), TARGETS, [4, 9, 2])
     for i, record in enumerate(together):
         (single,) = judge(trial, batch(architecture, state, [TEXTS[i]]), [TARGETS[i]], [[4, 9, 2][i]])
@@ -96,7 +97,7 @@ def test_records_dont_depend_on_the_batch(architecture, state):
 def test_a_record_holds_the_curves_and_the_agreement():
     lin = batch()[0]
     trial = tj.Trial(methods=("semantic", "fisher"), k=(20, 50), agreement=True, perturbation="mean")
-    (record,) = judge(trial, tj.LinearizationBatch((lin,)), [101], [0])
+    (record,) = judge(trial, LinearizationBatch((lin,)), [101], [0])
     a = tj.semantic_scope(lin, 101)
     (c,) = tj.perturbation_curves(lin, [a], k=(20, 50), perturbation="mean")
     found = record["methods"]["semantic"]
@@ -104,7 +105,7 @@ def test_a_record_holds_the_curves_and_the_agreement():
     assert found["kept"] == pytest.approx(c.kept.tolist())
     assert record["log_prob"] == pytest.approx(c.clean)
     for measure, target in (("log_prob", 101), ("kl", None)):
-        truth = tj.leave_one_out(lin, target, measure=measure, replacement="mean")
+        truth = tj.baselines.leave_one_out(lin, target, measure=measure, replacement="mean")
         agreement = tj.rank_agreement(a, truth)
         assert found[f"kendall_{measure}"] == pytest.approx(agreement.kendall)
         assert found[f"overlap_{measure}"] == agreement.overlap
@@ -117,14 +118,12 @@ def test_what_isnt_defined_is_none():
 
 
 def test_random_numbers_belong_to_the_prompt():
-    settings = tj.Settings(seed=1)
+    settings = Settings(seed=1)
     draws = {
-        (s.seed, p): torch.rand(3, generator=s.generator(p)).tolist()
-        for s in (settings, tj.Settings())
-        for p in range(3)
+        (s.seed, p): torch.rand(3, generator=s.generator(p)).tolist() for s in (settings, Settings()) for p in range(3)
     }
     assert len({tuple(v) for v in draws.values()}) == 6
-    assert draws[1, 2] == torch.rand(3, generator=tj.Settings(seed=1).generator(2)).tolist()
+    assert draws[1, 2] == torch.rand(3, generator=Settings(seed=1).generator(2)).tolist()
 
 
 def test_bad_trials():

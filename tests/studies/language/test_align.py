@@ -84,11 +84,11 @@ def test_one_forward_pass_for_all_words():
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "message"),
     [
-        (("", "b"), {}, tj.ArgumentError, "source='', expected a sentence of at least one word"),
-        (("a", "?"), {}, tj.ArgumentError, "target='\\?', expected a sentence"),
-        (("a", "b"), dict(template="{source}"), tj.ArgumentError, "expected the fields"),
-        (("a", "b"), dict(scope="magic"), tj.ArgumentError, "scope='magic', expected one of"),
-        (("a", "b " * CONTEXT), {}, tj.PromptError, f"the model's context is n_ctx={CONTEXT}; shorten it by"),
+        (("", "b"), {}, tj.errors.ArgumentError, "source='', expected a sentence of at least one word"),
+        (("a", "?"), {}, tj.errors.ArgumentError, "target='\\?', expected a sentence"),
+        (("a", "b"), dict(template="{source}"), tj.errors.ArgumentError, "expected the fields"),
+        (("a", "b"), dict(scope="magic"), tj.errors.ArgumentError, "scope='magic', expected one of"),
+        (("a", "b " * CONTEXT), {}, tj.errors.PromptError, f"the model's context is n_ctx={CONTEXT}; shorten it by"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -99,7 +99,9 @@ def test_what_cant_be_aligned_is_refused(arguments, options, error, message):
 
 @pytest.mark.usefixtures("unchecked")
 def test_the_choice_of_tokens_is_checked():
-    with pytest.raises(tj.ArgumentError, match="tokens='last', expected one of 'all', 'first'"):
+    with pytest.raises(tj.errors.ArgumentError, match="tokens='last', expected one of 'all', 'first'"):
         word_alignment(one, "a", "b", tokens="last")
-    with pytest.raises(tj.UnsupportedModelError, match=r"call word_alignment\(model, source, target\) with the model"):
+    with pytest.raises(
+        tj.errors.UnsupportedModelError, match=r"call word_alignment\(model, source, target\) with the model"
+    ):
         word_alignment(tj.linearize(one, "a b"), "a", "b")

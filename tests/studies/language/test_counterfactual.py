@@ -108,7 +108,7 @@ def test_phrases_are_no_words_to_rank():
     single = counterfactuals(one, PROMPT, TARGET)
     phrases = counterfactuals(one, PROMPT, TARGET, replace={"ist der": ["war"], "der da": ["dort"]})
     assert phrases.agreement() == single.agreement()
-    with pytest.raises(tj.ArgumentError, match="0 words were replaced"):
+    with pytest.raises(tj.errors.ArgumentError, match="0 words were replaced"):
         phrases.agreement("replaced")
 
 
@@ -132,26 +132,30 @@ def test_nothing_is_recorded_for_edits():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (dict(prompt=" ... "), tj.ArgumentError, "prompt=' ... ', expected text of at least one word"),
-        (dict(replace={"das": ["x"]}), tj.ArgumentError, "replace names 'das', which is in the prompt 0 times"),
-        (dict(replace={"ist da": ["x"]}), tj.ArgumentError, "replace names 'ist da', which is in the prompt 0 times"),
-        (dict(replace={" ": ["x"]}), tj.ArgumentError, "replace names ' ', which is in the prompt 0 times"),
-        (dict(prompt="so so", replace={"so": ["x"]}), tj.ArgumentError, "'so', which is in the prompt 2 times"),
-        (dict(replace={9: ["x"]}), tj.ArgumentError, "replace names 9"),
-        (dict(replace={"da": "dort"}), tj.ArgumentError, "expected a list of texts for each word"),
-        (dict(replace={"da": [" "]}), tj.ArgumentError, "expected text: an empty one is no replacement"),
+        (dict(prompt=" ... "), tj.errors.ArgumentError, "prompt=' ... ', expected text of at least one word"),
+        (dict(replace={"das": ["x"]}), tj.errors.ArgumentError, "replace names 'das', which is in the prompt 0 times"),
+        (
+            dict(replace={"ist da": ["x"]}),
+            tj.errors.ArgumentError,
+            "replace names 'ist da', which is in the prompt 0 times",
+        ),
+        (dict(replace={" ": ["x"]}), tj.errors.ArgumentError, "replace names ' ', which is in the prompt 0 times"),
+        (dict(prompt="so so", replace={"so": ["x"]}), tj.errors.ArgumentError, "'so', which is in the prompt 2 times"),
+        (dict(replace={9: ["x"]}), tj.errors.ArgumentError, "replace names 9"),
+        (dict(replace={"da": "dort"}), tj.errors.ArgumentError, "expected a list of texts for each word"),
+        (dict(replace={"da": [" "]}), tj.errors.ArgumentError, "expected text: an empty one is no replacement"),
         (
             dict(replace={"da": [""]}),
-            tj.ArgumentError,
+            tj.errors.ArgumentError,
             "an empty one .* each word's removal is measured anyway",
         ),
-        (dict(replace={"da": [3]}), tj.ArgumentError, "expected a list of texts for each word"),
-        (dict(replace={"da": 3}), tj.ArgumentError, "expected a list of texts for each word"),
-        (dict(replace={"da": ["x" * CONTEXT]}), tj.PromptError, f"context is n_ctx={CONTEXT}"),
-        (dict(scope="magic"), tj.ArgumentError, "scope='magic', expected one of 'semantic'"),
-        (dict(scope=lambda lin: 3), tj.ArgumentError, "the scope gave 3 for .* expected an Attribution of its"),
-        (dict(target="no token"), tj.TargetError, "is 8 tokens, expected one"),
-        (dict(top=-1), tj.ArgumentError, "top=-1, expected a number of words"),
+        (dict(replace={"da": [3]}), tj.errors.ArgumentError, "expected a list of texts for each word"),
+        (dict(replace={"da": 3}), tj.errors.ArgumentError, "expected a list of texts for each word"),
+        (dict(replace={"da": ["x" * CONTEXT]}), tj.errors.PromptError, f"context is n_ctx={CONTEXT}"),
+        (dict(scope="magic"), tj.errors.ArgumentError, "scope='magic', expected one of 'semantic'"),
+        (dict(scope=lambda lin: 3), tj.errors.ArgumentError, "the scope gave 3 for .* expected an Attribution of its"),
+        (dict(target="no token"), tj.errors.TargetError, "is 8 tokens, expected one"),
+        (dict(top=-1), tj.errors.ArgumentError, "top=-1, expected a number of words"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -240,13 +244,13 @@ def test_ends_are_left_out():
     ],
 )
 def test_nothing_to_rank_is_refused(c, message):
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         c.agreement()
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_unknown_kinds_and_effects_are_refused():
-    with pytest.raises(tj.ArgumentError, match="kind='gone', effect='change': expected"):
+    with pytest.raises(tj.errors.ArgumentError, match="kind='gone', effect='change': expected"):
         value([1.0], []).agreement("gone")
 
 
@@ -270,5 +274,5 @@ def test_a_table_and_copies():
     assert table["change"].tolist() == [e.change for e in c.edits]
     assert copy.deepcopy(c) == c == pickle.loads(pickle.dumps(c))
     assert repr(c).startswith("Counterfactuals(log-probability of ")
-    with pytest.raises(tj.ArgumentError, match="1 scores for 2 words"):
+    with pytest.raises(tj.errors.ArgumentError, match="1 scores for 2 words"):
         dataclasses.replace(c, words=("a", "b"), scores=(1.0,))

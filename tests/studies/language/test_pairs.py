@@ -77,7 +77,9 @@ def test_word_orders_differ_so_that_the_diagonal_doesnt_win_by_construction():
 def test_languages_are_chosen_by_name():
     assert {pair.language for pair in aligned_pairs("Dutch", "French")} == {"Dutch", "French"}
     assert aligned_pairs("Dutch")[0].template == "Dutch: {source} English: {target}"
-    with pytest.raises(tj.ArgumentError, match="no pairs of language 'Klingon', expected some of 'Dutch', 'French'"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match="no pairs of language 'Klingon', expected some of 'Dutch', 'French'"
+    ):
         aligned_pairs("Klingon")
 
 
@@ -101,17 +103,17 @@ def test_a_file_of_ones_own(tmp_path):
 def test_damaged_files_are_refused(change, message):
     data = shipped()
     data["pairs"] = [{**data["pairs"][0], **change}]
-    with pytest.raises(tj.AttributionFileError, match=message):
+    with pytest.raises(tj.errors.AttributionFileError, match=message):
         from_json(data)
 
 
 def test_another_file_is_refused():
-    with pytest.raises(tj.AttributionFileError, match="not a saved aligned pairs"):
+    with pytest.raises(tj.errors.AttributionFileError, match="not a saved aligned pairs"):
         from_json({"format": "tl_jacobian.grid"})
 
 
 def test_a_pair_of_ones_own():
     pair = AlignedPair(language="German", source="ja", target="yes", sure=frozenset({Link(0, 0)}))
     assert pair.source_words == ("ja",)
-    with pytest.raises(tj.ArgumentError, match="has 1 words"):
+    with pytest.raises(tj.errors.ArgumentError, match="has 1 words"):
         AlignedPair(language="German", source="ja", target="yes", sure=frozenset({Link(0, 1)}))

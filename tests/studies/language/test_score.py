@@ -53,7 +53,7 @@ def test_no_links_recall_nothing():
 
 
 def test_nothing_sure_is_refused():
-    with pytest.raises(tj.ArgumentError, match="no sure gold link"):
+    with pytest.raises(tj.errors.ArgumentError, match="no sure gold link"):
         link_score({(0, 0)}, sure=set(), possible={(0, 0)})
 
 
@@ -134,7 +134,9 @@ def test_the_diagonal_of_sentences_of_two_lengths():
 
 @pytest.mark.parametrize("link", [(2, 0), (0, 2), (-1, 0)])
 def test_gold_links_outside_the_sentences_are_refused(link):
-    with pytest.raises(tj.ArgumentError, match=rf"gold link {link[0]}-{link[1]} .* is outside 2 source words and 2"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=rf"gold link {link[0]}-{link[1]} .* is outside 2 source words and 2"
+    ):
         score_alignment(planted([], 2, 2), [link])
 
 
@@ -152,11 +154,11 @@ def test_gold_links_may_be_written_as_text():
 def test_what_isnt_a_link_is_refused(links):
     message = r"expected pairs of word indices \(source, target\).*parse_links"
     a = planted([], 2, 2)
-    with pytest.raises(tj.ArgumentError, match=rf"sure.*{message}"):
+    with pytest.raises(tj.errors.ArgumentError, match=rf"sure.*{message}"):
         score_alignment(a, links)
-    with pytest.raises(tj.ArgumentError, match=rf"possible.*{message}"):
+    with pytest.raises(tj.errors.ArgumentError, match=rf"possible.*{message}"):
         score_alignment(a, [(0, 0)], links)
-    with pytest.raises(tj.ArgumentError, match=message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
         link_score(links, [(0, 0)])
 
 
@@ -167,5 +169,5 @@ def test_links_are_written_as_alignment_tools_do():
 
 @pytest.mark.parametrize("text", ["0", "0-a", "0 - 1"])
 def test_links_that_cant_be_read(text):
-    with pytest.raises(tj.ArgumentError, match=r'expected pairs like "0-0 1-2"'):
+    with pytest.raises(tj.errors.ArgumentError, match=r'expected pairs like "0-0 1-2"'):
         parse_links(text)

@@ -113,19 +113,19 @@ def test_two_tokens_outside_the_text_are_two_units():
     ],
 )
 def test_tokens_that_spell_another_text_are_refused(text, pieces, message):
-    with pytest.raises(tj.PromptError, match=message):
+    with pytest.raises(tj.errors.PromptError, match=message):
         token_spans(text, pieces, lambda a, b: "".join(pieces[a:b]))
 
 
 def test_only_text_that_isnt_normal_is_told_to_be_normalised():
-    with pytest.raises(tj.PromptError) as error:
+    with pytest.raises(tj.errors.PromptError) as error:
         token_spans("The", ["the"], lambda a, b: "the")
     assert "normalize" not in str(error.value)
     assert unicodedata.normalize("NFC", "The") == "The"
 
 
 def test_a_token_of_two_words_is_refused():
-    with pytest.raises(tj.PromptError, match="token 1 ' of the' holds parts of two words"):
+    with pytest.raises(tj.errors.PromptError, match="token 1 ' of the' holds parts of two words"):
         units_of("one of the", split_words("one of the"), [(0, 3), (3, 10)], ["one", " of the"])
 
 
@@ -144,20 +144,20 @@ def test_a_template_says_where_its_sentences_are():
     "template", ["{source}", "{target} {source}", "{source} {target} {target}", "{source.x} {target}"]
 )
 def test_a_template_needs_both_fields_in_order(template):
-    with pytest.raises(tj.ArgumentError, match=r"expected the fields \{source\} and \{target\} once each"):
+    with pytest.raises(tj.errors.ArgumentError, match=r"expected the fields \{source\} and \{target\} once each"):
         fill(template, "a", "b")
 
 
 @pytest.mark.parametrize("template", ["{source:>9} {target}", "{source!r} {target}"])
 def test_a_template_formats_nothing(template):
-    with pytest.raises(tj.ArgumentError, match="once each"):
+    with pytest.raises(tj.errors.ArgumentError, match="once each"):
         fill(template, "a", "b")
 
 
 @pytest.mark.parametrize("template", ["{source {target}", 5])
 @pytest.mark.usefixtures("unchecked")
 def test_a_template_that_cant_be_read(template):
-    with pytest.raises(tj.ArgumentError, match="can't be read"):
+    with pytest.raises(tj.errors.ArgumentError, match="can't be read"):
         fill(template, "a", "b")
 
 
@@ -166,7 +166,7 @@ def test_a_template_that_cant_be_read(template):
 )
 @pytest.mark.usefixtures("unchecked")
 def test_a_sentence_has_a_word(name, values):
-    with pytest.raises(tj.ArgumentError, match=f"{name}=.* expected a sentence of at least one word"):
+    with pytest.raises(tj.errors.ArgumentError, match=f"{name}=.* expected a sentence of at least one word"):
         fill("{source} {target}", *values)
 
 

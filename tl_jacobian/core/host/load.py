@@ -10,8 +10,10 @@ import torch
 
 from tl_jacobian.core.host.demo import demo_folder, kinds, load_demo_model
 from tl_jacobian.errors import UnsupportedModelError
+from tl_jacobian.results.arguments import checked
 
 
+@checked
 def load_model(
     name: str, kind: str | None = None, *, device: str = "cpu", dtype: str = "float32", device_map: str | None = None
 ) -> Any:

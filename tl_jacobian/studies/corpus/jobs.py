@@ -18,6 +18,7 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.codec import from_plain, to_plain
 from tl_jacobian.results.scopes import Confidence, FisherMethod
@@ -216,6 +217,7 @@ class ScopeJob:
         return [{**to_record(a, self.facts), **name} for a, name in zip(found, own, strict=True)]
 
 
+@checked
 def prompt_generator(seed: int, index: int) -> torch.Generator:
     """The random signs of one prompt of a corpus, whatever batch it is in; errors of two prompts are independent.
 

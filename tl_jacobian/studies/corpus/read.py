@@ -18,7 +18,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
-from tl_jacobian.results.base import is_id
+from tl_jacobian.results.arguments import checked, ids, is_id, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +259,7 @@ def _of_split(data: Any, split: str) -> Any:
 _FOREIGN = (".csv", ".tsv", ".gz", ".zst", ".xz", ".zip", ".tar", ".arrow", ".feather", ".md", ".xlsx", ".yaml", ".pkl")
 
 
+@checked
 def read_corpus(
     source: str | PathLike[str], *, column: str = "text", split: str = "train", limit: int | None = None
 ) -> list[CorpusPrompt]:
@@ -286,8 +287,7 @@ def read_corpus(
     >>> read_corpus(path)[0].text
     'The capital of France is'
     """
-    if limit is not None and (not is_id(limit) or limit < 1):
-        raise CorpusError(f"limit={limit!r}, expected a number of prompts, at least 1, or None for all")
+    limit = None if limit is None else whole("limit", limit, what="a number of prompts", error=CorpusError)
     rows = islice(_rows(source, column, split, limit), limit)
     return prompts_of(rows, column, repr(str(source)))
 
@@ -334,8 +334,8 @@ def _as_prompt(index: int, given: Any) -> CorpusPrompt:
         return given
     if isinstance(given, str):
         return CorpusPrompt(index, str(index), given)
-    if (ids := _ids(given)) is not None:
-        return CorpusPrompt(index, str(index), tokens=tuple(ids))
+    if (tokens := ids(given)) is not None:
+        return CorpusPrompt(index, str(index), tokens=tuple(tokens))
     if not isinstance(given, Mapping):
         hint = "; a single prompt goes into a list of its own: [[...]]" if is_id(given) else ""
         raise ArgumentError(
@@ -350,15 +350,7 @@ def _as_prompt(index: int, given: Any) -> CorpusPrompt:
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """An object as JSON would have it, ids in tensors and the like apart from what isn't any."""
-    tokens: Any = _ids(row.get("tokens"))
+    tokens: Any = ids(row.get("tokens"))
     target: Any = row.get("target")
-    ids = {} if tokens is None else {"tokens": tokens}
-    return {**row, **ids, **({"target": int(target)} if is_id(target) else {})}
-
-
-def _ids(given: Any) -> list[int] | None:
-    """Token ids as plain integers; None where it is something else."""
-    values: Any = given.tolist() if hasattr(given, "tolist") else given  # of a tensor or a numpy array
-    if not isinstance(values, Sequence) or isinstance(values, (str, bytes, bytearray)):
-        return None
-    return [int(item) for item in values] if all(map(is_id, values)) else None
+    found = {} if tokens is None else {"tokens": tokens}
+    return {**row, **found, **({"target": int(target)} if is_id(target) else {})}

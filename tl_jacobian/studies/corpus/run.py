@@ -33,9 +33,8 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import counting, quiet
 from tl_jacobian.core.prompts import Target, read_prompt
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, excerpt, ids, whole
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.base import is_id
 from tl_jacobian.results.run_report import RunReport
 from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.corpus.jobs import Job, ScopeJob, error_record, from_record, records_of
@@ -47,7 +46,6 @@ from tl_jacobian.studies.corpus.store import (
     Folder,
     Format,
     Record,
-    check_format,
     compare,
     only_run,
     read_manifest,
@@ -56,6 +54,7 @@ from tl_jacobian.studies.corpus.store import (
 )
 
 
+@checked
 def tokenizer_of(model: Any, *, prepend_bos: bool | None = None) -> Tokenize:
     """From a prompt to its token ids, for :func:`run_corpus`.
 
@@ -87,17 +86,11 @@ def make_plan(lengths: Sequence[int], shard_size: int) -> tuple[Shard, ...]:
     >>> make_plan([1, 5, 3, 4, 0], 2)
     (Shard(number=0, places=(1, 3)), Shard(number=1, places=(4,)), Shard(number=2, places=(2, 0)))
     """
-    check_size("shard_size", shard_size)
+    whole("shard_size", shard_size, what="a number of prompts")
     by_length = sorted(range(len(lengths)), key=lambda place: (-lengths[place], place))
     first, *rest = [tuple(by_length[at : at + shard_size]) for at in range(0, len(by_length), shard_size)] or [()]
     order = sorted(rest, key=lambda places: hashlib.sha256(str(places[0]).encode()).digest())
     return tuple(Shard(number, places) for number, places in enumerate([first, *order]))
-
-
-def check_size(name: str, size: int) -> None:
-    """Raise ArgumentError unless it is a positive integer."""
-    if not is_id(size) or size < 1:
-        raise ArgumentError(f"{name}={size!r}, expected a number of prompts, at least 1")
 
 
 class Tally:
@@ -160,10 +153,13 @@ class Corpus:
             self.errors[at] = prompt.error
             return array("i")
         try:
-            tokens = array("i", tokenize(prompt))
+            found = tokenize(prompt)
         except JacobianScopeError as error:
             self.errors[at] = str(error)
             return array("i")
+        if (listed := ids(found)) is None:
+            raise ArgumentError(f"tokenize gave {excerpt(found)} for prompt {at}, expected a list of token ids")
+        tokens = array("i", listed)
         if not tokens:
             self.errors[at] = "the prompt has no tokens, expected at least one"
         return tokens
@@ -275,6 +271,7 @@ def disk(folder: Folder, done: Callable[[], int]) -> Iterator[None]:
         ) from error
 
 
+@checked
 def run_corpus(
     job: Job,
     prompts: Sequence[CorpusPrompt],
@@ -310,8 +307,7 @@ def run_corpus(
             full; all prompts of the first shard fail for the same reason; another process has ended.
         ArgumentError: a size or the format, or a record that isn't JSON.
     """
-    check_size("batch_size", batch_size)
-    check_format(format)
+    whole("batch_size", batch_size, what="a number of prompts")
     if len({prompt.index for prompt in prompts}) < len(prompts) or not prompts:
         raise ArgumentError(f"{len(prompts)} prompts, expected at least one, and an index of its own for each")
     corpus = Corpus(prompts, tokenize)
@@ -424,10 +420,9 @@ def attribute_corpus(
         CorpusError, ArgumentError: as :func:`run_corpus` does; ArgumentError for what is no prompt.
 
     >>> import tempfile, tl_jacobian as tj
-    >>> from tl_jacobian.corpus import attribute_corpus, read_attributions
     >>> out = tempfile.mkdtemp()
-    >>> report = attribute_corpus(tj.load_demo_model(), ["Rome is", ""], "semantic", out, progress=False)
-    >>> report.n_prompts, report.n_errors, [a.str_tokens for a in read_attributions(out)]
+    >>> report = tj.corpus.attribute_corpus(tj.load_demo_model(), ["Rome is", ""], "semantic", out, progress=False)
+    >>> report.n_prompts, report.n_errors, [a.str_tokens for a in tj.corpus.read_attributions(out)]
     (2, 1, [('Rome', ' is')])
     """
     job = ScopeJob(

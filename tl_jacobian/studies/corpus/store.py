@@ -34,6 +34,7 @@ from typing import Any, Literal, NamedTuple
 from filelock import lock_descriptor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
+from tl_jacobian.results.arguments import checked
 
 _ENDING = ".tmp"
 _WINDOWS = os.name == "nt"  # where a file that someone has open can't be renamed or deleted
@@ -460,6 +461,7 @@ class Folder:
             return None
 
 
+@checked
 def read_records(out: str | PathLike[str], *, partial: bool = False) -> list[dict[str, Any]]:
     """All records of a run, in the corpus' order, each prompt's exactly once; an error's holds ``"error"``.
 
@@ -473,6 +475,7 @@ def read_records(out: str | PathLike[str], *, partial: bool = False) -> list[dic
     return sorted(each_record(out, partial=partial), key=lambda record: record["prompt"])
 
 
+@checked
 def each_record(out: str | PathLike[str], *, partial: bool = False) -> Iterator[dict[str, Any]]:
     """The same one by one, in the order of work: one shard in memory at a time."""
     manifest = read_manifest(Path(out))
@@ -493,6 +496,7 @@ def each_record(out: str | PathLike[str], *, partial: bool = False) -> Iterator[
         yield from folder.read(number)
 
 
+@checked
 def read_settings(out: str | PathLike[str]) -> dict[str, Any]:
     """The settings of the job that made a run, as its manifest has them."""
     return read_manifest(Path(out))["job"]

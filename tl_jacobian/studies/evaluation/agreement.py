@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.statistics import correlation
 
@@ -26,6 +27,7 @@ class Agreement(NamedTuple):
     expected: float
 
 
+@checked
 def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_first: bool = False) -> Agreement:
     """Rank agreement of two attributions of one prompt, by the size of their scores (a scope's have no sign).
 
@@ -39,7 +41,7 @@ def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
-    >>> a, b = tj.fisher_scope(lin, method="low_rank"), tj.leave_one_out(lin, measure="kl")
+    >>> a, b = tj.fisher_scope(lin, method="low_rank"), tj.baselines.leave_one_out(lin, measure="kl")
     >>> tj.rank_agreement(a, b, k=40).overlap
     0.5
     """

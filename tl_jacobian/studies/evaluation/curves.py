@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, check_count, inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, inputs_of, rerun_of
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.curves import PerturbationCurves
 
 Perturbation = Literal["zero", "mean", "delete"]
 
 
+@checked
 def log_probs_without(
     lin: Linearization,
     removed: Bool[Tensor, "runs pos"],
@@ -56,7 +58,6 @@ def log_probs_without(
     >>> before > 0.7, after < 0.1
     (True, True)
     """
-    check_perturbation(perturbation)
     rerun_of(lin)
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
     found = torch.empty(len(sets), dtype=torch.float64)
@@ -65,13 +66,6 @@ def log_probs_without(
     run = _delete if perturbation == "delete" else _replace
     found[touched] = run(lin, sets[touched], target, perturbation, batch_size)
     return found[which]
-
-
-def check_perturbation(perturbation: str) -> None:
-    """Raise ArgumentError unless tokens can be removed so."""
-    choices = get_args(Perturbation)
-    if perturbation not in choices:
-        raise ArgumentError(f"perturbation={perturbation!r}, expected one of {', '.join(map(repr, choices))}")
 
 
 def _replace(lin: Linearization, sets: Tensor, target: int, perturbation: str, batch_size: int) -> Tensor:
@@ -108,9 +102,10 @@ def _each_batch(runs, sets: Tensor, target: int, batch_size: int) -> Tensor:
 PERCENTAGES = (5.0, 10.0, 20.0)
 
 
+@checked
 def perturbation_curves(
     lin: Linearization,
-    attributions: Sequence[Attribution],
+    attributions: Attribution | Sequence[Attribution],
     *,
     k: Sequence[float | int] = PERCENTAGES,
     target: Target | None = None,
@@ -149,9 +144,9 @@ def perturbation_curves(
     if isinstance(attributions, Attribution):
         attributions = [attributions]
     if not attributions:
-        raise ArgumentError("no attributions, expected one or more: [semantic_scope(lin), ...]")
+        raise ArgumentError("attributions=[], expected one or more: [semantic_scope(lin), ...]")
     ks = percentages(k)
-    check_count("batch_size", batch_size)
+    whole("batch_size", batch_size)
     for a in attributions:
         _check_prompt(a, lin)
     token = scored_token(lin, attributions, target)
@@ -221,8 +216,6 @@ def _rest(units: Bool[Tensor, "k units"], a: Attribution, skip_first: bool) -> B
 
 
 def _check_prompt(a: Attribution, lin: Linearization) -> None:
-    if not isinstance(a, Attribution):
-        raise ArgumentError(f"got a {type(a).__name__}, expected attributions: [semantic_scope(lin), ...]")
     if a.tokens != tuple(lin.tokens.tolist()):
         raise ArgumentError(
             f"the {a.scope} attribution is of another prompt: {''.join(a.str_tokens)[:60]!r} instead of "

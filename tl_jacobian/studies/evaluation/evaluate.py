@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from jaxtyping import Int
 from torch import Tensor
@@ -16,6 +16,7 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import resolve_target
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
+from tl_jacobian.results.arguments import checked, fitted
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.studies.corpus import CorpusPrompt, read_corpus, read_records, read_settings, run_corpus, tokenizer_of
 from tl_jacobian.studies.corpus.processes import is_launched
@@ -49,8 +50,8 @@ class EvaluationJob:
     example: ClassVar[Mapping[str, Any]] = _EXAMPLE
 
     def __post_init__(self) -> None:
-        if self.explained not in get_args(Explained):
-            raise ArgumentError(f'explained={self.explained!r}, expected "argmax" or "next"')
+        explained = fitted(self.explained, Explained, "explained")
+        object.__setattr__(self, "explained", explained)
         host = resolve(self.model)
         device = host.unembedding().weight.device.type
         object.__setattr__(self, "facts", {**host.facts(), "weights": host.weights_digest(), "device": device})
@@ -75,6 +76,7 @@ class EvaluationJob:
         return judge(self.trial, batch, targets, [p.index for p in prompts])
 
 
+@checked
 def evaluate(
     model: Any,
     prompts: str | PathLike[str] | Sequence[Given] | Int[Tensor, "prompts pos"],
@@ -140,6 +142,7 @@ def evaluate(
         return load_evaluation(folder)
 
 
+@checked
 def load_evaluation(out: str | PathLike[str]) -> Evaluation:
     """What :func:`evaluate` wrote to a folder.
 

@@ -21,12 +21,13 @@ from tl_jacobian.analyses.baselines import (
     smoothgrad,
 )
 from tl_jacobian.analyses.baselines.leave_one_out import left_out, logits_without_each
-from tl_jacobian.analyses.baselines.runs import BATCH, check_count
+from tl_jacobian.analyses.baselines.runs import BATCH
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.scopes.choose import choose
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import check_fields, checked, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.scopes import FisherMethod, ScopeName
 from tl_jacobian.studies.corpus import prompt_generator
@@ -35,7 +36,6 @@ from tl_jacobian.studies.evaluation.curves import (
     PERCENTAGES,
     Perturbation,
     PerturbationCurves,
-    check_perturbation,
     percentages,
     perturbation_curves,
 )
@@ -52,6 +52,10 @@ class Settings:
 
     seed: int = 0
     integration_steps: int = 8
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        whole("integration_steps", self.integration_steps, 2)
 
     def generator(self, prompt: int) -> torch.Generator:
         """The random numbers of one prompt of the corpus."""
@@ -168,8 +172,9 @@ class Trial:
 
     def __post_init__(self) -> None:
         check_methods(self.methods)
-        check_perturbation(self.perturbation)
-        check_count("batch_size", self.batch_size)
+        percentages(self.k)
+        check_fields(self)
+        whole("batch_size", self.batch_size)
         object.__setattr__(self, "methods", tuple(self.methods))
         object.__setattr__(self, "k", _above_zero(self.k))
 
@@ -196,6 +201,7 @@ def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
     return values
 
 
+@checked
 def judge(
     trial: Trial, batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int]
 ) -> list[dict[str, Any]]:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, check_count, inputs_of, pair, rerun_of, value_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, pair, rerun_of, value_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.linearity import Linearity
 
 Way = Literal["steepest", "away"]
 EPSILONS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 
+@checked
 def linearity(
     lin: Linearization,
     target: Target | None = None,
@@ -49,8 +53,8 @@ def linearity(
     >>> near < 0.05 < far
     True
     """
-    check_count("batch_size", batch_size)
-    _check(epsilons, way)
+    whole("batch_size", batch_size)
+    _check(epsilons)
     rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
     explained = explain_logit(lin, token, other)
     gradient = lin.vjp(explained.v[0])
@@ -83,13 +87,9 @@ def _positions(positions: Sequence[int] | None, gradient: Float[Tensor, "pos d_i
     n = len(gradient)
     if positions is None:
         return gradient.norm(dim=-1).topk(min(5, n)).indices.cpu()
-    if not positions or not all(-n <= p < n for p in positions):
-        raise ArgumentError(f"positions={positions!r}, expected some between {-n} and {n - 1}")
-    return torch.tensor([p % n for p in positions])
+    return torch.tensor(places(positions, n))
 
 
-def _check(epsilons: Sequence[float | int], way: str) -> None:
-    if way not in get_args(Way):
-        raise ArgumentError(f"way={way!r}, expected one of {', '.join(map(repr, get_args(Way)))}")
-    if not len(epsilons) or not all(e > 0 for e in epsilons):
+def _check(epsilons: Sequence[float | int]) -> None:
+    if not len(epsilons) or not all(0 < e < math.inf for e in epsilons):
         raise ArgumentError(f"epsilons={epsilons!r}, expected positive shares of the embedding's norm")

@@ -20,10 +20,9 @@ from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_targe
 from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import COMBINE, Attribution, Prediction
 from tl_jacobian.results.attribution_map import cut_words
-from tl_jacobian.results.base import is_id
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit, Kind
 from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.language.align import locate

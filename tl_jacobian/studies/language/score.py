@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import torch
@@ -33,15 +33,11 @@ from tl_jacobian.results.alignment import Link, Links, WordAlignment, links_insi
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.studies.language.words import split_words
 
-<<<<<<< HEAD
-=======
-FORMAT = "tl_jacobian.aligned_pairs"
 if TYPE_CHECKING:
     from tl_jacobian.results.alignment import Links
 else:
     Links = Any  # reading them says what they may be
 
->>>>>>> wscopes
 
 @dataclass(frozen=True, kw_only=True)
 class AlignedPair:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,33 +9,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import is_id
-
-
-def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """An option as an integer from ``least`` to ``most``; refuses anything else."""
-    if not is_id(value) or not least <= int(value) <= (math.inf if most is None else most):  # type: ignore[call-overload]
-        span = f"at least {least}" if most is None else f"{least} to {most}"
-        raise ArgumentError(f"{name}={value!r}, expected an integer, {span}")
-    return int(value)  # type: ignore[call-overload]
-
-
-def check_number(name: str, value: Any, above: float = -math.inf, *, least: float = -math.inf) -> float:
-    """An option as a finite float, more than ``above`` and at least ``least``; refuses anything else."""
-    number = _float(value)
-    if number is None or not math.isfinite(number) or number <= above or number < least:
-        limit = f", more than {above:g}" if above > -math.inf else f", at least {least:g}" if least > -math.inf else ""
-        raise ArgumentError(f"{name}={value!r}, expected a finite number{limit}")
-    return number
-
-
-def _float(value: Any) -> float | None:
-    if isinstance(value, (bool, np.bool_, str, bytes)):
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return None
 
 
 def series_of(values: Any, name: str = "values", *, least: int = 2) -> Float64[np.ndarray, " n"]:

@@ -12,21 +12,23 @@ observation, and every interval and test here is over series. Two numbers of a s
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 from scipy.stats import rankdata, theilslopes, wilcoxon
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked, number, whole
 from tl_jacobian.results.claims import Estimate, ForgettingSlope, PatternMatch
 from tl_jacobian.results.statistics import Seed, bootstrap_mean, group_difference
-from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
+from tl_jacobian.studies.timeseries.checks import series_of
 from tl_jacobian.studies.timeseries.systems import generator_of
 
 Alternative = Literal["two-sided", "greater", "less"]
 
 
+@checked
 def mean_effect(
     effects: Any,
     *,
@@ -49,10 +51,9 @@ def mean_effect(
     0.283 [0.133, 0.433], p = 0.016, n = 6
     """
     array = series_of(effects, "effects")
-    _check_alternative(alternative)
     # Effects that are all zero say nothing against the null.
     found: Any = wilcoxon(array, alternative=alternative) if array.any() else None
-    confidence = check_number("confidence", confidence)
+    confidence = number("confidence", confidence)
     interval = bootstrap_mean(array, confidence=confidence, seed=generator_of(seed))
     return Estimate(
         estimate=interval.mean,
@@ -65,6 +66,7 @@ def mean_effect(
     )
 
 
+@checked
 def compare_paired(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) -> Estimate:
     """The mean of a - b over the same series, such as one statistic of two scopes; two-sided.
 
@@ -86,6 +88,7 @@ def compare_paired(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     return mean_effect(left - right, confidence=confidence, seed=seed)
 
 
+@checked
 def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) -> Estimate:
     """mean(a) - mean(b) of two groups of series, such as drifting and stationary ones; two-sided permutation test.
 
@@ -97,7 +100,7 @@ def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     3.0
     """
     left, right = series_of(a, "a"), series_of(b, "b")
-    confidence = check_number("confidence", confidence)
+    confidence = number("confidence", confidence)
     interval, p_value = group_difference(left, right, confidence=confidence, seed=generator_of(seed))
     return Estimate(
         estimate=interval.mean,
@@ -110,16 +113,9 @@ def compare_groups(a: Any, b: Any, *, confidence: float = 0.95, seed: Seed = 0) 
     )
 
 
-def _check_alternative(alternative: object) -> None:
-    if alternative not in get_args(Alternative):
-        raise ArgumentError(
-            f"alternative={alternative!r}, expected one of {', '.join(map(repr, get_args(Alternative)))}"
-        )
-
-
 def check_kept(n: int, least: int, what: str, **left_out: int) -> None:
     """Refuse a statistic of too few numbers; ``left_out`` are the options that left some out, as they are now."""
-    check_count("n", n, 0)
+    whole("n", n, 0)
     if n < least:
         now = " and ".join(f"{name}={value}" for name, value in left_out.items())
         raise ArgumentError(
@@ -130,6 +126,7 @@ def check_kept(n: int, least: int, what: str, **left_out: int) -> None:
 _LEAST_MOTIFS = 10  # candidates; with fewer, circular shifts can hardly reach p = 0.1
 
 
+@checked
 def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.ndarray, "n dimension"]:
     """The delay vectors (s_i, s_{i-lag}, …, s_{i-(dimension-1) lag}) of a series, from the first whole one on.
 
@@ -140,7 +137,7 @@ def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.n
     [[2.0, 1.0], [3.0, 2.0], [4.0, 3.0]]
     """
     array = series_of(values)
-    span = (check_count("dimension", dimension) - 1) * check_count("lag", lag)
+    span = (whole("dimension", dimension) - 1) * whole("lag", lag)
     if len(array) <= span:
         raise ArgumentError(
             f"delay vectors of dimension={dimension} and lag={lag} span {span + 1} numbers, and the series has "
@@ -149,6 +146,7 @@ def delay_vectors(values: Any, dimension: int = 3, lag: int = 1) -> Float64[np.n
     return np.stack([array[span - k * lag : len(array) - k * lag] for k in range(dimension)], axis=1)
 
 
+@checked
 def pattern_match(
     values: Any,
     influence: Any,
@@ -198,12 +196,10 @@ def pattern_match(
     vectors = delay_vectors(array, dimension, lag)
     vectors = vectors - vectors.mean(axis=1, keepdims=True) if centre else vectors
     span = (dimension - 1) * lag
-    window = span if exclude is None else check_count("exclude", exclude, 0)
-    places = _candidates(
-        len(array), span, check_count("shift", shift, 0), window, check_count("skip_first", skip_first, 0)
-    )
+    window = span if exclude is None else whole("exclude", exclude, 0)
+    places = _candidates(len(array), span, whole("shift", shift, 0), window, whole("skip_first", skip_first, 0))
     distances = np.linalg.norm(vectors[places - shift - span] - vectors[-1], axis=1)
-    rho, p_value = _shifted_correlation(scores[places], -distances, check_count("trend", trend, 0, 5))
+    rho, p_value = _shifted_correlation(scores[places], -distances, whole("trend", trend, 0, 5))
     nearest = np.argsort(distances, kind="stable")[: max(1, round(len(places) / 10))]
     mean = float(scores[places].mean())
     return PatternMatch(
@@ -251,6 +247,7 @@ def _residual(name: str, array: Float64[np.ndarray, " k"], trend: int) -> Float6
 _LEAST_NUMBERS = 5
 
 
+@checked
 def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0, log: bool = True) -> ForgettingSlope:
     """Slope of influence over position: the median of the slopes of all pairs (Theil and Sen).
 
@@ -278,6 +275,7 @@ def forgetting_slope(influence: Any, *, skip_first: int = 1, skip_last: int = 0,
     return ForgettingSlope(estimate=slope, total=slope * (len(kept) - 1), n=len(kept), log=log)
 
 
+@checked
 def effective_count(influence: Any, *, skip_first: int = 1) -> float:
     """How many numbers share the influence: (sum)^2 / sum of squares, from 1 (all on one) to all of them.
 
@@ -302,7 +300,7 @@ def effective_count(influence: Any, *, skip_first: int = 1) -> float:
 
 def _kept(influence: Any, **left_out: int) -> Float64[np.ndarray, " k"]:
     array = series_of(influence, "influence")
-    counts = {name: check_count(name, value, 0) for name, value in left_out.items()}
+    counts = {name: whole(name, value, 0) for name, value in left_out.items()}
     first, last = counts["skip_first"], counts.get("skip_last", 0)
     kept = array[first : max(first, len(array) - last)]
     check_kept(len(kept), _LEAST_NUMBERS, "numbers", **left_out)

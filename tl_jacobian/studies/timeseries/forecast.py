@@ -7,7 +7,6 @@ so for two digits of a token each, ten forward passes give all ninety numbers ex
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,10 +18,9 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, number, warn, whole
 from tl_jacobian.results.attribution import COMBINE, Attribution
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
-from tl_jacobian.studies.timeseries.checks import check_count, check_number
 from tl_jacobian.studies.timeseries.serialize import Ids, SerializedSeries
 
 
@@ -61,10 +59,10 @@ def predict_number(
     >>> len(d), round(d.mode), d.mass > 0.9
     (90, 1, True)
     """
-    beam, batch_size = None if beam is None else check_count("beam", beam), check_count("batch_size", batch_size)
+    beam, batch_size = None if beam is None else whole("beam", beam), whole("batch_size", batch_size)
     host = resolve(model)
     _check_model(host, series)
-    truth = None if truth is None else check_number("truth", truth)
+    truth = None if truth is None else number("truth", truth)
     if truth is not None:
         _warn_outside(series, truth)
     logs: dict[Ids, float] = {(): 0.0}  # of beginnings of numbers
@@ -90,11 +88,10 @@ def _warn_outside(series: SerializedSeries, truth: float) -> None:
     """A truth that no number stands for has no probability, which is the range's fault, not the forecast's."""
     written, codec = np.rint((truth - series.offset) / series.scale), series.codec
     if not codec.low <= written <= codec.high:
-        warnings.warn(
+        warn(
             f"truth={truth:g} would be written {written:g}, but the series' range has numbers from {codec.low} to "
             f"{codec.high} alone, so its log_score is -inf: make room for it with data_range= or a larger margin= of "
-            "serialize",
-            stacklevel=3,
+            "serialize"
         )
 
 

@@ -21,8 +21,9 @@ from jaxtyping import Float, Float64, Int, Int64
 
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import checked, number, whole
 from tl_jacobian.results.base import read_only
-from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
+from tl_jacobian.studies.timeseries.checks import series_of
 
 _MOST_DIGITS = 4
 _SPACES = " ▁Ġ"
@@ -116,7 +117,7 @@ def number_codec(encode: Encode, pieces: Pieces, digits: int, separator: str) ->
     Raises:
         ArgumentError: the options can't be, or the tokenizer doesn't keep numbers apart: which text gave which tokens.
     """
-    digits = check_count("digits", digits, 1, _MOST_DIGITS)
+    digits = whole("digits", digits, 1, _MOST_DIGITS)
     if not separator or any(c.isdigit() for c in separator):
         raise ArgumentError(f"separator={separator!r}, expected text without digits, such as ','")
     low, high = (10 ** (digits - 1) if digits > 1 else 0), 10**digits - 1
@@ -260,6 +261,7 @@ class SerializedSeries:
         return np.rint((np.asarray(values, dtype=np.float64) - self.offset) / self.scale).astype(np.int64)
 
 
+@checked
 def serialize(
     values: Any,
     tokenizer: Any,
@@ -371,11 +373,11 @@ def _range(array: Float64[np.ndarray, " n"], given: Any, margin: float) -> tuple
         width = float(array.max()) - float(array.min())  # Python's floats overflow without a warning
         if not width:
             raise ArgumentError(f"all {len(array)} values are {array[0]:g}: pass data_range=(low, high) to place them")
-        extra = check_number("margin", margin, least=0.0) * width
+        extra = number("margin", margin, least=0.0) * width
         return _resolved(float(array.min()) - extra, float(array.max()) + extra)
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise ArgumentError(f"data_range={given!r}, expected (low, high)")
-    low, high = (check_number("data_range", end) for end in given)
+    low, high = (number("data_range", end) for end in given)
     if not low < high:
         raise ArgumentError(f"data_range={given!r}, expected low below high")
     outside = np.flatnonzero((array < low) | (array > high))

@@ -18,11 +18,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import is_id
+from tl_jacobian.results.arguments import checked, is_id, number, whole
 from tl_jacobian.results.statistics import Seed
-from tl_jacobian.studies.timeseries.checks import check_count, check_number, series_of
+from tl_jacobian.studies.timeseries.checks import series_of
+
+MOST = 10**7  # values of a series
 
 
+@checked
 def logistic_map(n: int, *, r: float = 3.8, x0: float = 0.4) -> Float64[np.ndarray, " n"]:
     """The logistic map: x_{t+1} = r x_t (1 - x_t), deep in chaos at r = 3.8.
 
@@ -37,7 +40,7 @@ def logistic_map(n: int, *, r: float = 3.8, x0: float = 0.4) -> Float64[np.ndarr
     >>> logistic_map(4).round(3)
     array([0.4  , 0.912, 0.305, 0.805])
     """
-    n, r, x = check_count("n", n), check_number("r", r, above=0.0), check_number("x0", x0, above=0.0)
+    n, r, x = whole("n", n, most=MOST), number("r", r, above=0.0), number("x0", x0, above=0.0)
     if r > 4.0:
         raise ArgumentError(f"r={r!r}, expected at most 4: beyond it the map leaves the unit interval")
     if x >= 1.0:
@@ -49,6 +52,7 @@ def logistic_map(n: int, *, r: float = 3.8, x0: float = 0.4) -> Float64[np.ndarr
     return orbit
 
 
+@checked
 def brownian_motion(
     n: int, *, seed: Seed, mu: float = 0.0, sigma: float = 1.0, dt: float = 1.0, x0: float = 0.0
 ) -> Float64[np.ndarray, " n"]:
@@ -68,9 +72,10 @@ def brownian_motion(
     >>> brownian_motion(4, seed=0).round(2)
     array([ 0.  ,  0.13, -0.01,  0.63])
     """
-    return check_number("x0", x0) + _drifting_steps(n, seed, check_number("mu", mu), sigma, dt)
+    return number("x0", x0) + _drifting_steps(n, seed, number("mu", mu), sigma, dt)
 
 
+@checked
 def geometric_brownian_motion(
     n: int, *, seed: Seed, mu: float = 0.0, sigma: float = 0.05, dt: float = 1.0, s0: float = 1.0
 ) -> Float64[np.ndarray, " n"]:
@@ -92,14 +97,14 @@ def geometric_brownian_motion(
     >>> geometric_brownian_motion(4, seed=0).round(3)
     array([1.   , 1.005, 0.997, 1.028])
     """
-    s0 = check_number("s0", s0, above=0.0)
-    drift = check_number("mu", mu) - check_number("sigma", sigma, least=0.0) ** 2 / 2
+    s0 = number("s0", s0, above=0.0)
+    drift = number("mu", mu) - number("sigma", sigma, least=0.0) ** 2 / 2
     return s0 * np.exp(_drifting_steps(n, seed, drift, sigma, dt))
 
 
 def _drifting_steps(n: int, seed: Seed, mu: float, sigma: float, dt: float) -> Float64[np.ndarray, " n"]:
     """mu t + sigma W(t) at t = 0, dt, 2 dt, …"""
-    n, dt, sigma = check_count("n", n), check_number("dt", dt, above=0.0), check_number("sigma", sigma, least=0.0)
+    n, dt, sigma = whole("n", n, most=MOST), number("dt", dt, above=0.0), number("sigma", sigma, least=0.0)
     steps = mu * dt + sigma * np.sqrt(dt) * generator_of(seed).standard_normal(n - 1)
     return np.concatenate([[0.0], np.cumsum(steps)])
 
@@ -117,10 +122,13 @@ def generator_of(seed: Seed) -> np.random.Generator:
     return np.random.default_rng(int(seed))
 
 
+_STEEPEST = 10.0**3  # parameters that can be integrated in a time anybody waits
+_LONGEST = 10.0**5  # units of time that are integrated
 _START = (1.0, 1.0, 1.0)
 _TOLERANCES: dict[str, Any] = dict(method="DOP853", rtol=1e-10, atol=1e-12)
 
 
+@checked
 def lorenz(
     n: int,
     *,
@@ -149,6 +157,7 @@ def lorenz(
     return lorenz_states(n, dt=dt, start=start, burn_in=burn_in, sigma=sigma, rho=rho, beta=beta)[:, 0].copy()
 
 
+@checked
 def lorenz_with_drift(n: int, *, drift: float = 10.0, dt: float = 0.05, **options: Any) -> Float64[np.ndarray, " n"]:
     """x of the Lorenz system plus a uniform drift: ``x(t) + drift t``, t = 0 at the first value.
 
@@ -161,9 +170,10 @@ def lorenz_with_drift(n: int, *, drift: float = 10.0, dt: float = 0.05, **option
     >>> np.allclose(lorenz_with_drift(5, drift=2.0) - lorenz(5), [0.0, 0.1, 0.2, 0.3, 0.4])
     True
     """
-    return lorenz(n, dt=dt, **options) + check_number("drift", drift) * dt * np.arange(n)
+    return lorenz(n, dt=dt, **options) + number("drift", drift) * dt * np.arange(n)
 
 
+@checked
 def lorenz_states(
     n: int,
     *,
@@ -177,12 +187,17 @@ def lorenz_states(
     """All three variables of the Lorenz system. Arguments: :func:`lorenz`."""
     from scipy.integrate import solve_ivp  # takes a while to import
 
-    n, dt = check_count("n", n), check_number("dt", dt, above=0.0)
-    burn_in = check_number("burn_in", burn_in, least=0.0)
+    n, dt = whole("n", n, most=MOST), number("dt", dt, above=0.0)
+    burn_in = number("burn_in", burn_in, least=0.0)
     first = series_of(start, "start", least=1)
     if len(first) != 3:
         raise ArgumentError(f"start={start!r}, expected three numbers (x, y, z)")
-    sigma, rho, beta = (check_number(*item) for item in (("sigma", sigma), ("rho", rho), ("beta", beta)))
+    if burn_in + dt * n > _LONGEST:
+        raise ArgumentError(
+            f"burn_in={burn_in:g}, dt={dt:g} and n={n} are {burn_in + dt * n:g} units of time, expected at most "
+            f"{_LONGEST:g}"
+        )
+    sigma, rho, beta = (_parameter(*item) for item in (("sigma", sigma), ("rho", rho), ("beta", beta)))
 
     def velocity(_: float, state: np.ndarray) -> tuple[float, float, float]:
         x, y, z = state
@@ -196,3 +211,10 @@ def lorenz_states(
             f"integrated to t={times[-1]:g} ({run.message}); choose other parameters"
         )
     return np.ascontiguousarray(run.y.T)
+
+
+def _parameter(name: str, value: Any) -> float:
+    found = number(name, value)
+    if abs(found) > _STEEPEST:
+        raise ArgumentError(f"{name}={found:g}, expected at most {_STEEPEST:g} in size; Lorenz' own are 10, 28 and 8/3")
+    return found
