@@ -21,7 +21,6 @@ import nbclient
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
 BUNDLE = "var CircuitsVis=("  # how CircuitsVis' script begins
@@ -171,6 +170,7 @@ def displays(cell: Any) -> bool:
 
 
 @every_notebook
+@pytest.mark.slow
 def test_a_fresh_run_gives_the_committed_outputs(path, tmp_path):
     committed, short = code_cells(nbformat.read(path, as_version=4)), has_short_mode(path)
     fresh = code_cells(tidy(execute(path, tmp_path, short=short)))
