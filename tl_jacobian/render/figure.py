@@ -176,19 +176,15 @@ def _(panel: TokenStrip, ax: Axes) -> None:
             _draw_unit(ax, panel, row, part, line, size)
         line += max((part.line for part in placed), default=0) + 1
         if len(panel.rows) > 1:
-            _note(ax, line - 0.1, _row_facts(row), size)
+            _note(ax, line - 0.1, "; ".join(words.row_facts(panel, row)), size)
             line += 1.2
     ax.set(xlim=(-0.5, _LINE + 0.5), ylim=(line + 0.5, -0.6))
     ax.set_axis_off()
-    facts = [*map(visible, panel.legend), words.strip_left_out(panel)]
+    facts = [*map(visible, panel.legend), words.strip_left_out(panel, rows)]
     if len(panel.rows) == 1:
-        facts = [_row_facts(rows[0]), words.scale_range(rows[0].scale), *facts]
+        facts = [*words.row_facts(panel, rows[0]), words.scale_range(rows[0].scale), *facts]
     _note(ax, line, "; ".join(filter(None, facts)), size)
     head(ax, words.heading(panel) or (visible(rows[0].label) if len(rows) == 1 else ""))
-
-
-def _row_facts(row: StripRow) -> str:
-    return "; ".join([f"full colour = {words.number(row.scale.limit)}", *map(visible, row.facts)])
 
 
 def _note(ax: Axes, line: float, text: str, size: float) -> None:
@@ -402,13 +398,20 @@ def _(panel: Curves, ax: Axes) -> None:
         axis = chart.x_axis(_without_guides(panel))  # a guide far away stands in the legend alone
         ax.set_xlim(axis.low, axis.high)
     _hatch(panel, ax, 1.0)
-    ax.set_xlabel(visible(panel.x_axis), fontsize=9, parse_math=False)
+    ax.set_xlabel(_x_name(panel), fontsize=9, parse_math=False)
     ax.set_ylabel(visible(panel.y_axis), fontsize=9, parse_math=False)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     head(ax, words.heading(panel))
     if sum(bool(c.name) for c in panel.curves) > 1 or any(guide.label for guide in panel.guides):
         _legend(ax)
+
+
+def _x_name(panel: Curves, below: Curves | None = None) -> str:
+    """The x axis's name, and what is left out."""
+    lowest = below or panel
+    left_out = (words.curves_left_out(one) for one in (panel, below) if one is not None)
+    return "\n".join(filter(None, (visible(lowest.x_axis or panel.x_axis), *left_out)))
 
 
 def _without_guides(panel: Curves) -> Curves:
@@ -498,9 +501,7 @@ def _draw_values(panel: Curves, ax: Axes, lower: float) -> None:
     ax.set_xlim(min(along, default=0) - margin, max(along, default=1) + margin)
     if panel.whole_x:
         _whole_ticks(ax)  # and no room for ticks where there is no number
-    ax.set_xlabel(
-        visible((panel.below.x_axis if panel.below else "") or panel.x_axis), fontsize=_SMALL, parse_math=False
-    )
+    ax.set_xlabel(_x_name(panel, panel.below), fontsize=_SMALL, parse_math=False)
     ax.set_ylabel(visible(panel.y_axis), fontsize=_SMALL, y=(1 + lower) / 2, parse_math=False)
     ax.tick_params(labelsize=_SMALL)
     ax.spines[["top", "right"]].set_visible(False)

@@ -102,21 +102,26 @@ class PatchComparison(Value):
         return correlation(predicted.numpy(), measured.numpy(), method)
 
     def _pairs(self) -> tuple[Float[Tensor, " places"], Float[Tensor, " places"]]:
-        predicted, measured = (rearrange(g.values[:, self.first :], "row column -> (row column)") for g in self._grids)
-        return predicted.double(), measured.double()
+        """Predicted and measured effects where there are both."""
+        predicted, measured = (
+            rearrange(g.values[:, self.first :], "row column -> (row column)").double() for g in self._grids
+        )
+        both = ~(predicted.isnan() | measured.isnan())
+        return predicted[both], measured[both]
 
     @property
     def _grids(self) -> tuple[Grid, Grid]:
         return self.predicted, self.measured
 
     def _seen(self, measured: Tensor) -> Bool[Tensor, " places"]:
-        return measured.abs() >= _SEEN * measured.abs().max()
+        return measured.abs() >= _SEEN * max(measured.abs().tolist(), default=0.0)
 
     def worst(self, k: int = 5) -> list[Miss]:
-        """The ``k`` places where the prediction is furthest from the measurement."""
+        """The ``k`` places where the prediction is furthest from the measurement; none where either has no number."""
         predicted, measured = self.predicted.values, self.measured.values
-        order = (predicted - measured).abs().flatten().argsort(descending=True)[:k].tolist()
-        places = [divmod(i, predicted.shape[1]) for i in order]
+        miss = (predicted - measured).abs().flatten()
+        order = [i for i in miss.nan_to_num(nan=-1.0).argsort(descending=True, stable=True).tolist() if miss[i] >= 0]
+        places = [divmod(i, predicted.shape[1]) for i in order[: max(k, 0)]]
         rows, columns = self.predicted.rows, self.predicted.columns
         return [Miss(rows[r], columns[c], predicted[r, c].item(), measured[r, c].item()) for r, c in places]
 
@@ -152,10 +157,9 @@ class PatchComparison(Value):
     def _scatter(self) -> Curves:
         predicted, measured = self._pairs()
         agree = predicted.sign() == measured.sign()
-        seen = measured.isfinite() & predicted.isfinite()
         kinds: list[tuple[str, Tensor, Literal["positive", "negative"]]] = [
-            ("signs agree", agree & seen, "positive"),
-            ("signs differ", ~agree & seen, "negative"),
+            ("signs agree", agree, "positive"),
+            ("signs differ", ~agree, "negative"),
         ]
         curves = [
             Curve(name=name, x=tuple(measured[at].tolist()), y=tuple(predicted[at].tolist()), marks="points", role=role)
