@@ -84,7 +84,7 @@ def test_a_comparison_has_a_row_and_a_scale_each():
     one = attribution((9.0, 1.0, 2.0))
     other = attribution((1.0, -2.0, 3.0), scope="semantic", predictions=(Prediction(1, "x", 0.5),))
     strip, bars = compare([one, other]).panels()
-    assert (strip.title, strip.detail, strip.together) == ("2 attributions", "of one prompt", True)
+    assert (strip.title, strip.detail, strip.together) == ("2 attributions of one prompt", "", True)
     assert [row.scale.limit for row in strip.rows] == [2.0, 3.0]
     assert [row.label for row in strip.rows] == [
         "Fisher Scope: distribution = 0.1",
@@ -169,7 +169,7 @@ def test_contributions_are_bars_by_layer_and_kind():
     bars, heads, sources, *_ = VALUES["contributions"].panels()
     assert [(bar.line, bar.kind) for bar in bars.bars] == [("", ""), ("0", "attn"), ("0", "mlp"), ("", "")]
     assert bars.title == "</script> = -2.1"
-    assert bars.detail == "in 4 parts"
+    assert bars.detail == "4 parts"
     assert bars.facts[0].startswith("the parts add up to it within")
     assert (bars.running, bars.bars[1].note) == (True, "running total -2.17")
     assert heads.views == sources.views == ("terminal", "page")
@@ -185,7 +185,7 @@ def test_patching_is_two_heat_maps_on_one_scale_and_a_scatter_plot():
     c = VALUES["patching"]
     maps = [panel for panel in c.panels() if isinstance(panel, HeatMap)]
     assert [m.scales[0].limit for m in maps] == [10.0, 10.0]
-    assert c.summary() == maps[0].facts[0]
+    assert c.summary() == f"2 layers x 3 tokens; {'; '.join(maps[0].facts[:2])}"
     scatter = c.panels()[-1]
     assert isinstance(scatter, Curves)
     assert (scatter.square, scatter.guides[0].axis) == (True, "diagonal")

@@ -89,7 +89,8 @@ def _units(rows: Sequence[StripRow]) -> tuple[list[float], float]:
 
 
 def _label(row: StripRow, common: float) -> str:
-    return visible(row.label) + ("" if common else f" (1 = {words.number(row.scale.limit)})")
+    share = f" (1 = {words.number(row.scale.limit)})" if row.scale.limit and not common else ""
+    return visible(row.label) + share
 
 
 def caption(strip: TokenStrip, row: StripRow, common: float = 1.0) -> str:

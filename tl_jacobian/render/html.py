@@ -238,7 +238,9 @@ def _strip_legend(panel: TokenStrip) -> dict[str, Any]:
     elif not words.one_scale(panel.rows):
         facts.insert(0, "each on its own scale")
     full = words.number(scales[0].limit) if scales and words.one_scale(panel.rows) else "full colour"
-    return _legend(full, [*facts, words.strip_left_out(panel, panel.rows)], signed=any(scale.signed for scale in scales))
+    return _legend(
+        full, [*facts, words.strip_left_out(panel, panel.rows)], signed=any(scale.signed for scale in scales)
+    )
 
 
 def _legend(full: str, facts: Sequence[str], *, signed: bool) -> dict[str, Any]:

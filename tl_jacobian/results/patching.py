@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results import words
 from tl_jacobian.results.base import Value
 from tl_jacobian.results.grid import Grid, grid_panels, kept_numbers
 from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
@@ -127,12 +128,17 @@ class PatchComparison(Value):
 
     def summary(self) -> str:
         """The agreement in one line."""
-        cost = "" if self.n_passes is None else f"; predicted for {self.n_passes} forward passes"
-        return (
-            f"{len(self.predicted.rows)} {self.predicted.row_axis}s x {len(self.predicted.columns)} "
-            f"{self.predicted.column_axis}s; clean {self.clean:.3g}, corrupted {self.corrupted:.3g}; Spearman "
-            f"{self.spearman:.2f}, Pearson {self.pearson:.2f}, signs agree {self.sign_agreement:.0%}, relative error "
-            f"{self.relative_error:.2f}{cost}"
+        g = self.predicted
+        return f"{len(g.rows)} {g.row_axis}s x {len(g.columns)} {g.column_axis}s; {'; '.join(self._agreement())}"
+
+    def _agreement(self) -> tuple[str, ...]:
+        return words.some(
+            [
+                f"clean {self.clean:.3g}, corrupted {self.corrupted:.3g}",
+                f"Spearman {self.spearman:.2f}, Pearson {self.pearson:.2f}, signs agree {self.sign_agreement:.0%}, "
+                f"relative error {self.relative_error:.2f}",
+                "" if self.n_passes is None else f"predicted for {self.n_passes} forward passes",
+            ]
         )
 
     # -- out of Python -------------------------------------------------------------
@@ -150,7 +156,7 @@ class PatchComparison(Value):
         limit = max(map(abs, numbers), default=0.0)
         predicted, measured = (
             grid_panels(g, skip_first=skip_first, limit=limit, facts=facts)
-            for g, facts in ((self.predicted, [self.summary()]), (self.measured, []))
+            for g, facts in ((self.predicted, self._agreement()), (self.measured, ()))
         )
         return *predicted, *measured, self._scatter()
 
