@@ -167,7 +167,7 @@ def test_hidden_words_are_hatched_and_the_note_says_so():
     ax = drawn(paris(hidden=(0,), legend=("logits",)))
     assert [bool(p.get_hatch()) for p in ax.patches][:2] == [True, False]
     note = next(t.get_text() for t in ax.texts if t.get_gid() == "note")
-    assert note == "full colour = 12; range 1 to 12; logits; first '<|bos|>' left out"
+    assert note == "full colour = 12; range 1 to 12; logits; first '<|bos|>' left out (would be 30)"
 
 
 def test_rows_stand_below_each_other_or_the_chosen_one_alone():

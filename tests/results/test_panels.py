@@ -49,10 +49,11 @@ def test_an_attribution_hides_token_0_and_says_what_it_would_be():
     assert isinstance(strip, TokenStrip)
     assert (strip.hidden, strip.rows[0].scale.limit, strip.rows[0].scale.signed) == ((0,), 4.0, True)
     assert strip.rows[0].values == pytest.approx((12.34, 1.0, -4.0)), "numbers never hide it"
-    assert strip.legend == ("nats", "range -4 to 1", "first 'The' left out (would be 12.3)")
+    assert strip.legend == ("nats",), "range and what is left out are the renderers' to say"
     assert strip.units == (Unit("The", (0,)), Unit(" cat", (1,)), Unit(" sat", (2,)))
     whole = a.panels(skip_first=False)[0]
-    assert (whole.hidden, whole.legend) == ((), ("nats", "range -4 to 12.3"))
+    assert (whole.hidden, whole.legend) == ((), ("nats",))
+    assert (strip.rows[0].scale.low, strip.rows[0].scale.high) == (-4.0, 1.0)
     assert whole.rows[0].scale.limit == pytest.approx(12.34)
 
 
@@ -71,7 +72,6 @@ def test_an_attribution_says_what_was_explained_where_and_by_what():
     ).panels()
     assert (strip.title, strip.detail) == ("Fisher Scope", "distribution = 0.1")
     assert strip.facts == ("prediction after token 2 'a\n\nb\u2028'", "m", "float32")
-    assert "standard error ±10.0% on average" in strip.legend
     assert strip.rows[0].errors == pytest.approx((0.3, 0.4, 0.01))
     assert isinstance(bars, Bars)
     assert (bars.title, bars.percent, bars.aside) == ("predicted next token", True, True)
@@ -84,14 +84,14 @@ def test_a_comparison_has_a_row_and_a_scale_each():
     one = attribution((9.0, 1.0, 2.0))
     other = attribution((1.0, -2.0, 3.0), scope="semantic", predictions=(Prediction(1, "x", 0.5),))
     strip, bars = compare([one, other]).panels()
-    assert (strip.title, strip.detail, strip.together) == ("2 attributions", "of one prompt", True)
+    assert (strip.title, strip.detail, strip.together) == ("2 attributions of one prompt", "", True)
     assert [row.scale.limit for row in strip.rows] == [2.0, 3.0]
     assert [row.label for row in strip.rows] == [
         "Fisher Scope: distribution = 0.1",
         "Semantic Scope: distribution = 0.1",
     ]
-    assert strip.rows[0].facts == ("full colour = 2", "nats", "first '</script>' left out (would be 9)")
-    assert strip.legend == ("each scope on its own scale", "first '</script>' left out")
+    assert strip.rows[0].facts == ("nats",)
+    assert (strip.legend, strip.hidden) == ((), (0,))
     assert bars.bars[0].name == "x"
     assert compare([one]).panels() == one.panels()
     assert len(compare([one, other]).to_dataframe()) == 6
@@ -114,12 +114,13 @@ def test_a_map_is_a_heat_map_a_text_and_a_ranking():
     heat, strip, table = attribution_map().panels()
     assert isinstance(heat, HeatMap)
     assert [len(row) for row in heat.values] == [1, 2, 3], "what comes later can't matter"
-    assert heat.detail == "attribution map, 3 predictions × 3 tokens"
+    assert heat.detail == "attribution map"
+    assert (heat.row_axis, heat.column_axis) == ("target", "source")
     assert heat.rows[0] == "0 '</script>' → 'שלום 🦜'"
     assert heat.rows[2] == "2 'a\n\nb\u2028' → '</script>' (predicted)"
     assert (heat.numbered, heat.hidden) == (True, (0,))
     assert [scale.limit for scale in heat.scales] == pytest.approx([0.0, 1 / 3, 2.0])
-    assert heat.legend == ("nats", "each row on its own scale", "first '</script>' left out (up to 2)")
+    assert (heat.quantity, heat.legend) == ("nats", ())
     assert (strip.together, strip.chosen, strip.views) == (False, 2, ("page",))
     assert [row.framed for row in strip.rows] == [(1,), (2,), ()]
     assert strip.rows[0].label == "→ 'שלום 🦜' (p = 50.0%): distribution = 0.1"
@@ -129,7 +130,6 @@ def test_a_map_is_a_heat_map_a_text_and_a_ranking():
     heat, strip, _ = attribution_map().panels(per_row=False)
     assert [scale.limit for scale in heat.scales] == [2.0]
     assert {row.scale for row in strip.rows} == set(heat.scales)
-    assert "one scale for all rows" in heat.legend
 
 
 def test_a_map_of_words_frames_the_word_that_comes():
@@ -138,7 +138,7 @@ def test_a_map_of_words_frames_the_word_that_comes():
     early = dataclasses.replace(m[0], predictions=())
     words = dataclasses.replace(m, attributions=(early, last), next_texts=("b c", None), target_words=())
     assert [row.framed for row in words.panels()[1].rows] == [(1,), ()]
-    assert words.panels()[0].detail == "attribution map, 2 predictions × 2 words"
+    assert (len(words.panels()[0].rows), len(words.panels()[0].columns)) == (2, 2)
 
 
 # -- grids -------------------------------------------------------------------------------
@@ -146,14 +146,8 @@ def test_a_map_of_words_frames_the_word_that_comes():
 
 def test_a_grid_is_a_heat_map_and_a_text():
     heat, strip = grid(((9.0, -1.0, NAN), (8.0, 0.5, 0.25)), columns=("The", " cat", " sat")).panels()
-    assert heat.detail == "2 layers × 3 tokens"
-    assert heat.legend == (
-        "logits",
-        "range -1 to 0.5",
-        "strongest: layer 0.attn, token 1 ' cat'",
-        "first 'The' left out (up to 9)",
-        "hatched: no value",
-    )
+    assert (heat.detail, heat.quantity, heat.legend) == ("", "logits", ())
+    assert (heat.scales[0].low, heat.scales[0].high) == (-1.0, 0.5)
     assert (heat.hidden, heat.numbered, heat.scales[0].limit) == ((0,), True, 1.0)
     assert (strip.views, strip.together, strip.chosen, strip.rows[1].label) == (("page",), False, 0, "</script>")
     assert strip.rows[0].scale == heat.scales[0]
@@ -175,7 +169,7 @@ def test_contributions_are_bars_by_layer_and_kind():
     bars, heads, sources, *_ = VALUES["contributions"].panels()
     assert [(bar.line, bar.kind) for bar in bars.bars] == [("", ""), ("0", "attn"), ("0", "mlp"), ("", "")]
     assert bars.title == "</script> = -2.1"
-    assert bars.detail == "in 4 parts"
+    assert bars.detail == "4 parts"
     assert bars.facts[0].startswith("the parts add up to it within")
     assert (bars.running, bars.bars[1].note) == (True, "running total -2.17")
     assert heads.views == sources.views == ("terminal", "page")
@@ -191,7 +185,7 @@ def test_patching_is_two_heat_maps_on_one_scale_and_a_scatter_plot():
     c = VALUES["patching"]
     maps = [panel for panel in c.panels() if isinstance(panel, HeatMap)]
     assert [m.scales[0].limit for m in maps] == [10.0, 10.0]
-    assert c.summary() == maps[0].facts[0]
+    assert c.summary() == f"2 layers x 3 tokens; {'; '.join(maps[0].facts[:2])}"
     scatter = c.panels()[-1]
     assert isinstance(scatter, Curves)
     assert (scatter.square, scatter.guides[0].axis) == (True, "diagonal")
@@ -229,11 +223,10 @@ def test_an_alignment_is_a_heat_map_and_the_text_once_a_target_word():
     assert (len(red.values), len(last.values)) == (5, 6), "what comes after the framed word can't matter"
     assert red.facts == (
         "'rot' 4, '\ud800\x00' 2",
-        "full shade = 4",
         "nats",
         "source words hold 38% of all influence on it",
     )
-    assert strip.legend == ("each word on its own scale",)
+    assert strip.legend == ()
     plain = WordAlignment.of_matrix(torch.eye(2), ["a", "b"], ["c", "d"])
     assert "source words hold" not in str(plain.panels())
     with pytest.raises(ArgumentError, match=r"gold link 9-9 \(source-target\) is outside 2 source words and 2"):
@@ -250,7 +243,10 @@ def test_an_alignment_whose_positions_are_known_hides_token_0():
     heat, strip = a.panels()
     assert (heat.hidden, strip.hidden) == ((0,), (1,))
     assert strip.rows[0].scale.limit == 2.0
-    assert "first ' rot' left out (up to 4)" in strip.legend
+    assert strip.rows[0].values[1] == 4.0, "numbers never hide it"
+    elsewhere = alignment(positions=((0,), (1,), (2, 4), (3,), (5,), (6,))).panels()
+    assert (elsewhere[0].hidden, elsewhere[1].hidden) == ((), ()), "what is no source word has no colour to hide"
+    assert VALUES["alignment with positions"].row("red").top(3) == [(1, ODD[3], 2.0)]
     assert a.panels(skip_first=False)[1].hidden == ()
 
 
@@ -263,10 +259,9 @@ def test_a_series_has_its_influences_below_and_the_forecast_beside():
     assert series.below is not None
     assert series.beside is not None
     assert (series.below.hidden, series.below.curves[0].marks) == (1, "bars")
-    assert math.isnan(series.below.curves[0].y[0])
-    assert series.below.curves[0].y[1:] == (0.1, 1 / 3)
+    assert series.below.curves[0].y == (100.0, 0.1, 1 / 3), "numbers never hide it"
     assert series.below.curves[0].high[1] == pytest.approx(0.2)
-    assert series.legend == ("first number left out (up to 100)",)
+    assert series.legend == ()
     assert series.beside.curves[0].x == (21.0, 23.0, 27.0)
     assert sum(series.beside.curves[0].y) == pytest.approx(1)
     assert VALUES["number influence"].panels(skip_first=False)[0].below.hidden == 0

@@ -60,7 +60,8 @@ class Axis(NamedTuple):
             found = [tick for tick in found if self.holds(tick)]
             if len(found) > 1:
                 return found[:: -(-len(found) // most)]
-        return self._steps(3)
+        few = self._steps(3)
+        return few if len(few) > 1 else self._steps(6)
 
 
 def tick_label(value: float) -> str:

@@ -61,7 +61,7 @@ def _props(strip: TokenStrip, figure_id: str) -> dict[str, Any]:
         "errors": [words.number(error) for error in strip.rows[0].errors] if strip.rows[0].errors is not None else None,
         "limit": _six_digits(strip.rows[0].scale.limit / common) if common else 1.0,
         "labels": [_label(row, common) for row in strip.rows],
-        "captions": [] if strip.together or not several else [caption(row, common) for row in strip.rows],
+        "captions": [] if strip.together or not several else [caption(strip, row, common) for row in strip.rows],
         "hidden": list(strip.hidden),
         "framed": [list(row.framed) for row in strip.rows],
         "coming": [visible(row.coming) for row in strip.rows],
@@ -89,14 +89,14 @@ def _units(rows: Sequence[StripRow]) -> tuple[list[float], float]:
 
 
 def _label(row: StripRow, common: float) -> str:
-    return visible(row.label) + ("" if common else f" (1 = {words.number(row.scale.limit)})")
+    share = f" (1 = {words.number(row.scale.limit)})" if row.scale.limit and not common else ""
+    return visible(row.label) + share
 
 
-def caption(row: StripRow, common: float = 1.0) -> str:
+def caption(strip: TokenStrip, row: StripRow, common: float = 1.0) -> str:
     """What the chosen row shows."""
     unit = f"numbers in units of {common:g}" if common not in (0.0, 1.0) else ""
-    full = f"full colour = {words.number(row.scale.limit)}"
-    return " · ".join(filter(None, (visible(row.label), full, *map(visible, row.facts), unit)))
+    return " · ".join(filter(None, (visible(row.label), *words.row_facts(strip, row), unit)))
 
 
 def _six_digits(value: float) -> float:

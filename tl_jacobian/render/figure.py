@@ -39,6 +39,9 @@ _INK = "#222222"
 _MARKERS = "osDv^PX*"
 
 _LINE = 80  # characters of a text's line
+_NOTE = 135  # of a line of small print
+_NOTE_HEIGHT = 0.75  # of a line of small print, in lines
+_LINE_HEIGHT = 0.25  # inches
 _STRIP_WIDTH = 7.5  # inches
 _MONO = 0.6  # width of a monospaced character, in font sizes
 _FILLED = 0.96  # of a line, for axes have margins
@@ -143,12 +146,23 @@ class _Placed(NamedTuple):
 
 @_size.register(TokenStrip)
 def _(panel: TokenStrip) -> tuple[float, float]:
-    lines = sum(_lines(panel, row) + 1.2 * (len(panel.rows) > 1) for row in _strip_rows(panel))
-    return _STRIP_WIDTH, min(0.8 + 0.25 * lines, 3 * _HIGHEST)
+    rows, several = _strip_rows(panel), len(panel.rows) > 1
+    lines = sum(_lines(panel, row) for row in rows)
+    lines += sum(1.2 + _NOTE_HEIGHT * len(_noted(words.row_facts(panel, row))) for row in rows) if several else 0
+    lines += _NOTE_HEIGHT * len(_noted(_strip_facts(panel)))
+    return _STRIP_WIDTH, min(0.55 + _LINE_HEIGHT * lines, 3 * _HIGHEST)
 
 
 def _strip_rows(panel: TokenStrip) -> Sequence[StripRow]:
     return panel.rows if panel.together else panel.rows[panel.chosen : panel.chosen + 1]
+
+
+def _strip_facts(panel: TokenStrip) -> list[str]:
+    rows = _strip_rows(panel)
+    facts = [*map(visible, panel.legend), words.strip_left_out(panel, rows)]
+    if len(panel.rows) != 1:
+        return facts
+    return [*words.row_facts(panel, rows[0]), words.scale_range(rows[0].scale), *facts]
 
 
 def _lines(panel: TokenStrip, row: StripRow) -> int:
@@ -176,25 +190,25 @@ def _(panel: TokenStrip, ax: Axes) -> None:
             _draw_unit(ax, panel, row, part, line, size)
         line += max((part.line for part in placed), default=0) + 1
         if len(panel.rows) > 1:
-            _note(ax, line - 0.1, _row_facts(row), size)
-            line += 1.2
-    ax.set(xlim=(-0.5, _LINE + 0.5), ylim=(line + 0.5, -0.6))
+            line += _note(ax, line - 0.1, words.row_facts(panel, row), size) + 0.2
     ax.set_axis_off()
-    facts = [*map(visible, panel.legend), words.strip_left_out(panel)]
-    if len(panel.rows) == 1:
-        facts = [_row_facts(rows[0]), words.scale_range(rows[0].scale), *facts]
-    _note(ax, line, "; ".join(filter(None, facts)), size)
+    line += _note(ax, line, _strip_facts(panel), size)
+    room = _points(ax)[1] / 72 / _LINE_HEIGHT  # lines are as high as in a figure of their own, whatever stands beside
+    ax.set(xlim=(-0.5, _LINE + 0.5), ylim=(max(line, room - 0.6) - 0.1, -0.6))
     head(ax, words.heading(panel) or (visible(rows[0].label) if len(rows) == 1 else ""))
 
 
-def _row_facts(row: StripRow) -> str:
-    return "; ".join([f"full colour = {words.number(row.scale.limit)}", *map(visible, row.facts)])
+def _note(ax: Axes, line: float, facts: Iterable[str], size: float) -> float:
+    """Small print; returns its height in lines."""
+    lines = _noted(facts)
+    look: dict[str, Any] = dict(size=0.8 * size, color="0.4", va="center_baseline", parse_math=False, gid="note")
+    for i, text in enumerate(lines):
+        ax.text(0, line + _NOTE_HEIGHT * i, text, **look)
+    return _NOTE_HEIGHT * len(lines)
 
 
-def _note(ax: Axes, line: float, text: str, size: float) -> None:
-    ax.text(
-        0, line, _clipped(text, 110), size=0.8 * size, color="0.4", va="center_baseline", parse_math=False, gid="note"
-    )
+def _noted(facts: Iterable[str]) -> list[str]:
+    return textwrap.wrap("; ".join(filter(None, facts)), _NOTE)
 
 
 def _clipped(text: str, most: int = _LINE) -> str:
@@ -272,6 +286,10 @@ def _heat_map(panel: HeatMap, ax: Axes, *, bar: bool) -> None:
     look: dict[str, Any] = dict(vmin=-full if signed else 0.0, vmax=full, aspect="auto", interpolation="none")
     image = ax.imshow(_shades(panel, per_row), cmap=_color_map(signed=signed), **look)
     ax.patch.set(facecolor="#f4f4f4", edgecolor="#b8b8b8", hatch="////")  # seen where there is no number
+    for row, values in enumerate(panel.values):  # what comes later isn't missing: it can't matter
+        rest = len(panel.columns) - len(values)
+        if rest:
+            ax.barh(row, rest, height=1.0, left=len(values) - 0.5, color="white", linewidth=0)
     for column in panel.hidden:
         ax.axvspan(column - 0.5, column + 0.5, facecolor="#dddddd", edgecolor="#b0b0b0", hatch="////", linewidth=0)
     _frames(panel, ax)
@@ -329,7 +347,8 @@ def _color_bar(panel: HeatMap, ax: Axes, image: Any, per_row: bool) -> None:
         low = [-1.0] if words.heat_signed(panel) else []
         bar.set_ticks([*low, 0.0, 1.0], labels=[*(["−full"] if low else []), "0", "largest of its row"], fontsize=8)
     facts = ["each row on its own scale" if per_row else "", visible(panel.quantity)]
-    bar.set_label("\n".join(filter(None, facts)), fontsize=8)
+    most = max(20, int(_points(ax)[1] / (_LETTER * 8)))
+    bar.set_label("\n".join(textwrap.fill(fact, most) for fact in facts if fact), fontsize=8)
     bar.ax.yaxis.label.set_parse_math(False)
 
 
@@ -397,18 +416,26 @@ def _(panel: Curves, ax: Axes) -> None:
         ax.set_xscale("log")
     if log_y:
         ax.set_yscale("log")
+        _log_ticks(ax, chart.y_axis(panel).ticks())
     if panel.whole_x:
         _whole_ticks(ax)
         axis = chart.x_axis(_without_guides(panel))  # a guide far away stands in the legend alone
         ax.set_xlim(axis.low, axis.high)
     _hatch(panel, ax, 1.0)
-    ax.set_xlabel(visible(panel.x_axis), fontsize=9, parse_math=False)
+    ax.set_xlabel(_x_name(panel), fontsize=9, parse_math=False)
     ax.set_ylabel(visible(panel.y_axis), fontsize=9, parse_math=False)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     head(ax, words.heading(panel))
     if sum(bool(c.name) for c in panel.curves) > 1 or any(guide.label for guide in panel.guides):
         _legend(ax)
+
+
+def _x_name(panel: Curves, below: Curves | None = None) -> str:
+    """The x axis's name, and what is left out."""
+    lowest = below or panel
+    left_out = (words.curves_left_out(one) for one in (panel, below) if one is not None)
+    return "\n".join(filter(None, (visible(lowest.x_axis or panel.x_axis), *left_out)))
 
 
 def _without_guides(panel: Curves) -> Curves:
@@ -498,9 +525,7 @@ def _draw_values(panel: Curves, ax: Axes, lower: float) -> None:
     ax.set_xlim(min(along, default=0) - margin, max(along, default=1) + margin)
     if panel.whole_x:
         _whole_ticks(ax)  # and no room for ticks where there is no number
-    ax.set_xlabel(
-        visible((panel.below.x_axis if panel.below else "") or panel.x_axis), fontsize=_SMALL, parse_math=False
-    )
+    ax.set_xlabel(_x_name(panel, panel.below), fontsize=_SMALL, parse_math=False)
     ax.set_ylabel(visible(panel.y_axis), fontsize=_SMALL, y=(1 + lower) / 2, parse_math=False)
     ax.tick_params(labelsize=_SMALL)
     ax.spines[["top", "right"]].set_visible(False)
@@ -559,11 +584,11 @@ def _label_below(panel: Curves, under: Axes, bottom: float, top: float, log: boo
 
     under.yaxis.set_label_position("left")
     under.yaxis.tick_left()
-    chosen = _log_ticks(bottom, top) if log else _inside(ticker.MaxNLocator(2).tick_values(bottom, top), bottom, top)
-    under.yaxis.set_major_locator(ticker.FixedLocator(chosen))
-    if log and not all(math.log10(tick).is_integer() for tick in chosen):  # matplotlib labels powers of ten alone
-        under.yaxis.set_major_formatter(ticker.FuncFormatter(lambda tick, _: f"{tick:.3g}"))
-    under.yaxis.set_minor_locator(ticker.NullLocator())
+    if log:
+        _log_ticks(under, chart.Axis(bottom, top, log=True).ticks(4))
+    else:
+        chosen = _inside(ticker.MaxNLocator(2).tick_values(bottom, top), bottom, top)
+        under.yaxis.set_major_locator(ticker.FixedLocator(chosen))
     under.set_ylabel(visible(panel.y_axis), fontsize=_SMALL, y=_BELOW / 2, color=color, parse_math=False)
     under.tick_params(labelsize=_SMALL, colors=color)
     under.spines[["top", "right", "left", "bottom"]].set_visible(False)
@@ -683,16 +708,14 @@ def _round_ticks(low: float, high: float) -> list[float]:
     return _inside(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high), low, high)
 
 
-def _log_ticks(bottom: float, top: float) -> list[float]:
-    """Two to four values of a logarithmic scale: powers of ten; where too few are in the range, rounder first."""
-    from matplotlib.ticker import MaxNLocator
+def _log_ticks(ax: Axes, chosen: Sequence[float]) -> None:
+    """Mark these values of a logarithmic y axis: matplotlib's own labels are powers of ten alone."""
+    from matplotlib import ticker
 
-    powers = range(math.floor(math.log10(bottom)), math.ceil(math.log10(top)) + 1)
-    for steps in ((1,), (1, 3), (1, 2, 5)):
-        found = _inside([step * 10.0**k for k in powers for step in steps], bottom, top)
-        if len(found) > 1:
-            return found[:: -(-len(found) // 4)]
-    return _inside(MaxNLocator(3).tick_values(bottom, top), bottom, top)
+    ax.yaxis.set_major_locator(ticker.FixedLocator(list(chosen)))
+    if not all(math.log10(tick).is_integer() for tick in chosen):
+        ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda tick, _: chart.tick_label(tick)))
+    ax.yaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _inside(ticks: Iterable[float], low: float, high: float) -> list[float]:

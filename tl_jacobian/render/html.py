@@ -195,16 +195,15 @@ def _(panel: TokenStrip, figure_id: str) -> Picture:
         id=figure_id,
         rows=[_row(panel, row) for row in (panel.rows if one is None else (one,))],
         single=len(panel.rows) == 1,
-        caption="" if one is None else caption(one),
+        caption="" if one is None else caption(panel, one),
         legend=_strip_legend(panel),
     )
 
 
 def _row(panel: TokenStrip, row: StripRow) -> dict[str, Any]:
-    facts = [f"full colour = {words.number(row.scale.limit)}", *row.facts]
     return {
         "label": row.label,
-        "facts": facts,
+        "facts": words.row_facts(panel, row),
         "coming": row.coming,
         "units": [_unit(panel, row, i) for i in range(len(panel.units))],
     }
@@ -239,7 +238,9 @@ def _strip_legend(panel: TokenStrip) -> dict[str, Any]:
     elif not words.one_scale(panel.rows):
         facts.insert(0, "each on its own scale")
     full = words.number(scales[0].limit) if scales and words.one_scale(panel.rows) else "full colour"
-    return _legend(full, [*facts, words.strip_left_out(panel)], signed=any(scale.signed for scale in scales))
+    return _legend(
+        full, [*facts, words.strip_left_out(panel, panel.rows)], signed=any(scale.signed for scale in scales)
+    )
 
 
 def _legend(full: str, facts: Sequence[str], *, signed: bool) -> dict[str, Any]:
@@ -386,10 +387,15 @@ def _(panel: Curves, figure_id: str) -> Picture:
         "curves.html",
         chart=chart,
         label=words.heading(panel) or f"{panel.y_axis} over {panel.x_axis}",
-        facts=[*panel.legend, f"hatched: first {panel.hidden} left out" if panel.hidden else ""],
+        facts=[*panel.legend, *_curves_left_out(panel)],
         tables=list(map(_table, tables)),
         box=_SCROLL,
     )
+
+
+def _curves_left_out(panel: Curves) -> list[str]:
+    """What is hatched, in this chart and below it."""
+    return [words.curves_left_out(one) for one in (panel, panel.below) if one is not None]
 
 
 @draw.register

@@ -27,7 +27,7 @@ def _(panel: Table) -> list[Table]:
 @tables_of.register
 def _(panel: TokenStrip) -> list[Table]:
     """Of one row the strongest units, of several the few strongest of each."""
-    left_out = tuple(filter(None, [words.strip_left_out(panel)]))
+    left_out = tuple(filter(None, [words.strip_left_out(panel, panel.rows)]))
     if len(panel.rows) != 1:
         rows = tuple((Cell(row.label), Cell(_listed(panel, i))) for i, row in enumerate(panel.rows))
         return [_table(panel, ("", "strongest"), rows, left_out)]

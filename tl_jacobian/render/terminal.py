@@ -144,7 +144,7 @@ def _text(panel: TokenStrip, row: StripRow, console: Console, background: RGB | 
 
 def _caption(panel: TokenStrip, row: StripRow) -> list[str]:
     facts = dict.fromkeys(map(visible, (*panel.legend, *row.facts)))
-    return [*facts, words.scale_range(row.scale), words.relative_error(panel, row), words.strip_left_out(panel)]
+    return [*facts, words.scale_range(row.scale), words.relative_error(panel, row), words.strip_left_out(panel, [row])]
 
 
 def _strongest(panel: TokenStrip, row: StripRow, n: int = 3) -> str:
@@ -171,7 +171,7 @@ def _choices(panel: TokenStrip, console: Console) -> list[RenderableType]:
     table.add_column(overflow="fold")
     for row in panel.rows:
         table.add_row(Text(fit(visible(row.label), console)), Text(fit(_strongest(panel, row), console)))
-    facts = _joined([*map(visible, panel.legend), words.strip_left_out(panel)])
+    facts = _joined([*map(visible, panel.legend), words.strip_left_out(panel, panel.rows)])
     return [table, *([_dim(facts, console)] if facts else [])]
 
 
@@ -432,7 +432,7 @@ def _curve_legend(panel: Curves, curves: Sequence[chart.Drawn], console: Console
     for guide in panel.guides:
         if guide.label:
             legend.append(f"{signs[guide.axis]} {fit(visible(guide.label), console)}  ", style="dim")
-    facts = [*map(visible, panel.legend), f"first {panel.hidden} left out" if panel.hidden else ""]
+    facts = [*map(visible, panel.legend), words.curves_left_out(panel)]
     return [*([legend] if legend else []), *([_dim(_joined(facts), console)] if any(facts) else [])]
 
 

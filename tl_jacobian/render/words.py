@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.panels import Bar, Bars, HeatMap, Panel, Scale, StripRow, TokenStrip, View
+from tl_jacobian.results.panels import Bar, Bars, Curves, HeatMap, Panel, Scale, StripRow, TokenStrip, Unit, View
 from tl_jacobian.results.tokens import visible
 
 
@@ -68,16 +68,46 @@ def scale_range(scale: Scale) -> str:
     return f"range {number(scale.low)} to {number(scale.high)}"
 
 
-def left_out(texts: Sequence[str], hidden: Sequence[int]) -> str:
-    """``"first ' The' left out"``, or an empty string where nothing is."""
-    if tuple(hidden) == (0,):
-        return f"first {quoted(texts[0])} left out"
-    return f"{len(hidden)} units left out" if hidden else ""
+def left_out(what: str, values: Iterable[float] = ()) -> str:
+    """``"first 'The' left out"``, and how strong it is: one number as it is, the largest size of several.
+
+    >>> left_out("'The'", [12.34, math.nan]), left_out("'The'", [1.0, -12.34]), left_out("'The'", [])
+    ("first 'The' left out (would be 12.3)", "first 'The' left out (up to 12.3)", "first 'The' left out")
+    """
+    kept = [value for value in values if not math.isnan(value)]
+    strength = f" (would be {number(kept[0])})" if len(kept) == 1 else ""
+    return f"first {what} left out" + (f" (up to {number(max(map(abs, kept)))})" if len(kept) > 1 else strength)
 
 
-def strip_left_out(strip: TokenStrip) -> str:
-    """:func:`left_out` of a strip."""
-    return left_out([unit.text for unit in strip.units], strip.hidden)
+def _names(units: Sequence[Unit], hidden: Sequence[int]) -> str:
+    return quoted(units[hidden[0]].text) if len(hidden) == 1 else f"{len(hidden)} units"
+
+
+def strip_left_out(strip: TokenStrip, rows: Sequence[StripRow]) -> str:
+    """What is left out of these rows, and how strong it is where they share a scale; empty where nothing is."""
+    if not strip.hidden:
+        return ""
+    return left_out(_names(strip.units, strip.hidden), _sinks(strip, rows) if one_scale(rows) else ())
+
+
+def _sinks(strip: TokenStrip, rows: Sequence[StripRow]) -> list[float]:
+    """The values of hidden units."""
+    return [row.values[i] for row in rows for i in strip.hidden if i < len(row.values)]
+
+
+def row_facts(strip: TokenStrip, row: StripRow) -> list[str]:
+    """What there is to know about one of several rows; where each has a scale of its own, also what is left out."""
+    facts = [f"full colour = {number(row.scale.limit)}", *map(visible, row.facts)]
+    sinks = [value for value in _sinks(strip, [row]) if not math.isnan(value)]
+    if len(sinks) == 1 and not one_scale(strip.rows):
+        facts.append(f"{_names(strip.units, strip.hidden)} would be {number(sinks[0])}")
+    return facts
+
+
+def curves_left_out(panel: Curves) -> str:
+    """How many first points are left out, and how strong they are; empty where none is."""
+    values = [y for curve in panel.curves for x, y in zip(curve.x, curve.y, strict=True) if x < panel.hidden]
+    return left_out(str(panel.hidden), values) if panel.hidden else ""
 
 
 def unit_title(strip: TokenStrip, row: StripRow, i: int) -> str:
@@ -179,11 +209,10 @@ def heat_facts(panel: HeatMap) -> list[str]:
 
 def heat_left_out(panel: HeatMap) -> str:
     """Which columns are left out, and how strong they are."""
-    said = left_out([column.text for column in panel.columns], panel.hidden)
-    if not said:
+    if not panel.hidden:
         return ""
-    values = [row[i] for row in panel.values for i in panel.hidden if i < len(row) and not math.isnan(row[i])]
-    return f"{said} (up to {number(max(map(abs, values), default=0.0))})"
+    values = [row[i] for row in panel.values for i in panel.hidden if i < len(row)]
+    return left_out(_names(panel.columns, panel.hidden), values)
 
 
 # -- bars -------------------------------------------------------------------------------

@@ -364,8 +364,8 @@ class AlignedWord(Value):
             skip_first: leave out a source word that is token 0, where positions are known.
         """
         a, scores = self.alignment, self.scores.tolist()
-        hidden = hidden_units(a.positions, skip_first)
-        order = [i for i in sorted(range(len(scores)), key=lambda i: -scores[i]) if a.sources[i] not in hidden]
+        hidden = _hidden_sources(a, skip_first)
+        order = [i for i in sorted(range(len(scores)), key=lambda i: -scores[i]) if i not in hidden]
         return [Ranked(i, a.source_words[i], scores[i]) for i in order[: max(k, 0)]]
 
     def __repr__(self) -> str:
@@ -390,11 +390,16 @@ class AlignedWord(Value):
         return (_strip([self], skip_first),)
 
 
+def _hidden_sources(a: WordAlignment, skip_first: bool) -> tuple[int, ...]:
+    """Source words left out of the colours; other words have none anyway."""
+    return hidden_units([a.positions[i] for i in a.sources] if a.positions else (), skip_first)
+
+
 def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
     """The text of an alignment, once for each target word."""
     a = rows[0].alignment
     positions = a.positions or ((),) * len(a.units)
-    hidden = hidden_units(a.positions, skip_first)
+    hidden = tuple(a.sources[i] for i in _hidden_sources(a, skip_first))
     units = tuple(Unit(text, at) for text, at in zip(a.units, positions, strict=True))
     influence = a.influence.tolist()
     return TokenStrip(
@@ -415,12 +420,11 @@ def _strip_row(row: AlignedWord, influence: Sequence[float], hidden: Sequence[in
     best = ", ".join(f"{words.quoted(text)} {words.number(score)}" for _, text, score in row.top(skip_first=skip_first))
     share = row.source_share
     held = "" if math.isnan(share) else f"source words hold {share:.0%} of all influence on it"
-    full = f"full shade = {words.number(scale.limit)}"
     return StripRow(
         values=tuple(influence[i] if i in a.sources else math.nan for i in range(seen)),
         scale=scale,
         label=row.word,
-        facts=words.some([best, full, words.score_unit(a.metadata), held]),
+        facts=words.some([best, words.score_unit(a.metadata), held]),
         framed=(framed,),
     )
 

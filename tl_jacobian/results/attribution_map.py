@@ -238,7 +238,7 @@ class AttributionMap(Value):
         rows = [msgspec.structs.replace(row, scale=scales[i if per_row else 0]) for i, row in enumerate(rows)]
         strip = TokenStrip(
             views=("page",),
-            title="one prediction at a time, " + ("each on its own scale" if per_row else "all on one scale"),
+            title="one prediction at a time" + ("" if per_row else ", all on the scale above"),
             units=units,
             rows=tuple(rows),
             together=False,

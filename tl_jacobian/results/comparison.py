@@ -79,8 +79,7 @@ class Comparison(Value):
             for a in self.attributions
         ]
         strip = TokenStrip(
-            title=f"{len(self)} attributions",
-            detail="of one prompt",
+            title=f"{len(self)} attributions of one prompt",
             facts=(explained_position(first), *words.model_facts(first.metadata)),
             units=units,
             rows=tuple(rows),

@@ -152,7 +152,7 @@ class Contributions(Value):
         exact = f"the parts add up to it within {abs(self.difference):.1g}" if self.difference else ""
         bars = Bars(
             title=f"{self.target} = {words.number(self.total)}",
-            detail=f"in {words.counted(len(self), 'part')}",
+            detail=words.counted(len(self), "part"),
             facts=(exact or "the parts add up to it", *words.model_facts(self.metadata)),
             bars=tuple(_bar(part, totals[part.place]) for part in self),
             quantity=f"contribution to {self.target}",

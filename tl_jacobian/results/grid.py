@@ -283,14 +283,6 @@ def _text(g: Grid, heat_map: HeatMap, scale: Scale) -> TokenStrip:
     )
 
 
-def _cell_name(g: Grid, row: int, column: int) -> str:
-    """``"layer 5, token 3 ' is'"``."""
-    name = g.columns[column]
-    return f"{g.row_axis} {g.rows[row]}, {g.column_axis} " + (
-        f"{column} {words.quoted(name)}" if g.column_axis == TOKEN else name
-    )
-
-
 # -- rows by name ----------------------------------------------------------------------
 
 

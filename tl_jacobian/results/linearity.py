@@ -106,7 +106,6 @@ class Linearity(Value):
             pairs = [f"{a:+.2g} → {b:+.2g}" for a, b in zip(some, others, strict=True)][:_TOKENS]
             rows.append(tuple(map(Cell, [f"{epsilon:g}", words.number(error), *pairs])))
         facts = [
-            "tokens: predicted → actual change, in logits",
             f"{_TOKENS} of {n} tokens shown" if n > _TOKENS else "",
             f"way: {way}" if way else "",
             *words.model_facts(self.metadata),
@@ -117,13 +116,13 @@ class Linearity(Value):
             facts=words.some(facts),
             header=header,
             rows=tuple(rows),
+            notes=("of each token: predicted → actual change, in logits",),
             numbers=tuple(range(len(header))),
         )
 
     def _curve(self) -> Curves:
         errors = self.relative_error.tolist()
         return Curves(
-            title=self._title(),
             curves=(Curve(name="relative error", x=self.epsilons, y=tuple(errors), role="positive"),),
             x_axis="epsilon: how far an embedding moves, as a share of its norm",
             y_axis="relative error of first order",

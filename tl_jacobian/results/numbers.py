@@ -314,7 +314,7 @@ class NumberInfluence(Value):
                 ``skip_first`` leaves none.
         """
         first = self._skipped(skip_first)
-        drawn = self._drawn(first, log)
+        self._check_drawable(first, log)
         x = tuple(map(float, range(len(self))))
         series = Curves(
             title=f"{scope_title(self.scope)}: {self.target}",
@@ -324,33 +324,30 @@ class NumberInfluence(Value):
             y_axis="value",
             whole_x=True,
             guides=(Guide(axis="x", at=float(self.cut_off), label="predicted"),),
-            below=self._bars(x, drawn, first, log),
+            below=self._bars(x, first, log),
             beside=None if distribution is None else distribution.beside(),
             width=width,
         )
         return (series,)
 
-    def _drawn(self, first: int, log: bool) -> np.ndarray:
-        """The influences that the scale is made for, NaN where there is nothing to draw."""
+    def _check_drawable(self, first: int, log: bool) -> None:
         if first >= len(self):
             raise ArgumentError(f"skip_first={first!r}, expected 0 to {len(self) - 1} numbers to leave out")
-        kept = self.influence.copy()
-        if not np.isfinite(kept).all():
+        kept = self.influence[first:]
+        if not np.isfinite(self.influence).all():
             raise ArgumentError(
                 "an influence isn't finite: only finite ones can be drawn; look for overflow in the model"
             )
-        kept[:first] = np.nan
-        if (kept[first:] < 0).any() or (log and not (kept[first:] > 0).any()):
+        if (kept < 0).any() or (log and not (kept > 0).any()):
             raise ArgumentError(
-                f"influences from {np.nanmin(kept):.3g} to {np.nanmax(kept):.3g}, expected none negative"
+                f"influences from {kept.min():.3g} to {kept.max():.3g}, expected none negative"
                 + (" and some above zero for log=True" if log else "")
             )
-        return kept
 
-    def _bars(self, x: tuple[float, ...], drawn: np.ndarray, first: int, log: bool) -> Curves:
-        around = () if self.stderr is None else (drawn - self.stderr, drawn + self.stderr)
-        low, high = (tuple(end.tolist()) for end in around) if around else ((), ())
-        bars = Curve(name="influence", x=x, y=tuple(drawn.tolist()), low=low, high=high, marks="bars", role="positive")
+    def _bars(self, x: tuple[float, ...], first: int, log: bool) -> Curves:
+        y, errors = self.influence, self.stderr
+        low, high = ((), ()) if errors is None else (tuple((y - errors).tolist()), tuple((y + errors).tolist()))
+        bars = Curve(name="influence", x=x, y=tuple(y.tolist()), low=low, high=high, marks="bars", role="positive")
         return Curves(
             curves=(bars,),
             x_axis="position of the number",

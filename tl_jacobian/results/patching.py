@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results import words
 from tl_jacobian.results.base import Value
 from tl_jacobian.results.grid import Grid, grid_panels, kept_numbers
 from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
@@ -102,32 +103,42 @@ class PatchComparison(Value):
         return correlation(predicted.numpy(), measured.numpy(), method)
 
     def _pairs(self) -> tuple[Float[Tensor, " places"], Float[Tensor, " places"]]:
-        predicted, measured = (rearrange(g.values[:, self.first :], "row column -> (row column)") for g in self._grids)
-        return predicted.double(), measured.double()
+        """Predicted and measured effects where there are both."""
+        predicted, measured = (
+            rearrange(g.values[:, self.first :], "row column -> (row column)").double() for g in self._grids
+        )
+        both = ~(predicted.isnan() | measured.isnan())
+        return predicted[both], measured[both]
 
     @property
     def _grids(self) -> tuple[Grid, Grid]:
         return self.predicted, self.measured
 
     def _seen(self, measured: Tensor) -> Bool[Tensor, " places"]:
-        return measured.abs() >= _SEEN * measured.abs().max()
+        return measured.abs() >= _SEEN * max(measured.abs().tolist(), default=0.0)
 
     def worst(self, k: int = 5) -> list[Miss]:
-        """The ``k`` places where the prediction is furthest from the measurement."""
+        """The ``k`` places where the prediction is furthest from the measurement; none where either has no number."""
         predicted, measured = self.predicted.values, self.measured.values
-        order = (predicted - measured).abs().flatten().argsort(descending=True)[:k].tolist()
-        places = [divmod(i, predicted.shape[1]) for i in order]
+        miss = (predicted - measured).abs().flatten()
+        order = [i for i in miss.nan_to_num(nan=-1.0).argsort(descending=True, stable=True).tolist() if miss[i] >= 0]
+        places = [divmod(i, predicted.shape[1]) for i in order[: max(k, 0)]]
         rows, columns = self.predicted.rows, self.predicted.columns
         return [Miss(rows[r], columns[c], predicted[r, c].item(), measured[r, c].item()) for r, c in places]
 
     def summary(self) -> str:
         """The agreement in one line."""
-        cost = "" if self.n_passes is None else f"; predicted for {self.n_passes} forward passes"
-        return (
-            f"{len(self.predicted.rows)} {self.predicted.row_axis}s x {len(self.predicted.columns)} "
-            f"{self.predicted.column_axis}s; clean {self.clean:.3g}, corrupted {self.corrupted:.3g}; Spearman "
-            f"{self.spearman:.2f}, Pearson {self.pearson:.2f}, signs agree {self.sign_agreement:.0%}, relative error "
-            f"{self.relative_error:.2f}{cost}"
+        g = self.predicted
+        return f"{len(g.rows)} {g.row_axis}s x {len(g.columns)} {g.column_axis}s; {'; '.join(self._agreement())}"
+
+    def _agreement(self) -> tuple[str, ...]:
+        return words.some(
+            [
+                f"clean {self.clean:.3g}, corrupted {self.corrupted:.3g}",
+                f"Spearman {self.spearman:.2f}, Pearson {self.pearson:.2f}, signs agree {self.sign_agreement:.0%}, "
+                f"relative error {self.relative_error:.2f}",
+                "" if self.n_passes is None else f"predicted for {self.n_passes} forward passes",
+            ]
         )
 
     # -- out of Python -------------------------------------------------------------
@@ -145,17 +156,16 @@ class PatchComparison(Value):
         limit = max(map(abs, numbers), default=0.0)
         predicted, measured = (
             grid_panels(g, skip_first=skip_first, limit=limit, facts=facts)
-            for g, facts in ((self.predicted, [self.summary()]), (self.measured, []))
+            for g, facts in ((self.predicted, self._agreement()), (self.measured, ()))
         )
         return *predicted, *measured, self._scatter()
 
     def _scatter(self) -> Curves:
         predicted, measured = self._pairs()
         agree = predicted.sign() == measured.sign()
-        seen = measured.isfinite() & predicted.isfinite()
         kinds: list[tuple[str, Tensor, Literal["positive", "negative"]]] = [
-            ("signs agree", agree & seen, "positive"),
-            ("signs differ", ~agree & seen, "negative"),
+            ("signs agree", agree, "positive"),
+            ("signs differ", ~agree, "negative"),
         ]
         curves = [
             Curve(name=name, x=tuple(measured[at].tolist()), y=tuple(predicted[at].tolist()), marks="points", role=role)

@@ -65,8 +65,8 @@ class PathSplit(Value):
         )
 
     def __repr__(self) -> str:
-        best = self.share.top(1)[0]
-        return f"PathSplit({self.full.target}, {self.through.target}; largest share: {best.text!r} {best.score:.3g})"
+        best = "".join(f"; largest share: {text!r} {score:.3g}" for _, text, score in self.share.top(1))
+        return f"PathSplit({self.full.target}, {self.through.target}{best})"
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a unit: position, tokens, text, and the four scores."""

@@ -207,6 +207,7 @@ class Spectrum(Value, ABC):
         at = self.effective_rank - 0.5
         return Curves(
             title=self.title,
+            detail=f"the leading {self.value_name}s",
             curves=(curve,),
             x_axis="direction (the leading one is 0)",
             y_axis=self.value_name,

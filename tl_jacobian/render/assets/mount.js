@@ -92,7 +92,8 @@ window.tlJacobian = window.tlJacobian || (function () {
     var label = host.querySelectorAll(LABELS)[row];
     if (!row || !label) return;
     label.dispatchEvent(new MouseEvent("mouseover", { bubbles: true }));
-    if (label.offsetParent) label.parentElement.scrollTop = label.offsetTop - label.parentElement.offsetTop;
+    var box = label.parentElement;
+    if (label.offsetParent) box.scrollTop = label.offsetTop - (label.offsetParent === box ? 0 : box.offsetTop);
   }
 
   function whenDrawn(host, live, count, done, tries) {
