@@ -241,6 +241,13 @@ def test_a_split_is_drawn():
     assert torch.equal(split.grid.values[3], split.share.scores)
 
 
+def test_heads_and_positions_may_be_tensors():
+    lin = recorded("gpt2", "bridge")
+    listed = tj.path_scope(lin, Z, heads=[0, 1], positions=[2, -1])
+    given = tj.path_scope(lin, Z, heads=torch.tensor([0, 1]), positions=torch.tensor([2, -1]))
+    assert torch.equal(given.through.scores, listed.through.scores)
+
+
 # -- bad input ------------------------------------------------------------------------------------------
 
 
@@ -251,14 +258,8 @@ def test_a_split_is_drawn():
         (Z, dict(heads=[-5]), tj.ArgumentError, "head -5 of"),
         (Z, dict(heads=[True]), tj.ArgumentError, r"heads=\[True\] is a list, expected an int, a list of ints or None"),
         (Z, dict(heads=4), tj.ArgumentError, "head 4 of"),
-        (
-            Z,
-            dict(heads=torch.tensor([0, 1])),
-            tj.ArgumentError,
-            r"heads",
-        ),
         (Z, dict(heads=True), tj.ArgumentError, "heads=True is a bool, expected an int, a list of ints or None"),
-        (Z, dict(positions="1"), tj.ArgumentError, "positions='1', expected an int, a list of ints or None"),
+        (Z, dict(positions="1"), tj.PromptError, "positions='1', expected an int, a list of ints or None"),
         (Z, dict(positions=[N]), tj.ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
         (Z, dict(positions=[0.5]), tj.PromptError, r"positions=\[0.5\] is a list, expected an int, a list of ints"),
         (MLP, dict(heads=[0]), tj.ArgumentError, "whose activations have no heads: use attn.hook_z"),
