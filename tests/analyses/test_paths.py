@@ -9,6 +9,7 @@ from recorded import OTHER, PARALLEL, POST_NORM, PROMPT, TARGET, N, one_a_host, 
 
 import tl_jacobian as tj
 from tl_jacobian.analyses.paths import Place
+from tl_jacobian.errors import ArgumentError, HookPointError, PromptError
 
 # Folding changes weights, not hooks or graphs.
 every_case = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", "bridge-compat"))
@@ -228,13 +229,9 @@ def test_ends_inside_the_model(architecture, state):
     lin, place = tj.linearize(model, PROMPT, record=True, **ends), Place(Z, heads=[1])
     full = lin.vjp(v32)
     check(tj.path_scope(lin, place, v32), full, full - around(model, v32, place, **ends))
-    with pytest.raises(
-        tj.errors.HookPointError, match=r"no path leads through blocks.2.hook_attn_out there: it comes after"
-    ):
+    with pytest.raises(HookPointError, match=r"no path leads through blocks.2.hook_attn_out there: it comes after"):
         tj.path_scope(lin, "blocks.2.hook_attn_out", v32)
-    with pytest.raises(
-        tj.errors.HookPointError, match=r"no path .* blocks.0.hook_mlp_out .* or before blocks.0.hook_resid_p"
-    ):
+    with pytest.raises(HookPointError, match=r"no path .* blocks.0.hook_mlp_out .* or before blocks.0.hook_resid_p"):
         tj.path_scope(lin, "blocks.0.hook_mlp_out", v32)
 
 
@@ -246,70 +243,46 @@ def test_a_split_is_drawn():
     assert torch.equal(split.grid.values[3], split.share.scores)
 
 
+def test_heads_and_positions_may_be_tensors():
+    lin = recorded("gpt2", "bridge")
+    listed = tj.path_scope(lin, Z, heads=[0, 1], positions=[2, -1])
+    given = tj.path_scope(lin, Z, heads=torch.tensor([0, 1]), positions=torch.tensor([2, -1]))
+    assert torch.equal(given.through.scores, listed.through.scores)
+
+
 # -- bad input ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("through", "options", "error", "message"),
     [
-        (
-            Z,
-            dict(heads=[4]),
-            tj.errors.ArgumentError,
-            "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3",
-        ),
-        (Z, dict(heads=[-5]), tj.errors.ArgumentError, "head -5 of"),
-        (
-            Z,
-            dict(heads=[True]),
-            tj.errors.ArgumentError,
-            r"heads=\[True\] is a list, expected an int, a list of ints or None",
-        ),
-        (Z, dict(heads=4), tj.errors.ArgumentError, "head 4 of"),
-        (
-            Z,
-            dict(heads=torch.tensor([0, 1])),
-            tj.errors.ArgumentError,
-            r"heads",
-        ),
-        (Z, dict(heads=True), tj.errors.ArgumentError, "heads=True is a bool, expected an int, a list of ints or None"),
-        (Z, dict(positions="1"), tj.errors.ArgumentError, "positions='1', expected an int, a list of ints or None"),
-        (
-            Z,
-            dict(positions=[N]),
-            tj.errors.ArgumentError,
-            f"position {N} of {Z} is out of range, expected -{N} to {N - 1}",
-        ),
-        (
-            Z,
-            dict(positions=[0.5]),
-            tj.errors.PromptError,
-            r"positions=\[0.5\] is a list, expected an int, a list of ints",
-        ),
-        (MLP, dict(heads=[0]), tj.errors.ArgumentError, "whose activations have no heads: use attn.hook_z"),
-        (Place(Z), dict(heads=[0]), tj.errors.ArgumentError, "a Place has its own"),
-        ([], {}, tj.errors.ArgumentError, r"through=\[\], expected a hook point, a Place or a list of places"),
-        ([3], {}, tj.errors.ArgumentError, r"through=\[3\] is a list, expected text, a Place"),
-        (Z, dict(heads=[]), tj.errors.ArgumentError, r"heads=\[\] is no place at all"),
-        (3, {}, tj.errors.ArgumentError, "through=3, expected text, a Place or a list"),
-        ([Place(Z), Place(MLP)], {}, tj.errors.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
-        (["1.attn.z", "0.mlp_out"], {}, tj.errors.ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
-        ("blocks.1.hook_atn_out", {}, tj.errors.HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
-        (
-            [Place(V), Place(PATTERN)],
-            {},
-            tj.errors.HookPointError,
-            f"no path leads through {V} there: it comes after",
-        ),
+        (Z, dict(heads=[4]), ArgumentError, "head 4 of blocks.1.attn.hook_z is out of range, expected -4 to 3"),
+        (Z, dict(heads=[-5]), ArgumentError, "head -5 of"),
+        (Z, dict(heads=[True]), ArgumentError, r"heads=\[True\] is a list, expected an int, a list of ints or None"),
+        (Z, dict(heads=4), ArgumentError, "head 4 of"),
+        (Z, dict(heads=True), ArgumentError, "heads=True is a bool, expected an int, a list of ints or None"),
+        (Z, dict(positions="1"), PromptError, "positions='1', expected an int, a list of ints or None"),
+        (Z, dict(positions=[N]), ArgumentError, f"position {N} of {Z} is out of range, expected -{N} to {N - 1}"),
+        (Z, dict(positions=[0.5]), PromptError, r"positions=\[0.5\] is a list, expected an int, a list of ints"),
+        (MLP, dict(heads=[0]), ArgumentError, "whose activations have no heads: use attn.hook_z"),
+        (Place(Z), dict(heads=[0]), ArgumentError, "a Place has its own"),
+        ([], {}, ArgumentError, r"through=\[\], expected a hook point, a Place or a list of places"),
+        ([3], {}, ArgumentError, r"through=\[3\] is a list, expected text, a Place"),
+        (Z, dict(heads=[]), ArgumentError, r"heads=\[\] is no place at all"),
+        (3, {}, ArgumentError, "through=3, expected text, a Place or a list"),
+        ([Place(Z), Place(MLP)], {}, ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
+        (["1.attn.z", "0.mlp_out"], {}, ArgumentError, f"{Z}, {MLP} aren't in the model's order"),
+        ("blocks.1.hook_atn_out", {}, HookPointError, "nearest that was: 'blocks.1.hook_attn_out'"),
+        ([Place(V), Place(PATTERN)], {}, HookPointError, f"no path leads through {V} there: it comes after"),
         (
             "hook_pos_embed",
             {},
-            tj.errors.HookPointError,
+            HookPointError,
             "no path leads through hook_pos_embed there: .* or before hook_embed",
         ),
-        (Z, dict(scope="fisher", rank=2), tj.errors.ArgumentError, "paths need one direction, .* has 2: take rank=1"),
-        (Z, dict(scope="logit"), tj.errors.ArgumentError, "scope='logit'"),
-        (Z, dict(rank=1), tj.errors.ArgumentError, "takes no rank="),
+        (Z, dict(scope="fisher", rank=2), ArgumentError, "paths need one direction, .* has 2: take rank=1"),
+        (Z, dict(scope="logit"), ArgumentError, "scope='logit'"),
+        (Z, dict(rank=1), ArgumentError, "takes no rank="),
     ],
     ids=str,
 )
@@ -322,11 +295,9 @@ def test_bad_input_is_named(through, options, error, message):
 @pytest.mark.usefixtures("unchecked")
 def test_what_cannot_be_split_is_refused():
     model = shared("gpt2", "bridge")
-    with pytest.raises(
-        tj.errors.HookPointError, match=rf"{Z!r} wasn't recorded; ask for it: linearize\(model, prompt, record"
-    ):
+    with pytest.raises(HookPointError, match=rf"{Z!r} wasn't recorded; ask for it: linearize\(model, prompt, record"):
         tj.path_scope(tj.linearize(model, PROMPT), Z)
-    with pytest.raises(tj.errors.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
+    with pytest.raises(ArgumentError, match="got a LinearizationBatch, expected one linearization"):
         tj.path_scope(tj.linearize(model, [PROMPT], record=True), Z)
 
 

@@ -312,8 +312,8 @@ def _fits_one(value: Any, hint: Any) -> bool:
             return False
         if origin is not tuple or get_args(hint)[-1] is ...:
             return _items_fit(value, item)
-        parts = _parts(hint, len(value))
-        return parts is not None and all(map(_fits, value, parts))
+        parts = _parts(hint, len(value))  # pyright: ignore[reportArgumentType]
+        return parts is not None and all(map(_fits, value, parts))  # pyright: ignore[reportArgumentType]
     if isinstance(origin, type) and issubclass(origin, (Mapping, AbstractSet)):
         groups = (value.keys(), value.values()) if isinstance(value, Mapping) else (value,)
         return isinstance(value, origin) and all(map(_items_fit, groups, get_args(hint)))
@@ -438,7 +438,7 @@ def _text(hint: Any) -> str:
         return f"{kind}{next((t for n, t in of.items() if n in hint.__name__.lower()), '')} of shape ({shape})"
     if hint in _NAMES:
         return _NAMES[hint]
-    if isinstance(origin, type) and issubclass(origin, PathLike):
+    if origin is PathLike:
         return "a path"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "a mapping"

@@ -74,7 +74,7 @@ class Value:
         KINDS[cls.format] = cls
         cls.__eq__, cls.__hash__ = Value.__eq__, None  # type: ignore[method-assign,assignment]  # it holds tensors
         if (own := cls.__dict__.get("__post_init__")) is not None:
-            cls.__post_init__ = _after_checks(own)
+            cls.__post_init__ = _after_checks(own)  # type: ignore[method-assign]
         checked_methods(cls)
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, AttributionFileError
-from tl_jacobian.results.alignment import Link, Links, WordAlignment, links_inside, parse_links, read_links
+from tl_jacobian.results.alignment import Link, WordAlignment, links_inside, parse_links, read_links
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.studies.language.words import split_words
 
