@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-<<<<<<< HEAD
-from tl_jacobian.results.scopes import scope_title
-=======
 import numpy as np
 import pytest
 import torch
@@ -14,8 +11,7 @@ from examples import attribution
 
 from tl_jacobian.results.alignment import WordAlignment
 from tl_jacobian.results.numbers import NumberInfluence
-from tl_jacobian.results.scope_names import scope_title
->>>>>>> w1b2
+from tl_jacobian.results.scopes import scope_title
 
 
 @pytest.mark.parametrize("scope", ["semantic", "temperature", "fisher", "direction", "output"])
