@@ -151,7 +151,7 @@ def test_a_batch_is_refused(baseline):
         (lambda lin: tj.baselines.smoothgrad(lin, samples=0), "samples=0, expected an integer, at least 1"),
         (
             lambda lin: tj.baselines.random_attribution(lin, generator=0),
-            "generator=0 is an int, expected a torch.Generator",
+            "generator=0 is an int, expected a torch",
         ),
     ],
 )
