@@ -8,6 +8,7 @@ import torch
 from cases import HAS_HOOKED, LAYERS, cases, hf_model, make, shared
 
 import tl_jacobian as tj
+from tl_jacobian.results.scope_names import scope_title
 
 TEXT, TARGET, OTHER = "Rome is it", 101, 7
 hosts = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
@@ -159,3 +160,23 @@ def test_a_batch_is_refused(baseline):
 def test_bad_options_are_named(call, message):
     with pytest.raises(tj.errors.ArgumentError, match=message):
         call(tj.linearize(shared("gpt2", "bridge"), TEXT))
+
+
+def test_every_baseline_has_its_name():
+    lin = tj.linearize(shared("llama", "bridge"), "Rome is", record="sources")
+    made = [
+        tj.leave_one_out(lin, TARGET),
+        tj.input_x_gradient(lin, TARGET),
+        tj.path_integrated_scope(lin, TARGET, tol=0.9),
+        tj.smoothgrad(lin, TARGET, generator=torch.Generator().manual_seed(0), samples=2),
+        tj.attention_rollout(lin),
+        tj.random_attribution(lin, generator=torch.Generator().manual_seed(0)),
+    ]
+    assert {a.scope: scope_title(a.scope) for a in made} == {
+        "leave_one_out": "Leave-one-out",
+        "input_x_gradient": "Input x gradient",
+        "path_integrated": "Integrated gradients",
+        "smoothgrad": "SmoothGrad",
+        "attention_rollout": "Attention rollout",
+        "random": "Random scores",
+    }
