@@ -194,7 +194,7 @@ def test_agreement_is_what_it_says():
         (
             lambda m: tj.predict_patching(m, "abc", "abd", steps=0),
             tj.errors.ArgumentError,
-            r"steps=0, expected a positive",
+            r"steps=0, expected a number of runs between the prompts, at least 1",
         ),
         (
             lambda m: tj.predict_patching(m, "abc", "abc"),

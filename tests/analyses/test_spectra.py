@@ -445,15 +445,23 @@ def test_they_can_be_sent_to_another_process(spectra):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda lin: jacobian_spectrum(lin, 2), tj.errors.PromptError, "position 2 is outside .*, expected -2 to 1"),
-        (lambda lin: jacobian_spectrum(lin, -3), tj.errors.PromptError, "position -3 is outside"),
-        (lambda lin: jacobian_spectrum(lin, "b"), tj.errors.PromptError, "position 'b' is a str, expected an integer"),
-        (lambda lin: jacobian_spectrum(lin, 1, 0), tj.errors.ArgumentError, "k=0, expected a positive number"),
-        (lambda lin: jacobian_spectrum(lin, 1, 2.5), tj.errors.ArgumentError, r"k=2\.5, expected a positive number"),
+        (lambda lin: jacobian_spectrum(lin, 2), tj.errors.PromptError, "position=2 is outside .*, expected -2 to 1"),
+        (lambda lin: jacobian_spectrum(lin, -3), tj.errors.PromptError, "position=-3 is outside"),
+        (lambda lin: jacobian_spectrum(lin, "b"), tj.errors.PromptError, "position='b' is a str, expected a token id"),
+        (
+            lambda lin: jacobian_spectrum(lin, 1, 0),
+            tj.errors.ArgumentError,
+            "k=0, expected a number of directions, at least 1",
+        ),
+        (lambda lin: jacobian_spectrum(lin, 1, 2.5), tj.errors.ArgumentError, r"k=2\.5 is a float, expected an int"),
         (lambda lin: jacobian_spectrum(lin, 1, 13), tj.errors.ArgumentError, "k=13, expected at most 12"),
         (lambda lin: jacobian_spectrum(lin, 1, rtol=0.0, k=1), tj.errors.ArgumentError, r"rtol=0\.0, expected"),
         (lambda lin: fisher_spectrum(lin, 13), tj.errors.ArgumentError, "k=13, expected at most d_model=12"),
-        (lambda lin: fisher_spectrum(lin, -1), tj.errors.ArgumentError, "k=-1, expected a positive number"),
+        (
+            lambda lin: fisher_spectrum(lin, -1),
+            tj.errors.ArgumentError,
+            "k=-1, expected a number of directions, at least 1",
+        ),
         (lambda lin: fisher_spectrum(None), tj.errors.ArgumentError, "got a NoneType, expected one linearization"),
         (
             lambda lin: fisher_spectrum(lin, 2).moves(2),

@@ -199,7 +199,7 @@ def test_a_linearization_is_no_model(call, signature):
         for arguments, options in (((lin,), {}), ((lin, TEXT), {}), ((), {"model": lin})):
             with pytest.raises(tj.errors.UnsupportedModelError, match=message):
                 call(*arguments, **options)
-    with pytest.raises(TypeError, match=r"missing .* argument: 'prompt'"):
+    with pytest.raises(tj.errors.ArgumentError, match=r"linearize\(\) needs prompt; it takes model, prompt, position"):
         tj.linearize(model)
 
 
@@ -240,7 +240,7 @@ def test_an_unembedding_that_cannot_be_read_is_refused():
 @pytest.mark.parametrize(
     ("final_norm", "error", "message"),
     [
-        ("mine", ValueError, "final_norm='mine', expected \"original\""),
+        ("mine", ValueError, "final_norm='mine', expected 'original', or a module"),
         (torch.ones(5), tj.errors.UnsupportedModelError, r"gain of shape \(5,\).*d_model is 32"),
         ("original", tj.errors.UnsupportedModelError, "safetensors of 'tiny-gpt2'.*found none"),
     ],
@@ -297,9 +297,7 @@ def test_positions_may_be_a_tensor():
 @pytest.mark.usefixtures("unchecked")
 def test_positions_of_jacobians_are_checked(positions):
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
-    with pytest.raises(
-        tj.errors.PromptError, match=r"expected a list of at least one integer|is a float, expected an int"
-    ):
+    with pytest.raises(tj.errors.PromptError, match=r"positions=.*, expected a list of"):
         lin.jacobian(positions)
 
 
@@ -320,7 +318,9 @@ def test_jvp_refuses_what_is_no_change_of_the_embeddings(unchecked):
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     n = len(lin.tokens)
     for bad in (torch.zeros(n), torch.zeros(n, 31), torch.zeros(n + 1, 32), [0.0]):
-        with pytest.raises(tj.errors.DirectionError, match=rf"dx is .*, expected a tensor of shape \({n}, 32\)"):
+        with pytest.raises(
+            tj.errors.DirectionError, match=rf"^dx.* is .*, expected a tensor of .*shape \(({n}, 32|\*k, pos, d_in)\)"
+        ):
             lin.jvp(bad)
     for bad in (torch.zeros(n, 32, dtype=torch.long), torch.full((n, 32), float("nan"))):
         with pytest.raises(tj.errors.DirectionError, match="isn't finite floating point"):

@@ -272,7 +272,7 @@ def test_a_chart_has_axes_marks_and_names():
 
 def test_the_curves_below_and_beside_are_charts_too():
     out = printed(samples.series(hidden=1))
-    for text in ("* value", "█ influence", "█ forecast", ": truth", "first 1 left out"):
+    for text in ("* value", "█ influence", "█ forecast", ": truth", "first point left out (would be 50)"):
         assert text in out
 
 

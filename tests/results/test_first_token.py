@@ -181,7 +181,7 @@ def test_a_map_of_words_splits_it_too():
 
 def said(name: str) -> str:
     """What is to be read of token 0, as far as all renderers say it alike."""
-    return "first 1 left out (would be 50)" if name == "numbers" else "first 'The' left out"
+    return "first point left out (would be 50)" if name == "numbers" else "first 'The' left out"
 
 
 def printed(panels: Any, **options: Any) -> str:

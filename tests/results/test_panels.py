@@ -390,7 +390,8 @@ def test_edits_are_listed_by_score_and_shaded_by_their_own_scales():
     assert table.rows[1][2].text == "→ </script>"
     assert [row[6].text.endswith("*") for row in table.rows] == [False, True, True, True]
     assert table.above == ODD[2]
-    assert table.facts[0].startswith("log-probability = -0.5, '\ud800\x00' predicted with 50%")
+    assert table.detail == "log-probability = -0.5"
+    assert table.facts[0] == "'\ud800\x00' predicted with 50% (*: another is)"
 
 
 def test_perturbation_curves_are_curves():

@@ -68,3 +68,17 @@ def test_other_places_are_refused():
         PatchComparison(
             predicted=grid([[1.0] * 3] * 2), measured=grid([[1.0] * 3] * 2).pick("0"), clean=1.0, corrupted=0.0
         )
+
+
+def test_places_without_a_number_on_either_side_are_left_out():
+    gap = math.nan
+    predicted, measured = grid([[1.0, 2.0, gap], [-4.0, 5.0, 9.0]]), grid([[1.0, 2.0, 7.0], [-4.0, 4.0, gap]])
+    c = PatchComparison(predicted=predicted, measured=measured, clean=1.0, corrupted=0.0)
+    assert (c.sign_agreement, c.worst(9)[0]) == (1.0, ("1", "b", 5.0, 4.0))
+    assert len(c.worst(9)) == 4
+    assert c.relative_error == pytest.approx(1 / (1 + 4 + 16 + 16) ** 0.5)
+    assert sum(len(curve.x) for curve in c.panels()[-1].curves) == 4
+    nothing = PatchComparison(predicted=grid([[gap] * 3] * 2), measured=grid([[gap] * 3] * 2), clean=0.0, corrupted=0.0)
+    assert math.isnan(nothing.sign_agreement)
+    assert "Spearman nan" in repr(nothing)
+    assert nothing.panels()

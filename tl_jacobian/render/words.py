@@ -107,7 +107,8 @@ def row_facts(strip: TokenStrip, row: StripRow) -> list[str]:
 def curves_left_out(panel: Curves) -> str:
     """How many first points are left out, and how strong they are; empty where none is."""
     values = [y for curve in panel.curves for x, y in zip(curve.x, curve.y, strict=True) if x < panel.hidden]
-    return left_out(str(panel.hidden), values) if panel.hidden else ""
+    what = "point" if panel.hidden == 1 else f"{panel.hidden} points"
+    return left_out(what, values) if panel.hidden else ""
 
 
 def unit_title(strip: TokenStrip, row: StripRow, i: int) -> str:

@@ -232,11 +232,13 @@ def fitted(value: Any, hint: Any, name: str, error: type[JacobianScopeError] | N
 def _misfit(value: Any, hint: Any, name: str) -> str:
     expected = _words(hint) or described(hint)
     if any("__expected__" in vars(m) for m in _members(hint) if isinstance(m, type)):
-        return f"{name}: got a {type(value).__name__}, expected {expected}"
+        return f"{name}: got {_a(type(value).__name__)}, expected {expected}"
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}, expected {expected}"
     kind = (
-        "" if value is None or (_admits(hint, Literal) and isinstance(value, str)) else f" is a {type(value).__name__}"
+        ""
+        if value is None or (_admits(hint, Literal) and isinstance(value, str))
+        else f" is {_a(type(value).__name__)}"
     )
     return f"{name}={excerpt(value)}{kind}, expected {expected}"
 
@@ -300,6 +302,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _fits_one(value: Any, hint: Any) -> bool:
+    given: Any = value  # narrowing would tell type checkers less
     if hint is Any or hint is object:
         return True
     if isinstance(value, (bool, np.bool_)) and hint not in (bool,):
@@ -311,9 +314,9 @@ def _fits_one(value: Any, hint: Any) -> bool:
         if isinstance(value, (str, bytes, bytearray, Tensor, np.ndarray)) or not isinstance(value, origin or hint):
             return False
         if origin is not tuple or get_args(hint)[-1] is ...:
-            return _items_fit(value, item)
-        parts = _parts(hint, len(value))  # pyright: ignore[reportArgumentType]
-        return parts is not None and all(map(_fits, value, parts))  # pyright: ignore[reportArgumentType]
+            return _items_fit(given, item)
+        parts = _parts(hint, len(given))
+        return parts is not None and all(map(_fits, given, parts))
     if isinstance(origin, type) and issubclass(origin, (Mapping, AbstractSet)):
         groups = (value.keys(), value.values()) if isinstance(value, Mapping) else (value,)
         return isinstance(value, origin) and all(map(_items_fit, groups, get_args(hint)))
@@ -451,6 +454,10 @@ def _text(hint: Any) -> str:
     if "Callable" in str(origin):
         return "a function"
     name = getattr(hint, "__name__", str(hint))
+    return _a(name)
+
+
+def _a(name: str) -> str:
     return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
@@ -569,7 +576,7 @@ def position(value: Any, n: int, name: str = "position", error: type[JacobianSco
     4
     """
     if not is_id(value):
-        raise error(f"{name}={excerpt(value)} is a {type(value).__name__}, expected an int")
+        raise error(f"{name}={excerpt(value)} is {_a(type(value).__name__)}, expected an int")
     if not -n <= int(value) < n:
         raise error(f"{name}={excerpt(int(value))} is outside the prompt's {n} tokens, expected {-n} to {n - 1}")
     return int(value) % n

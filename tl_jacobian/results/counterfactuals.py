@@ -168,7 +168,7 @@ class Counterfactuals(Value):
         scores, changes = scale_of(self.scores), scale_of(e.change for e in self.edits)
         table = Table(
             title="Counterfactuals",
-            detail=self.quantity,
+            detail=f"{self.quantity} = {words.number(self.value)}",
             facts=(*self._facts(), *words.model_facts(self.metadata)),
             header=_HEADER,
             rows=tuple(self._cells(edit, scores, changes) for edit in ranked(self.edits)),
@@ -191,9 +191,9 @@ class Counterfactuals(Value):
         )
 
     def _facts(self) -> tuple[str, ...]:
-        """The unedited prompt's value and prediction, and whether scores and changes rank words alike."""
+        """The unedited prompt's prediction, and whether scores and changes rank words alike."""
         predicted = f"{words.quoted(self.prediction.text)} predicted with {self.prediction.probability:.0%}"
-        before = f"{self.quantity} = {words.number(self.value)}, {predicted} (*: another is)"
+        before = f"{predicted} (*: another is)"
         try:
             found = self.agreement()
         except ArgumentError:

@@ -147,9 +147,12 @@ def test_a_batch_is_refused(baseline):
             lambda lin: tj.baselines.leave_one_out(lin, replacement=torch.zeros(3)),
             r"replacement has shape \(3,\), expected \(32,\)",
         ),
-        (lambda lin: tj.baselines.smoothgrad(lin, noise=0), "noise=0, expected a positive share"),
+        (lambda lin: tj.baselines.smoothgrad(lin, noise=0), "noise=0.*, expected a finite number, more than 0"),
         (lambda lin: tj.baselines.smoothgrad(lin, samples=0), "samples=0, expected an integer, at least 1"),
-        (lambda lin: tj.baselines.random_attribution(lin, generator=0), "generator=0, expected a torch.Generator"),
+        (
+            lambda lin: tj.baselines.random_attribution(lin, generator=0),
+            "generator=0 is an int, expected a torch.Generator",
+        ),
     ],
 )
 @pytest.mark.usefixtures("unchecked")

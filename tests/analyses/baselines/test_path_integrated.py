@@ -115,7 +115,7 @@ def test_what_does_not_converge_says_so():
         (dict(steps=8, max_steps=4), "max_steps=4, expected an integer, at least 8"),
         (dict(tol=0), "tol=0, expected a relative gap"),
         (dict(batch_size=0), "batch_size=0, expected"),
-        (dict(baseline="mean"), "baseline='mean', expected \"zero\" or a tensor of shape"),
+        (dict(baseline="mean"), "baseline='mean', expected 'zero', or a tensor of floats of shape"),
         (dict(baseline=torch.zeros(2, 3)), r"baseline has shape \(2, 3\), expected that of x"),
     ],
 )

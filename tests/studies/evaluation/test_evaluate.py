@@ -163,5 +163,5 @@ def test_misspelt_names(unchecked):
         e.values("aopcc", "semantic")
     with pytest.raises(ArgumentError, match="k=7 for metric='drop'"):
         e.values("drop", "semantic", 7)
-    with pytest.raises(ArgumentError, match='explained=\'last\', expected "argmax" or "next"'):
+    with pytest.raises(ArgumentError, match="explained='last', expected one of 'argmax', 'next'"):
         evaluation.EvaluationJob(model(), TRIAL, "last")

@@ -8,7 +8,7 @@ from cases import cases, shared
 from toys import EMBED, KEY, MIX, UNEMBED, read_key, read_squared, toy
 
 import tl_jacobian as tj
-from tl_jacobian.errors import ArgumentError
+from tl_jacobian.errors import ArgumentError, PromptError
 
 PROMPT = [1, 4, KEY, 5]
 
@@ -57,7 +57,7 @@ def test_bad_arguments():
     lin = toy(PROMPT)
     with pytest.raises(ArgumentError, match="epsilons="):
         tj.linearity(lin, 3, epsilons=[0.0])
-    with pytest.raises(ArgumentError, match=r"positions=\[9\], expected some between -4 and 3"):
+    with pytest.raises(PromptError, match=r"position=9 is outside the prompt's 4 tokens"):
         tj.linearity(lin, 3, positions=[9])
 
 

@@ -127,8 +127,8 @@ def test_drift_is_added():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: logistic_map(0), "n=0, expected an integer, at least 1"),
-        (lambda: logistic_map(True), "n=True, expected an integer"),
+        (lambda: logistic_map(0), "n=0, expected an integer, 1 to 10000000"),
+        (lambda: logistic_map(True), "n=True is a bool, expected an int"),
         (lambda: logistic_map(5, r=4.1), "r=4.1, expected at most 4"),
         (lambda: logistic_map(5, r=0.0), "r=0.0, expected a finite number, more than 0"),
         (lambda: logistic_map(5, x0=1.0), "x0=1.0, expected a number between 0 and 1"),
@@ -137,8 +137,8 @@ def test_drift_is_added():
         (lambda: lorenz(5, burn_in=-1.0), "burn_in=-1.0, expected a finite number, at least 0"),
         (lambda: lorenz(5, start=(1.0, 2.0)), r"start=\(1.0, 2.0\), expected three numbers"),
         (lambda: lorenz(5, sigma=float("inf")), "sigma=inf, expected a finite number"),
-        (lambda: lorenz_with_drift(5, drift="up"), "drift='up', expected a finite number"),
-        (lambda: brownian_motion(5, seed=None), "seed=None, expected an integer, at least 0, or a numpy Generator"),
+        (lambda: lorenz_with_drift(5, drift="up"), "drift='up' is a str, expected a number"),
+        (lambda: brownian_motion(5, seed=None), "seed=None, expected an int or a NumPy Generator"),
         (lambda: brownian_motion(5, seed=-1), "seed=-1, expected an integer, at least 0"),
         (lambda: brownian_motion(5, seed=0, sigma=-1.0), "sigma=-1.0, expected a finite number, at least 0"),
         (lambda: geometric_brownian_motion(5, seed=0, s0=0.0), "s0=0.0, expected a finite number, more than 0"),

@@ -186,7 +186,7 @@ def test_the_context_says_how_many_numbers_fit():
         ([3.0, 3.0], {}, r"all 2 values are 3: pass data_range"),
         ([0.0, 5.0], {"data_range": (0, 4)}, r"values\[1\] is 5, outside data_range=\(0, 4\) \(1 of 2 are\)"),
         ([0.0, 5.0], {"data_range": (4, 0)}, r"data_range=\(4, 0\), expected low below high"),
-        ([0.0, 5.0], {"data_range": 4}, r"data_range=4, expected \(low, high\)"),
+        ([0.0, 5.0], {"data_range": 4}, r"data_range=4 is an int, expected \(a number, a number\) or None"),
         ([0.0, 5.0], {"margin": -0.1}, "margin=-0.1, expected a finite number, at least 0"),
         ([0.0, 5.0], {"digits": 0}, "digits=0, expected an integer, 1 to 4"),
         ([0.0, 5.0], {"digits": 5}, "digits=5, expected an integer, 1 to 4"),
