@@ -33,7 +33,7 @@ def main() -> None:
     ]
     picture = Path(__file__).with_name("first_attribution.png")
     with tempfile.TemporaryDirectory() as tmp:
-        page = tj.compare(scopes, skip_first=True).to_html(Path(tmp) / "page.html")
+        page = tj.compare(scopes).to_html(Path(tmp) / "page.html")
         profile = f"--user-data-dir={tmp}/profile"
         command = ["chromium", *FLAGS, profile, f"--screenshot={picture}", page.as_uri()]
         subprocess.run(command, check=True, capture_output=True)

@@ -22,7 +22,7 @@ def draw(ax: Any, model: Any, name: str, values: np.ndarray) -> None:
     series = ts.serialize(values[:-1], model)
     drivers = ts.number_influence(tj.temperature_scope(tj.linearize(model, list(series.tokens))), series)
     forecast = ts.predict_number(model, series, truth=values[-1])
-    drivers.plot(ax, distribution=forecast, skip_first=1)
+    drivers.plot(ax, distribution=forecast)
     ax.set_title(f"{name}: Temperature Scope, demo model", loc="left", fontsize=8)
 
 
