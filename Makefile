@@ -11,8 +11,7 @@ PYTEST = -m pytest -n logical --maxprocesses 8 --dist worksteal
 EVERYTHING = TL_JACOBIAN_TESTS=all
 # Results, figures, linear algebra and the store of a corpus know no host: TransformerLens's version can't change them.
 WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
-    --ignore tests/test_layers.py --ignore tests/studies/corpus/test_corpus_kills.py \
-    --ignore tests/studies/corpus/test_corpus_processes.py
+    --ignore tests/studies/corpus/test_corpus_kills.py --ignore tests/studies/corpus/test_corpus_processes.py
 
 .PHONY: help demo test test-all test-tl4 quick-lint lint benchmark clean
 

@@ -29,7 +29,7 @@ from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import check_fields, checked, whole
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.scopes import FisherMethod, ScopeName
+from tl_jacobian.results.scopes import ON_COMMAND_LINE, FisherMethod, ScopeName
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
 from tl_jacobian.studies.evaluation.curves import (
@@ -130,8 +130,7 @@ METHODS: Mapping[str, Method] = {
     "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
     "integrated_gradients": _one_by_one(_integrated),
     "input_x_gradient": _input_x_gradient,
-    "semantic": _scope("semantic"),
-    "temperature": _scope("temperature"),
+    **{name: _scope(name) for name in ON_COMMAND_LINE},
     "fisher": _scope("fisher", method="low_rank"),
     # beyond the paper's table
     "fisher_trace": _scope("fisher"),
