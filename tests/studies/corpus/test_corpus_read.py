@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 
-from tl_jacobian.errors import CorpusError
+from tl_jacobian.errors import ArgumentError, CorpusError
 from tl_jacobian.studies.corpus import CorpusPrompt, read_corpus
 from tl_jacobian.studies.corpus import read as module
 
