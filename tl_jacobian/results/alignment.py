@@ -23,7 +23,7 @@ from tl_jacobian.results import words
 from tl_jacobian.results.attribution import Combine, Positions, Ranked, check_units
 from tl_jacobian.results.base import Value, is_id, renderer
 from tl_jacobian.results.grid import Grid, grid_panels
-from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, hidden_units, named, scale_of
+from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, hidden_units, named_positions, scale_of
 from tl_jacobian.results.scope_names import scope_title
 
 if TYPE_CHECKING:
@@ -399,7 +399,7 @@ def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
     a = rows[0].alignment
     positions = a.positions or ((),) * len(a.units)
     hidden = tuple(a.sources[i] for i in _hidden_sources(a, skip_first))
-    units = named(a.units, positions)
+    units = named_positions(a.units, positions)
     influence = a.influence.tolist()
     return TokenStrip(
         title=scope_title(a.scope),

@@ -31,7 +31,7 @@ from tl_jacobian.results.panels import (
     TokenStrip,
     View,
     hidden_units,
-    named,
+    named_positions,
     scale_of,
 )
 
@@ -239,7 +239,7 @@ def grid_panels(
     values = [tuple(row) for row in g.values.tolist()]
     scale = scale_of(kept_numbers(g, skip_first), signed=g.signed, limit=limit)
     units = g.units or ((),) * len(g.columns)
-    columns = named(g.columns, units)
+    columns = named_positions(g.columns, units)
     heat_map = HeatMap(
         views=views,
         title=g.title if title is None else title,

@@ -347,7 +347,7 @@ def scale_of(values: Iterable[float], *, signed: bool | None = None, limit: floa
     )
 
 
-def named(texts: Iterable[str], positions: Iterable[tuple[int, ...]]) -> tuple[Unit, ...]:
+def named_positions(texts: Iterable[str], positions: Iterable[tuple[int, ...]]) -> tuple[Unit, ...]:
     """Units by their texts and token positions."""
     return tuple(Unit(text, at) for text, at in zip(texts, positions, strict=True))
 
