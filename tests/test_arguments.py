@@ -540,7 +540,7 @@ CALLED: dict[str, Sequence[str]] = {
     "corrupted": ["prompt", "token id"],
     "prompts": ["prompt", "source"],
     "positions": ["position"],
-    "out": ["holds", "is not a folder"],
+    "out": ["holds", "the folder of a run"],
     "minus": ["target"],
     "target": ["one token"],
     "scope": ["v has"],

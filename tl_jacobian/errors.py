@@ -21,7 +21,7 @@ _MOST = 2000
 
 def _cut(text: str) -> str:
     """
-    >>> len(_cut("a" * 3000)), _cut("a" * 3000)[-24:]
+    >>> len(_cut("a" * 3000)), _cut("a" * 3000)[-25:]
     (2000, ' … (cut: 3000 characters)')
     """
     end = f" … (cut: {len(text)} characters)"

@@ -313,11 +313,11 @@ def test_a_grid_says_what_it_shows():
         ("fisher", {"target": 1}, tj.errors.ArgumentError, "'fisher' takes no target=; its options are 'rank'"),
         (v32, {"target": 1}, tj.errors.ArgumentError, "'direction' takes no target=; its options are 'v'"),
         ("output", {}, tj.errors.ArgumentError, "'output' needs fn="),
-        ("output", {"fn": 3}, tj.errors.ArgumentError, "fn=3, expected a function"),
+        ("output", {"fn": 3}, tj.errors.ArgumentError, "fn=3 is an int, expected a function"),
         ("direction", {}, tj.errors.ArgumentError, "'direction' needs v="),
         ("fisher", {"rank": 0}, tj.errors.ArgumentError, "rank=0, expected 1 to d_model=32"),
-        ("fisher", {"rank": 1.5}, tj.errors.ArgumentError, "rank=1.5, expected an int"),
-        ("fisher", {"rank": "all"}, tj.errors.ArgumentError, "rank='all', expected an int"),
+        ("fisher", {"rank": 1.5}, tj.errors.ArgumentError, "rank=1.5 is a float, expected an int"),
+        ("fisher", {"rank": "all"}, tj.errors.ArgumentError, "rank='all' is a str, expected an int"),
         (
             "temperature",
             {"confidence": "logit"},
@@ -339,7 +339,7 @@ def test_a_grid_says_what_it_shows():
             r"signed measures need one direction, .* has 2: take rank=1, or one of fisher_spectrum\(lin\).directions",
         ),
         ("semantic", {"at": "blocks.0.hook_embed"}, tj.errors.HookPointError, "'blocks.0.hook_embed' wasn't recorded"),
-        ("semantic", {"at": 3}, tj.errors.ArgumentError, "at=3, expected .*True"),
+        ("semantic", {"at": 3}, tj.errors.ArgumentError, "at=3 is an int, expected .*True"),
         ("semantic", {"at": []}, tj.errors.HookPointError, r"nothing of at=\[\] was recorded"),
         (
             "semantic",

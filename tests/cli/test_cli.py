@@ -48,7 +48,8 @@ def test_prompt_from_standard_input_without_its_last_newline():
 
 
 def test_words_and_contrast_and_rank():
-    assert "3 highest scores of 3" in run("one two now", "--words", "--no-bos").output
+    output = run("one two now", "--words", "--no-bos").output
+    assert "3 highest scores of 4" in output, "token 0 is a unit of its own, and left out"
     assert "minus logit of" in run("one", "--target", "a", "--minus", "b").output
     assert "rank 3" in run("one", "--scope", "fisher", "--rank", "3").output
 

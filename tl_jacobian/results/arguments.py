@@ -251,7 +251,7 @@ def _words(hint: Any) -> str | None:
 
 def _converted(value: Any, hint: Any) -> Any:
     """NumPy's and torch's numbers and lists of numbers as Python's, lists as tuples: where the annotation has those."""
-    if isinstance(value, _SCALARS):
+    if isinstance(value, _SCALARS) and not isinstance(value, np.generic):
         if _admits(hint, Literal):  # also of subclasses of text: typer's enumerations
             return next((c for m in _members(hint) for c in get_args(m) if _is_choice(c, value, m)), value)
         return value
@@ -473,7 +473,7 @@ def warn(message: str) -> None:
     level, frame = 2, sys._getframe(1)
     while frame is not None and _is_inside(frame):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level - 1 if frame is not None else 2)
+    warnings.warn(message, stacklevel=level if frame is not None else 2)
 
 
 def _is_inside(frame: types.FrameType) -> bool:

@@ -6,6 +6,7 @@ import captum.attr
 import pytest
 import torch
 from cases import HAS_HOOKED, LAYERS, cases, hf_model, make, shared
+from tl_jacobian.results.scope_names import scope_title
 
 import tl_jacobian as tj
 
@@ -151,7 +152,7 @@ def test_a_batch_is_refused(baseline):
         (lambda lin: tj.baselines.smoothgrad(lin, samples=0), "samples=0, expected an integer, at least 1"),
         (
             lambda lin: tj.baselines.random_attribution(lin, generator=0),
-            "generator=0 is an int, expected a torch.Generator",
+            "generator=0 is an int, expected a torch",
         ),
     ],
 )
@@ -159,3 +160,23 @@ def test_a_batch_is_refused(baseline):
 def test_bad_options_are_named(call, message):
     with pytest.raises(tj.errors.ArgumentError, match=message):
         call(tj.linearize(shared("gpt2", "bridge"), TEXT))
+
+
+def test_every_baseline_has_its_name():
+    lin = tj.linearize(shared("llama", "bridge"), "Rome is", record="sources")
+    made = [
+        tj.leave_one_out(lin, TARGET),
+        tj.input_x_gradient(lin, TARGET),
+        tj.path_integrated_scope(lin, TARGET, tol=0.9),
+        tj.smoothgrad(lin, TARGET, generator=torch.Generator().manual_seed(0), samples=2),
+        tj.attention_rollout(lin),
+        tj.random_attribution(lin, generator=torch.Generator().manual_seed(0)),
+    ]
+    assert {a.scope: scope_title(a.scope) for a in made} == {
+        "leave_one_out": "Leave-one-out",
+        "input_x_gradient": "Input x gradient",
+        "path_integrated": "Integrated gradients",
+        "smoothgrad": "SmoothGrad",
+        "attention_rollout": "Attention rollout",
+        "random": "Random scores",
+    }

@@ -310,7 +310,7 @@ def test_records_that_can_not_be_kept(tmp_path, records, message):
     [
         (dict(batch_size=0), "batch_size=0, expected a number of prompts, at least 1"),
         (dict(shard_size=-1), "shard_size=-1, expected"),
-        (dict(shard_size=True), "shard_size=True, expected"),
+        (dict(shard_size=True), "shard_size=True is a bool, expected"),
         (dict(format="csv"), "format='csv', expected one of 'jsonl', 'parquet'"),
         (dict(n=0), "0 prompts, expected at least one"),
     ],

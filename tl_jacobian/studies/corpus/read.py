@@ -280,6 +280,7 @@ def read_corpus(
 
     Raises:
         CorpusError: no such file or data set, an unknown ending, no list, or not one prompt that can be read.
+        ArgumentError: a limit below 1.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "prompts.txt"
@@ -287,7 +288,7 @@ def read_corpus(
     >>> read_corpus(path)[0].text
     'The capital of France is'
     """
-    limit = None if limit is None else whole("limit", limit, what="a number of prompts", error=CorpusError)
+    limit = None if limit is None else whole("limit", limit, what="a number of prompts")
     rows = islice(_rows(source, column, split, limit), limit)
     return prompts_of(rows, column, repr(str(source)))
 

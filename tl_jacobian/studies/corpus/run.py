@@ -14,7 +14,6 @@ import errno
 import hashlib
 import json
 import time
-import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -33,7 +32,7 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import counting, quiet
 from tl_jacobian.core.prompts import Target, read_prompt
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
-from tl_jacobian.results.arguments import checked, excerpt, ids, whole
+from tl_jacobian.results.arguments import checked, excerpt, ids, warn, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.run_report import RunReport
 from tl_jacobian.results.scopes import Confidence, FisherMethod
@@ -210,10 +209,9 @@ class Work:
             if self.folder.is_done(shard.number, self._prompts(shard)):
                 continue
             if self.folder.set_aside(shard.number):
-                warnings.warn(
+                warn(
                     f"{str(self.folder.shard_path(shard.number))!r} isn't what was written there; it is set aside in "
-                    f"{str(self.folder.aside)!r} and done again",
-                    stacklevel=4,
+                    f"{str(self.folder.aside)!r} and done again"
                 )
 
     def to_do(self) -> list[Shard]:

@@ -24,7 +24,6 @@ import io
 import json
 import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -34,7 +33,7 @@ from typing import Any, Literal, NamedTuple
 from filelock import lock_descriptor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, warn
 
 _ENDING = ".tmp"
 _WINDOWS = os.name == "nt"  # where a file that someone has open can't be renamed or deleted
@@ -360,10 +359,9 @@ def _shown(settings: Mapping[str, Any], name: str) -> str:
 def _warn_of_versions(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     differ = [f"{name} {old.get(name)} then, {new[name]} now" for name in new if old.get(name) != new[name]]
     if differ:
-        warnings.warn(
+        warn(
             f"the run was begun with other versions ({'; '.join(differ)}): what is still to do may come out "
-            "differently; if that matters, install those versions again, or begin again in another folder",
-            stacklevel=6,
+            "differently; if that matters, install those versions again, or begin again in another folder"
         )
 
 
