@@ -147,7 +147,7 @@ def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
 
 def _measure(
     lin: Linearization, explained: Explained, at: Record, kind: Kind, combine: Combine
-) -> Mapping[str, Float[Tensor, "pos *heads"]]:
+) -> Mapping[str, Float[Tensor, " pos *heads"]]:
     """One number for each token (and head) at each hook point; float64."""
     if kind == "gradient_x_activation":
         only_direction(explained, "signed measures")
@@ -171,7 +171,7 @@ def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*act
     return exact((precise(grad) * precise(activation)).sum(-1))
 
 
-def _rows(lin: Linearization, name: str, values: Float[Tensor, "pos *heads"]) -> tuple[list[str], Tensor]:
+def _rows(lin: Linearization, name: str, values: Float[Tensor, " pos *heads"]) -> tuple[list[str], Tensor]:
     """Labels and rows of one hook point."""
     if values.ndim == 1:
         return [label_of(name)], values[None]

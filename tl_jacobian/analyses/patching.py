@@ -190,7 +190,7 @@ def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
     return explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v[0]
 
 
-def _mean(grad: Float[Tensor, "runs *activation"]) -> Float[Tensor, "*activation"]:
+def _mean(grad: Float[Tensor, " runs *activation"]) -> Float[Tensor, "*activation"]:
     return reduce(grad, "runs ... -> ...", "mean")
 
 

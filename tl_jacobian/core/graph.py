@@ -211,8 +211,8 @@ class Graph:
         return push
 
     def _pushed(
-        self, start: Float[Tensor, "*shape_in"], end: Float[Tensor, "*shape_out"], dx: Float[Tensor, "k *shape_in"]
-    ) -> Float[Tensor, "k *shape_out"]:
+        self, start: Float[Tensor, " *shape_in"], end: Float[Tensor, " *shape_out"], dx: Float[Tensor, " k *shape_in"]
+    ) -> Float[Tensor, " k *shape_out"]:
         """The product u^T d(end)/d(start) is linear in u, so its own derivative in u is d(end)/d(start).
 
         Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.

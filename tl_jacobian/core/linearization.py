@@ -198,7 +198,7 @@ class Linearization:
     @checked
     def stream_at(
         self, v: Float[Tensor, "k d_model"], names: Sequence[str], optional: Collection[str] = ()
-    ) -> Iterator[dict[str, Float[Tensor, "chunk *activation"]]]:
+    ) -> Iterator[dict[str, Float[Tensor, " chunk *activation"]]]:
         """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time.
 
         Hook points that are ``optional`` are left out where y doesn't depend on them.

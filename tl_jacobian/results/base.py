@@ -89,11 +89,11 @@ class Value:
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _own(self, *names: str, dtype: torch.dtype | None = None) -> None:
-        """Make tensor fields copies on the CPU, in one precision; all NaNs one. None stays None."""
+    def _own(self, *names: str, dtype: torch.dtype) -> None:
+        """Make tensor fields copies on the CPU, in one precision, as files give it back; all NaNs one; None stays."""
         for name in names:
             if (tensor := object.__getattribute__(self, name)) is not None:
-                made = tensor.detach().to("cpu", dtype or tensor.dtype, copy=True)
+                made = tensor.detach().to("cpu", dtype, copy=True)
                 self._set(name, made.masked_fill_(made.isnan(), torch.nan) if made.is_floating_point() else made)
 
     def _own_arrays(self, *names: str, dtype: Any = np.float64) -> None:

@@ -107,7 +107,7 @@ _SPECS = (
     ),
 )
 SCOPES: Mapping[str, ScopeSpec] = MappingProxyType({spec.name: spec for spec in _SPECS})
-ON_COMMAND_LINE = tuple(spec.name for spec in _SPECS if spec.on_command_line)
+ON_COMMAND_LINE: tuple[ScopeName, ...] = tuple(spec.name for spec in _SPECS if spec.on_command_line)
 
 
 def takers_of(option: str) -> list[ScopeSpec]:

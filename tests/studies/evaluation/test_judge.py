@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from cases import cases, shared
 
 import tl_jacobian as tj
+from tl_jacobian.analyses.scopes.choose import COMPUTATIONS
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.scopes import ON_COMMAND_LINE, SCOPES
 from tl_jacobian.studies.evaluation import METHODS, Settings, judge
 from tl_jacobian.studies.evaluation.judge import attributions
 
@@ -27,14 +30,15 @@ def batch(architecture="llama", state="bridge", texts=TEXTS):
 def alone(lin, target, prompt):
     """What each name stands for."""
     generator = Settings(seed=5).generator(prompt)
+    options = {name: {"target": target} if SCOPES[name].takes("target") else {} for name in ON_COMMAND_LINE}
+    scopes = {name: partial(COMPUTATIONS[name].whole, lin, **options[name]) for name in ON_COMMAND_LINE}
     return {
+        **scopes,
         "random": lambda: tj.baselines.random_attribution(lin, generator=generator),
         "integrated_gradients": lambda: tj.baselines.path_integrated_scope(
             lin, target, nodes="gauss_legendre", steps=3, max_steps=3, tol=0.999
         ),
         "input_x_gradient": lambda: tj.baselines.input_x_gradient(lin, target),
-        "semantic": lambda: tj.semantic_scope(lin, target),
-        "temperature": lambda: tj.temperature_scope(lin),
         "fisher": lambda: tj.fisher_scope(lin, method="low_rank"),
         "fisher_trace": lambda: tj.fisher_scope(lin, generator=generator),
         "smoothgrad": lambda: tj.baselines.smoothgrad(lin, target, generator=generator),
