@@ -442,9 +442,9 @@ def test_they_can_be_sent_to_another_process(spectra):
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda lin: jacobian_spectrum(lin, 2), tj.PromptError, "position 2 is outside .*, expected -2 to 1"),
-        (lambda lin: jacobian_spectrum(lin, -3), tj.PromptError, "position -3 is outside"),
-        (lambda lin: jacobian_spectrum(lin, "b"), tj.PromptError, "position 'b' is a str, expected an integer"),
+        (lambda lin: jacobian_spectrum(lin, 2), tj.PromptError, "position=2 is outside .*, expected -2 to 1"),
+        (lambda lin: jacobian_spectrum(lin, -3), tj.PromptError, "position=-3 is outside"),
+        (lambda lin: jacobian_spectrum(lin, "b"), tj.PromptError, "position='b' is a str, expected an int"),
         (lambda lin: jacobian_spectrum(lin, 1, 0), tj.ArgumentError, "k=0, expected a positive number"),
         (lambda lin: jacobian_spectrum(lin, 1, 2.5), tj.ArgumentError, r"k=2\.5, expected a positive number"),
         (lambda lin: jacobian_spectrum(lin, 1, 13), tj.ArgumentError, "k=13, expected at most 12"),
