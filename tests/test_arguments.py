@@ -543,7 +543,7 @@ CALLED: dict[str, Sequence[str]] = {
     "out": ["holds", "the folder of a run"],
     "minus": ["target"],
     "target": ["one token"],
-    "scope": ["v has"],
+    "scope": ["v has", "fn(y, logits)"],
     "input_hook": ["hook point", "reached"],
     "output_hook": ["hook point", "reached"],
     "through": ["wasn't recorded"],
@@ -553,11 +553,6 @@ CALLED: dict[str, Sequence[str]] = {
     "influence": ["numbers are left"],
 }
 # Not wrapped by ``checked`` yet.
-UNCHECKED = {
-    *("semantic_scope", "temperature_scope", "fisher_scope", "direction_scope", "output_scope"),
-    *("attribution_map", "attribute_generation", "layer_influence", "head_influence", "compare"),
-    *(f"language.{name}" for name in tj.language.__all__),
-}
 FUNCTIONS = sorted(set(_functions()) - NO_FUZZ)
 
 
@@ -619,15 +614,7 @@ def test_every_public_function_is_tried():
     assert set(FUNCTIONS) == set(_lin_cases())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="isn't wrapped by checked yet", strict=False))
-        if name in UNCHECKED
-        else name
-        for name in FUNCTIONS
-    ],
-)
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_wrong_arguments_are_refused_by_name(name, place):
     fn, _ = cases()[name]
     assert outcome(name, {}, "", place) == "works", "the call that everything else is a variation of"

@@ -354,7 +354,7 @@ def test_the_model_is_left_as_it_was_after_an_exception(architecture, state):
             (CONTEXT,),
             {},
             tj.errors.PromptError,
-            f"11 tokens of prompt and {CONTEXT} generated ones .* shorten either by 10",
+            f"11 tokens of prompt and n_tokens={CONTEXT} generated ones .* shorten either by 10",
         ),
     ],
 )

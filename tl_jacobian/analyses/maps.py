@@ -21,7 +21,7 @@ from tl_jacobian.core.norms import FinalNorm
 from tl_jacobian.core.prompts import Read, Target, read_prompt
 from tl_jacobian.core.rerun import generate
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, excerpt
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_map import AttributionMap
 from tl_jacobian.results.scopes import Confidence, FisherMethod, takers_of
@@ -192,10 +192,10 @@ def attribute_generation(
 def _rule(chosen: Chosen, target: TargetRule | None) -> TargetRule | None:
     """How targets are chosen along the text; None for scopes that have none."""
     if chosen.takes("target"):
-        if target not in (None, "next", "predicted"):
+        if not (target is None or (isinstance(target, str) and target in ("next", "predicted"))):
             raise ArgumentError(
-                f'target={target!r}, expected "next" or "predicted"; for one token at every position pass '
-                f"scope=lambda lin: tj.semantic_scope(lin, {target!r})"
+                f'target={excerpt(target)}, expected "next" or "predicted"; for one token at every position pass '
+                f"scope=lambda lin: tj.semantic_scope(lin, {excerpt(target)})"
             )
         return target or "next"
     if target is not None:

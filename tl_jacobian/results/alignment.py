@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.arguments import is_id
+from tl_jacobian.results.arguments import checked, excerpt, is_id
 from tl_jacobian.results.attribution import Positions, Ranked, check_units
 from tl_jacobian.results.base import Value, renderer
 from tl_jacobian.results.grid import Grid, grid_panels
@@ -43,6 +43,7 @@ Links = str | Collection[tuple[int, int]]
 LinkRule = Literal["argmax", "intersection"] | float
 
 
+@checked
 def parse_links(text: str) -> frozenset[Link]:
     """Links as ``"0-0 1-2"``: source-target, counted from 0, as alignment tools write them.
 
@@ -52,10 +53,14 @@ def parse_links(text: str) -> frozenset[Link]:
     >>> sorted(parse_links("0-0 1-2"))
     [Link(source=0, target=0), Link(source=1, target=2)]
     """
+    return _parsed(text, "text")
+
+
+def _parsed(text: str, name: str) -> frozenset[Link]:
     try:
         return frozenset(Link(*map(int, pair.split("-", 1))) for pair in text.split())
     except (ValueError, TypeError) as error:
-        raise ArgumentError(f'links {text!r} can\'t be read, expected pairs like "0-0 1-2"') from error
+        raise ArgumentError(f'{name}={excerpt(text)}: links can\'t be read, expected pairs like "0-0 1-2"') from error
 
 
 def read_links(links: Links, name: str = "links") -> frozenset[Link]:
@@ -69,7 +74,7 @@ def read_links(links: Links, name: str = "links") -> frozenset[Link]:
         ArgumentError: they are something else.
     """
     if isinstance(links, str):
-        return parse_links(links)
+        return _parsed(links, name)
     pairs = None if isinstance(links, Mapping) else _pairs(links)
     if pairs is None:
         raise ArgumentError(

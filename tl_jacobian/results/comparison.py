@@ -10,6 +10,7 @@ import msgspec
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
+from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import (
     Attribution,
     explained_position,
@@ -89,6 +90,7 @@ class Comparison(Value):
         return strip, *predicted_bars(predictions)
 
 
+@checked
 def compare(attributions: Sequence[Attribution]) -> Comparison:
     """Several attributions of one prompt in one figure.
 
@@ -100,8 +102,6 @@ def compare(attributions: Sequence[Attribution]) -> Comparison:
     Raises:
         ArgumentError: there is none, they aren't attributions, or their tokens differ.
     """
-    if not isinstance(attributions, Sequence) or not all(isinstance(a, Attribution) for a in attributions):
-        raise ArgumentError(f"compare() got {attributions!r}, expected a list of attributions of one prompt")
     return Comparison(attributions=tuple(attributions))
 
 

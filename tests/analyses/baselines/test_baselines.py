@@ -165,12 +165,12 @@ def test_bad_options_are_named(call, message):
 def test_every_baseline_has_its_name():
     lin = tj.linearize(shared("llama", "bridge"), "Rome is", record="sources")
     made = [
-        tj.leave_one_out(lin, TARGET),
-        tj.input_x_gradient(lin, TARGET),
-        tj.path_integrated_scope(lin, TARGET, tol=0.9),
-        tj.smoothgrad(lin, TARGET, generator=torch.Generator().manual_seed(0), samples=2),
-        tj.attention_rollout(lin),
-        tj.random_attribution(lin, generator=torch.Generator().manual_seed(0)),
+        tj.baselines.leave_one_out(lin, TARGET),
+        tj.baselines.input_x_gradient(lin, TARGET),
+        tj.baselines.path_integrated_scope(lin, TARGET, tol=0.9),
+        tj.baselines.smoothgrad(lin, TARGET, generator=torch.Generator().manual_seed(0), samples=2),
+        tj.baselines.attention_rollout(lin),
+        tj.baselines.random_attribution(lin, generator=torch.Generator().manual_seed(0)),
     ]
     assert {a.scope: scope_title(a.scope) for a in made} == {
         "leave_one_out": "Leave-one-out",

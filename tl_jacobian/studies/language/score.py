@@ -287,6 +287,7 @@ def average_precision(scores: Sequence[float], gold: Sequence[bool]) -> float:
 @checked
 def chance_alignment(source_words: Sequence[str], target_words: Sequence[str]) -> WordAlignment:
     """Equal influence of all: its score is that of chance."""
+    _check_any(source_words=source_words, target_words=target_words)
     equal = torch.ones(len(target_words), len(source_words))
     return WordAlignment.of_matrix(equal, source_words, target_words, "chance")
 
@@ -298,6 +299,14 @@ def diagonal_alignment(source_words: Sequence[str], target_words: Sequence[str])
     >>> sorted(diagonal_alignment(["le", "chat", "dort"], ["the", "cat", "sleeps"]).links())
     [Link(source=0, target=0), Link(source=1, target=1), Link(source=2, target=2)]
     """
+    _check_any(source_words=source_words, target_words=target_words)
     source, target = ((torch.arange(len(words)) + 0.5).double() / len(words) for words in (source_words, target_words))
     closeness = 1 - (target[:, None] - source).abs()
     return WordAlignment.of_matrix(closeness, source_words, target_words, "diagonal")
+
+
+def _check_any(**words: Sequence[str]) -> None:
+    """Refuse sentences without a word."""
+    for name, found in words.items():
+        if not len(found):
+            raise ArgumentError(f"{name}={found!r}, expected at least one word")
