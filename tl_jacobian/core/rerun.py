@@ -78,8 +78,8 @@ def generate(
     longest = len(prompt) + n_tokens - 1  # nothing follows the last token, so the model never reads it
     if host.n_ctx is not None and longest > host.n_ctx:
         raise PromptError(
-            f"{len(prompt)} tokens of prompt and n_tokens={n_tokens} generated ones don't fit into the model's context of "
-            f"n_ctx={host.n_ctx}; shorten either by {longest - host.n_ctx}"
+            f"{len(prompt)} tokens of prompt and n_tokens={n_tokens} generated ones don't fit into the model's context "
+            f"of n_ctx={host.n_ctx}; shorten either by {longest - host.n_ctx}"
         )
     text = list(prompt)
     with progress(n_tokens, "tokens") as bar:
