@@ -307,11 +307,11 @@ def test_a_comparison_has_a_button_each_and_recolours(visit: Open) -> None:
 def test_a_choice_starts_with_the_chosen_row_and_follows_the_pointer(visit: Open) -> None:
     output = render.notebook([samples.map_strip()])
     (before,), (after,) = (visit(notebook([output], then)).report for then in ("", CHOOSE.replace("INDEX", "1")))
-    assert before["caption"] == ["4 ' is' → ' Paris' · full colour = 5 · logits"]
+    assert before["caption"] == ["4 ' is' → ' Paris' · full colour = 5 · logits · 'The' would be 1"]
     assert [alpha(t["color"]) for t in before["live"]] == pytest.approx([0, 0.28, 0.42, 0.56, 0.7], abs=0.005)
     assert before["coming"] == ["' Paris' (predicted)"]
     assert not any(token["seen"] for token in before["still"])
-    assert after["caption"] == ["1 ' capital' → ' of' · full colour = 2 · logits"]
+    assert after["caption"] == ["1 ' capital' → ' of' · full colour = 2 · logits · 'The' would be 1"]
     assert [alpha(t["color"]) for t in after["live"]] == pytest.approx([0, 0.7, 0, 0, 0], abs=0.005)
     assert [t["classes"] for t in after["live"]][2:] == [["tlj-framed"], ["tlj-later"], ["tlj-later"]]
     assert after["coming"] == [""]

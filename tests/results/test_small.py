@@ -47,6 +47,7 @@ UNDRAWABLE = {"attribution that isn't finite"}
 ALL = {**SMALL, **{name: value for name, value in examples().items() if name not in UNDRAWABLE}}
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("skip_first", [True, False])
 @pytest.mark.parametrize("name", SMALL)
 def test_it_is_drawn_everywhere(name, skip_first):

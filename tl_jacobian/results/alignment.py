@@ -24,7 +24,7 @@ from tl_jacobian.results.arguments import is_id
 from tl_jacobian.results.attribution import Positions, Ranked, check_units
 from tl_jacobian.results.base import Value, renderer
 from tl_jacobian.results.grid import Grid, grid_panels
-from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
+from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, hidden_units, named_positions, scale_of
 from tl_jacobian.results.scopes import Combine, scope_title
 
 if TYPE_CHECKING:
@@ -400,7 +400,7 @@ def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
     a = rows[0].alignment
     positions = a.positions or ((),) * len(a.units)
     hidden = tuple(a.sources[i] for i in _hidden_sources(a, skip_first))
-    units = tuple(Unit(text, at) for text, at in zip(a.units, positions, strict=True))
+    units = named_positions(a.units, positions)
     influence = a.influence.tolist()
     return TokenStrip(
         title=scope_title(a.scope),
@@ -417,7 +417,7 @@ def _strip_row(row: AlignedWord, influence: Sequence[float], hidden: Sequence[in
     framed = a.targets[row.index]
     seen = 1 + max(framed, *a.sources)  # what comes later can't matter
     scale = scale_of((influence[i] for i in a.sources if i not in hidden), signed=False)
-    best = ", ".join(f"{words.quoted(text)} {words.number(score)}" for _, text, score in row.top(skip_first=skip_first))
+    best = words.listed(row.top(skip_first=skip_first))
     share = row.source_share
     held = "" if math.isnan(share) else f"source words hold {share:.0%} of all influence on it"
     return StripRow(

@@ -20,7 +20,17 @@ from torch import Tensor
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.base import Value
-from tl_jacobian.results.panels import Bar, Bars, Panel, StripRow, TokenStrip, Unit, hidden_units, scale_of
+from tl_jacobian.results.panels import (
+    Bar,
+    Bars,
+    Panel,
+    StripRow,
+    TokenStrip,
+    Unit,
+    hidden_units,
+    named_positions,
+    scale_of,
+)
 from tl_jacobian.results.scopes import Combine, scope_title
 from tl_jacobian.results.tokens import Word
 
@@ -315,7 +325,7 @@ def consecutive(sizes: Iterable[int]) -> tuple[Positions, ...]:
 
 def named_units(a: Attribution) -> tuple[Unit, ...]:
     """Name and token positions of each unit."""
-    return tuple(Unit(text, at) for text, at in zip(a.str_tokens, a.units, strict=True))
+    return named_positions(a.str_tokens, a.units)
 
 
 def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> StripRow:

@@ -276,8 +276,7 @@ class AttributionMap(Value):
 
     def _ranking(self, names: Sequence[str], skip_first: bool) -> Table:
         """The strongest sources of each target: in a terminal a wide map has no room for texts."""
-        tops = [a.top(_STRONGEST, skip_first=skip_first) for a in self]
-        found = [", ".join(f"{words.quoted(text)} {words.number(score)}" for _, text, score in top) for top in tops]
+        found = [words.listed(a.top(_STRONGEST, skip_first=skip_first)) for a in self]
         return Table(
             views=("terminal",),
             header=("prediction", "strongest sources"),

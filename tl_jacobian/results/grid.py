@@ -29,9 +29,9 @@ from tl_jacobian.results.panels import (
     Scale,
     StripRow,
     TokenStrip,
-    Unit,
     View,
     hidden_units,
+    named_positions,
     scale_of,
 )
 
@@ -239,7 +239,7 @@ def grid_panels(
     values = [tuple(row) for row in g.values.tolist()]
     scale = scale_of(kept_numbers(g, skip_first), signed=g.signed, limit=limit)
     units = g.units or ((),) * len(g.columns)
-    columns = tuple(Unit(name, at) for name, at in zip(g.columns, units, strict=True))
+    columns = named_positions(g.columns, units)
     heat_map = HeatMap(
         views=views,
         title=g.title if title is None else title,

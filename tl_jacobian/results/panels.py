@@ -347,6 +347,11 @@ def scale_of(values: Iterable[float], *, signed: bool | None = None, limit: floa
     )
 
 
+def named_positions(texts: Iterable[str], positions: Iterable[tuple[int, ...]]) -> tuple[Unit, ...]:
+    """Units by their texts and token positions."""
+    return tuple(Unit(text, at) for text, at in zip(texts, positions, strict=True))
+
+
 def hidden_units(units: Sequence[Sequence[int]], skip_first: bool) -> tuple[int, ...]:
     """Units that are token 0 alone, where there are others: an attention sink that outshines everything.
 

@@ -28,6 +28,11 @@ def quoted(text: str) -> str:
     return f"'{text}'"
 
 
+def listed(scores: Iterable[tuple[Any, str, float]]) -> str:
+    """Ranked texts with their numbers: ``"' France' 12, ' capital' 9"``."""
+    return ", ".join(f"{quoted(text)} {number(score)}" for _, text, score in scores)
+
+
 def counted(n: int, axis: str) -> str:
     """``"1 layer"``, ``"2 layers"``."""
     return f"{n} {axis}" + ("" if n == 1 else "s")

@@ -6,9 +6,9 @@ import captum.attr
 import pytest
 import torch
 from cases import HAS_HOOKED, LAYERS, cases, hf_model, make, shared
-from tl_jacobian.results.scope_names import scope_title
 
 import tl_jacobian as tj
+from tl_jacobian.results.scopes import scope_title
 
 TEXT, TARGET, OTHER = "Rome is it", 101, 7
 hosts = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))

@@ -86,7 +86,7 @@ def status_of(child: int) -> int:
 # Forking this process would copy the page tables of everything that the tests have in memory, for each of many
 # children; a server that has only imported what they need forks in milliseconds.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "pyarrow.parquet"])
+_CONTEXT.set_forkserver_preload([__name__, "pyarrow.parquet", "pandas"])  # pyarrow looks for pandas
 
 
 def start(work: Callable[..., object], *args: Any) -> Any:
