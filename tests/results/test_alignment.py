@@ -67,7 +67,7 @@ def test_a_share_links_what_has_it():
 @pytest.mark.parametrize("method", ["best", 0.0, 1.5, -0.1, True])
 @pytest.mark.usefixtures("unchecked")
 def test_other_methods_are_refused(method):
-    with pytest.raises(ArgumentError, match=f'method={method!r}, expected "argmax", "intersection" or a share'):
+    with pytest.raises(ArgumentError, match=f"method={method!r}.*, expected .*argmax.*intersection"):
         make().links(method)
 
 
@@ -213,6 +213,8 @@ def test_a_saved_alignment_comes_back_equal(tmp_path, combine):
     assert again == a
     assert again.links() == a.links()
     assert again.metadata == {"score": "nats"}
-    thirds = WordAlignment.of_matrix(torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), "äbcd", ' "\u202e')
+    thirds = WordAlignment.of_matrix(
+        torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), list("äbcd"), list(' "\u202e')
+    )
     thirds.save(tmp_path / "b.json")
     assert WordAlignment.load(tmp_path / "b.json") == thirds

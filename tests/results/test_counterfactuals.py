@@ -94,7 +94,7 @@ def test_nothing_to_rank_is_refused(c, message):
 
 @pytest.mark.usefixtures("unchecked")
 def test_unknown_kinds_and_effects_are_refused():
-    with pytest.raises(ArgumentError, match="kind='gone', effect='change': expected"):
+    with pytest.raises(ArgumentError, match="kind='gone', expected one of 'removed', 'replaced'"):
         value([1.0], []).agreement("gone")
 
 

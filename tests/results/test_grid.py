@@ -82,7 +82,9 @@ def test_a_grid_of_nothing_is_refused():
 
 @pytest.mark.usefixtures("unchecked")
 def test_values_that_are_no_table_are_refused():
-    with pytest.raises(ArgumentError, match=r"values of shape \(3,\) for 1 rows and 3 columns"):
+    with pytest.raises(
+        ArgumentError, match=r"values has shape \(3,\) .*expected a tensor of floats of shape \(rows, columns\)"
+    ):
         dataclasses.replace(grid(((1.0, 2.0, 3.0),)), values=torch.ones(3))
 
 

@@ -157,7 +157,8 @@ def _field_hints(cls: type) -> dict[str, Any]:
     for field in dataclasses.fields(cls):
         owner = next(base for base in cls.__mro__ if field.name in vars(base).get("__annotations__", {}))
         found[field.name] = _resolved(field.type, vars(sys.modules[owner.__module__]), dict(vars(owner)))
-    return {name: hint for name, hint in found.items() if hint is not Any}
+    # What metadata hold is checked where they are frozen, which also makes text of their keys.
+    return {name: Mapping if get_origin(hint) is Mapping else hint for name, hint in found.items() if hint is not Any}
 
 
 def _hints(fn: Callable[..., Any], names: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

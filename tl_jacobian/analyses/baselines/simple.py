@@ -75,7 +75,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
     row = torch.zeros(len(lin.tokens), dtype=torch.float64)
     row[-1] = 1.0
     for name in reversed(names):
-        mean = reduce(exact(lin.taps[name]), "head to from -> to from", "mean")
+        mean = reduce(exact(lin.taps[name]), "head query key -> query key", "mean")
         row = (row @ mean + row) / 2
     details = {"score": "share of attention, all layers multiplied"}
     return attribution(lin, "attention_rollout", "attention rollout", row, "sum", details)
