@@ -10,7 +10,6 @@ import pytest
 import torch
 from cases import cases, shared
 from rich.console import Console
-from tl_jacobian.render.spectrum import render_spectrum_terminal
 from torch import Tensor
 
 import tl_jacobian as tj
@@ -20,6 +19,7 @@ from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.linalg import singular
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.unembedding import Unembedding
+from tl_jacobian.render.terminal import terminal
 from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum
 
 TEXT = "Paris is in"
@@ -402,7 +402,7 @@ def test_the_terminal_shows_a_table_without_escape_sequences(spectra, encoding, 
     for s in spectra:
         raw = io.BytesIO()
         file = io.TextIOWrapper(raw, encoding=encoding)
-        render_spectrum_terminal(s, 2, console=Console(file=file, width=100))
+        terminal(s.panels(n=2), console=Console(file=file, width=100))
         file.flush()
         text = raw.getvalue().decode(encoding)
         assert s.value_name in text

@@ -106,7 +106,9 @@ def test_what_can_not_be_compared():
     with pytest.raises(ValueError, match=r"attributions 0 and 1 aren't of the same tokens \(3 units, .* and 2 units"):
         compare([attribution(), attribution((1.0, 2.0))])
     with pytest.raises(ValueError, match="aren't of the same tokens"):
-        compare([attribution().grouped_by([(0,), (1, 2)], "ab"), attribution().grouped_by([(0, 1), (2,)], "ab")])
+        compare(
+            [attribution().grouped_by([(0,), (1, 2)], ["a", "b"]), attribution().grouped_by([(0, 1), (2,)], ["a", "b"])]
+        )
     assert repr(Comparison(attributions=(attribution(),))) == "Comparison(fisher: distribution)"
 
 

@@ -17,7 +17,6 @@ from tl_jacobian.studies.language import (
     read_pairs,
     score_alignment,
 )
-from tl_jacobian.studies.language.score import from_json
 
 PAIRS = aligned_pairs()
 every_pair = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.source)
@@ -97,19 +96,22 @@ def test_a_file_of_ones_own(tmp_path):
         (dict(sure=""), "got no sure link"),
         (dict(possible="x"), "expected pairs like"),
         (dict(source="Ich habe heute einen roten Apfel gegessen"), "expected those that the sentence is split into"),
-        (dict(target=5), "expected str, got 5"),
+        (dict(target=5), r"Expected `str`, got `int` - at `\$.pairs\[0\].target`"),
     ],
 )
-def test_damaged_files_are_refused(change, message):
+def test_damaged_files_are_refused(change, message, tmp_path):
     data = shipped()
     data["pairs"] = [{**data["pairs"][0], **change}]
+    (tmp_path / "mine.json").write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(tj.errors.AttributionFileError, match=message):
-        from_json(data)
+        read_pairs(tmp_path / "mine.json")
 
 
-def test_another_file_is_refused():
-    with pytest.raises(tj.errors.AttributionFileError, match="not a saved aligned pairs"):
-        from_json({"format": "tl_jacobian.grid"})
+@pytest.mark.parametrize("text", ['{"format": "tl_jacobian.grid"}', "[" * 5, ""])
+def test_another_file_is_refused(text, tmp_path):
+    (tmp_path / "other.json").write_text(text, encoding="utf-8")
+    with pytest.raises(tj.errors.AttributionFileError, match=r"other.json isn't a file of aligned pairs"):
+        read_pairs(tmp_path / "other.json")
 
 
 def test_a_pair_of_ones_own():
