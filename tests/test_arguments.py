@@ -116,7 +116,7 @@ def test_a_tensor_goes_through_whatever_its_shape_for_the_function_knows_what_wo
             DirectionError,
             r"v=\[1.0\] is a list, expected a tensor of floats of shape \(d\) or None",
         ),
-        (dict(n=1, target=1.5), TargetError, "target=1.5 is a float, expected text, an int or None"),
+        (dict(n=1, target=1.5), TargetError, "target=1.5 is a float, expected (text, an int|an int, text) or None"),
         (dict(n=1, fn=3), ArgumentError, "fn=3 is an int, expected a function or None"),
         (dict(n=1, keep="a"), ArgumentError, "keep='a' is a str, expected what there is to keep"),
         (dict(), ArgumentError, r"sample\(\) needs n; it takes n, share, way"),
@@ -224,7 +224,7 @@ def test_fields_are_held_against_their_annotations():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (dict(scores=[1.0]), r"scores=\[1.0\] is a list, expected a tensor of floats of shape \(pos\)"),
+        (dict(scores=["a"]), r"scores=\['a'\] is a list, expected a tensor of floats of shape \(pos\)"),
         (dict(scores=torch.zeros(2, 2)), r"scores has shape \(2, 2\) and dtype torch.float32, expected a tensor of"),
         (dict(scores=torch.zeros(2).long()), r"scores has shape \(2,\) and dtype torch.int64"),
         (dict(tokens=["a"]), "tokens=.*expected a list of ints"),

@@ -170,7 +170,7 @@ def test_targets_are_grouped_by_the_word_that_they_predict():
         ),
         (
             lambda: tj.attribution_map(one, PROMPT, positions=3),
-            tj.errors.ArgumentError,
+            tj.errors.PromptError,
             r"positions=3 is an int, expected a list of ints",
         ),
         (

@@ -440,6 +440,8 @@ def _text(hint: Any) -> str:
         of = {"float": " of floats", "int": " of integers", "bool": " of booleans"}
         shape = ", ".join(hint.dim_str.split())  # type: ignore[attr-defined]
         return f"{kind}{next((t for n, t in of.items() if n in hint.__name__.lower()), '')} of shape ({shape})"
+    if hint is Mapping:
+        return "a mapping"
     if hint in _NAMES:
         return _NAMES[hint]
     if origin is PathLike:

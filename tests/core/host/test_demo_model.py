@@ -152,7 +152,7 @@ def test_target_errors_list_the_tokens(models):
 
 
 def test_unknown_kind(unchecked):
-    with pytest.raises(tj.errors.DemoModelError, match="kind='hf', expected one of"):
+    with pytest.raises(tj.errors.ArgumentError, match="kind='hf', expected one of"):
         tj.load_demo_model("hf")
 
 
