@@ -340,7 +340,7 @@ def test_seeds_and_directions():
         (lambda: mean_effect([0.1, np.nan]), r"effects\[1\] is nan"),
         (lambda: mean_effect([0.1, 0.2], alternative="more"), "alternative='more', expected one of 'two-sided'"),
         (lambda: mean_effect([0.1, 0.2], confidence=1.0), "confidence=1.0, expected a share between 0 and 1"),
-        (lambda: mean_effect([0.1, 0.2], seed=None), "seed=None, expected an integer"),
+        (lambda: mean_effect([0.1, 0.2], seed=None), "seed=None, expected an int"),
         (lambda: compare_paired([0.1, 0.2], [0.1, 0.2, 0.3]), "a has 2 series and b has 3, expected the same series"),
         (lambda: compare_groups([0.1, 0.2], [0.1]), "b are 1 numbers, expected at least 2"),
     ],
