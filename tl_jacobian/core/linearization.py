@@ -40,8 +40,8 @@ def check_direction(v: Any, y: Float[Tensor, " d_model"], ndims: tuple[int, ...]
         raise DirectionError(f"v has shape {tuple(v.shape)}, expected {wanted}")
     if not v.is_floating_point():
         raise DirectionError(f"v has dtype {v.dtype}, expected a floating-point one; use v.float()")
-    if v.device != y.device:
-        raise DirectionError(f"v is on {v.device}, expected {y.device}; use v.to(lin.y.device)")
+    if v.is_meta:
+        raise DirectionError(f"v is on {v.device}, where it has no numbers, expected it on {y.device} or the CPU")
     if not v.isfinite().all():
         raise DirectionError(f"v has {int((~v.isfinite()).sum())} non-finite entries, expected none")
 
@@ -163,14 +163,14 @@ class Linearization:
         """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
 
         Args:
-            v: ``(d_model,)`` or ``(k, d_model)``, finite, on the device of ``y``.
+            v: ``(d_model,)`` or ``(k, d_model)``, finite, on any device.
 
         Returns:
             ``(pos, d_model)`` or ``(k, pos, d_model)`` on the device of the embeddings, in
             the model's precision.
 
         Raises:
-            DirectionError: v has another shape or device, or isn't finite.
+            DirectionError: v has another shape, or isn't finite.
         """
         self.check_direction(v, ndims=(1, 2))
         grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]

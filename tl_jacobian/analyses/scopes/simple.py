@@ -39,7 +39,7 @@ def direction_scope(
         name: what to call v.y.
 
     Raises:
-        DirectionError: v has the wrong shape or device, or isn't finite.
+        DirectionError: v has the wrong shape, or isn't finite.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -52,8 +52,9 @@ def direction_scope(
 def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"], name: str | None = None) -> Explained:
     """A direction as it is given."""
     lin.check_direction(v)
-    details = {"value": (v.to(lin.y.dtype) @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
-    return Explained(v.detach().to(lin.y.dtype)[None], name or "v.y for the direction v given", details)
+    v = v.detach().to(lin.y)  # values hand out directions on the CPU
+    details = {"value": (v @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
+    return Explained(v[None], name or "v.y for the direction v given", details)
 
 
 @overload
