@@ -40,7 +40,7 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
         with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
         # mkstemp makes files that only their owner can read
-        os.chmod(name, stat.S_IMODE(before.st_mode) if before is not None else 0o666 & ~_umask())
+        os.chmod(name, stat.S_IMODE(before.st_mode) if before is not None else 0o666 & ~umask())
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -54,7 +54,8 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _umask() -> int:
+def umask() -> int:
+    """Permissions that new files don't get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -88,38 +88,9 @@ def test_refusals(series, unchecked):
         NumberInfluence(values=np.ones(3), influence=np.ones(2), scope="s", target="t")
 
 
-def test_the_value_owns_its_numbers():
-    scores = np.ones(2)
-    found = NumberInfluence(values=np.arange(2.0), influence=scores, scope="s", target="t")
-    scores[0] = 5
-    assert found.influence[0] == 1
-    with pytest.raises(ValueError, match="read-only"):
-        found.influence[0] = 5
-    assert repr(found) == "NumberInfluence(s: t; 2 numbers; top: 0: 1, 1: 1)"
-
-
 def ranked(influence):
     n = len(influence)
     return NumberInfluence(values=np.arange(n) * 0.5, influence=np.array(influence), scope="s", target="t")
-
-
-def test_the_most_influential_numbers_come_first():
-    top = ranked([9.0, 1.0, 4.0, 4.0, 2.0]).top(3)
-    assert top == [(0, 0.0, 9.0), (2, 1.0, 4.0), (3, 1.5, 4.0)]
-    assert (top[1].position, top[1].value, top[1].influence) == (2, 1.0, 4.0)
-    assert [type(x) for x in top[0]] == [int, float, float]
-
-
-def test_first_numbers_are_left_out_of_the_ranking():
-    i = ranked([9.0, 1.0, 4.0])
-    assert [r.position for r in i.top(skip_first=1)] == [2, 1]
-    assert [r.position for r in i.top(5)] == [0, 2, 1]
-    assert i.top(0) == i.top(-1) == i.top(skip_first=9) == []
-    assert "top: 0: 9, 2: 4, 1: 1" in repr(i)
-
-
-def test_influences_below_zero_rank_by_their_size():
-    assert [r.position for r in ranked([1.0, -3.0, 2.0]).top()] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("skip", [-1, 1.5])

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from cases import cases, make, shared
-from hypothesis import given, settings
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, PromptError
@@ -179,60 +178,9 @@ def distributions(draw):
     )
 
 
-@given(distributions())
-@settings(deadline=None, max_examples=50)
-def test_statistics_are_their_definitions(d):
-    p = d.probabilities / d.probabilities.sum()
-    mean = sum(p_i * v for p_i, v in zip(p, d.values, strict=True))
-    assert d.mean == pytest.approx(mean)
-    assert d.std == pytest.approx(math.sqrt(max(sum(p * (d.values - mean) ** 2), 0)), abs=1e-9)
-    assert d.mode in d.values
-    assert d.quantile(0.0) == d.values[0]
-    assert d.quantile(1.0) == d.values[-1]
-    for q in (0.1, 0.5, 0.9):
-        at = d.quantile(q)
-        assert p[d.values <= at].sum() >= q - 1e-9
-        assert p[d.values < at].sum() < q + 1e-9
-    # the integral of (F - step)^2, between the places where either jumps
-    places = np.unique([*d.values, d.truth])
-    heights = [(p[d.values <= x].sum() - (x >= d.truth)) ** 2 for x in places[:-1]]
-    assert d.crps == pytest.approx(np.sum(heights * np.diff(places)), abs=1e-7)
-
-
 def simple(**fields):
     options = dict(numbers=np.array([10, 11, 13]), probabilities=np.array([0.1, 0.3, 0.2]), offset=1.0, scale=2.0)
     return NumberDistribution(**{**options, **fields})
-
-
-def test_scores():
-    assert simple(truth=23.4).log_score == pytest.approx(math.log(0.3))
-    assert simple(truth=25.0).log_score == -math.inf, "12 isn't there"
-    assert simple(truth=1e6).log_score == -math.inf
-    with pytest.raises(ArgumentError, match="the beam left out the true number 12"):
-        _ = simple(truth=25.0, exact=False).log_score
-    with pytest.raises(ArgumentError, match="true value isn't known: pass truth="):
-        _ = simple().crps
-    with pytest.raises(ArgumentError, match=r"q=1\.5, expected a share"):
-        simple().quantile(1.5)
-    assert simple().mass == pytest.approx(0.6)
-    assert repr(simple(truth=23.0)) == "NumberDistribution(24 ± 2.2, mode 23; mass 60.0%; truth 23)"
-    assert simple().to_dataframe().value.tolist() == [21, 23, 27]
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"numbers": np.array([10, 11])}, "expected one probability for each"),
-        ({"numbers": np.array([11, 10, 12])}, "numbers increasing"),
-        ({"probabilities": np.array([0.1, -0.1, 0.2])}, "probabilities from -0.1 to 0.2"),
-        ({"probabilities": np.zeros(3)}, "their sum at most 1 and more than 0"),
-        ({"probabilities": np.array([0.9, 0.9, 0.1])}, "with sum 1.9"),
-        ({"probabilities": np.array([0.9, np.nan, 0.1])}, "expected them not negative"),
-    ],
-)
-def test_what_is_no_distribution_is_refused(fields, message, unchecked):
-    with pytest.raises(ArgumentError, match=message):
-        simple(**fields)
 
 
 def test_tj_has_the_names():

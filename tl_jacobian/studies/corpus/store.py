@@ -34,6 +34,7 @@ from filelock import lock_descriptor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
 from tl_jacobian.results.arguments import checked, warn
+from tl_jacobian.results.files import umask
 
 _ENDING = ".tmp"
 _WINDOWS = os.name == "nt"  # where a file that someone has open can't be renamed or deleted
@@ -100,7 +101,7 @@ def _claimed(path: Path) -> tuple[int, str]:
     """A new hidden file beside ``path``, locked."""
     while True:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_ENDING)
-        os.chmod(name, 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.chmod(name, 0o666 & ~umask())  # mkstemp makes files that only their owner can read
         _locked(handle, wait=True)
         if os.path.exists(name):
             return handle, name
@@ -129,12 +130,6 @@ def _swept(path: Path) -> bool:
     except OSError:  # gone meanwhile, or (Windows) open elsewhere
         return False
     return mine
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 Format = Literal["jsonl", "parquet"]
