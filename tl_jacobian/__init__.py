@@ -16,9 +16,10 @@ from tl_jacobian.analyses.patching import compare_patching, predict_patching
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.analyses.spectra import fisher_spectrum, jacobian_spectrum
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.host.demo import load_demo_model
 from tl_jacobian.core.linearization import Linearization
-from tl_jacobian.core.linearize import linearize
+from tl_jacobian.core.linearize import GENERATE, linearize
 from tl_jacobian.errors import JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_map import AttributionMap
@@ -37,6 +38,8 @@ __all__ = [
     "load_demo_model",
     "linearize",
     "Linearization",
+    "AnswerLinearization",
+    "GENERATE",
     # scopes
     "semantic_scope",
     "temperature_scope",

@@ -10,12 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from typing import Any
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
@@ -123,21 +126,35 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class HostRerun:
-    """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, as it was linearised."""
+    """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, or of a prompt and its answer, as it was linearised.
+
+    Attributes:
+        read: its tokens, and the explained positions: one, or those of an answer.
+    """
 
     host: Host
-    tokens: list[int]
+    read: Read
     request: Request
 
-    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch:
-        watch = replace(self.request.watch, value=values, taps=())
-        reads = [Read(self.tokens, [len(self.tokens) - 1])] * len(values)
-        with recording():
-            return LinearizationBatch(build(self.host, reads, replace(self.request, watch=watch)))
+    @property
+    def tokens(self) -> list[int]:
+        return self.read.tokens
 
-    def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
+    def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> HostRerun:
+        return replace(self, read=self.read.at(positions)._replace(answer=tuple(answer), answer_start=start))
+
+    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch[Any]:
+        watch = replace(self.request.watch, value=values, taps=())
+        with recording():
+            members = build(self.host, [self.read] * len(values), replace(self.request, watch=watch))
+        return LinearizationBatch(
+            answers(self.host, members, [self.read] * len(values)) if self.read.answer else members
+        )
+
+    def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n *answer d_vocab"]:
         watch = Watch(self.request.watch.source, value=values)
-        return precise(run(self.host, [self.tokens] * len(values), watch).logits)
+        found = precise(run(self.host, [self.tokens] * len(values), watch, self.read.positions).logits)
+        return rearrange(found, "(n answer) d_vocab -> n answer d_vocab", n=len(values)) if self.read.answer else found
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         if self.request.watch.value is not None:
@@ -180,7 +197,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     return tuple(
         _member(
             host,
-            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request)),
+            partial(make, rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request)),
             prompts[row].tokens[: at + 1],
             texts[row][: at + 1],
             i,
@@ -188,6 +205,17 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
             trace,
         )
         for i, (row, at) in enumerate(places)
+    )
+
+
+def answers(host: Host, members: Sequence[Linearization], prompts: Sequence[Read]) -> tuple[AnswerLinearization, ...]:
+    """The members of :func:`build`, those of one prompt together as its answer."""
+    rest = iter(members)
+    return tuple(
+        AnswerLinearization(
+            tuple(islice(rest, len(one.positions))), tuple(one.answer), one.answer_start, host.decode(list(one.answer))
+        )
+        for one in prompts
     )
 
 

@@ -2,6 +2,7 @@
 
 A scope needs nothing but what is here: the final hidden state y, the logits, the
 unembedding between them, and vector-Jacobian products back to the token embeddings.
+One position is explained, or a whole answer (:mod:`tl_jacobian.core.answer`), whose y has a row for each of its tokens.
 A batch is several prompts, or several positions of one, linearised in one forward pass.
 """
 
@@ -10,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Generic, overload
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import EMBED, Taps
@@ -30,13 +32,21 @@ from tl_jacobian.results.attribution import Prediction
 from tl_jacobian.results.tokens import Word
 
 
-def check_direction(v: Any, y: Float[Tensor, " d_model"], ndims: tuple[int, ...] = (1,)) -> None:
-    """Raise DirectionError unless v is a direction (or a stack of directions) in y."""
-    d_model = len(y)
-    wanted = " or ".join({1: f"({d_model},)", 2: f"(k, {d_model})"}[n] for n in ndims)
+def check_direction(v: Any, y: Float[Tensor, "*own"], stacked: bool | None = False) -> None:
+    """Raise DirectionError unless v is a direction in y.
+
+    Args:
+        v: what the caller gave.
+        y: final hidden states.
+        stacked: whether a stack of directions is expected; None: either is right.
+    """
+    one, many = str(tuple(y.shape)), f"(k, {', '.join(map(str, y.shape))})"
+    wanted = {False: one, True: many, None: f"{one} or {many}"}[stacked]
     if not isinstance(v, Tensor):
         raise DirectionError(f"v is a {type(v).__name__}, expected a tensor of shape {wanted}")
-    if v.ndim not in ndims or v.shape[-1] != d_model or not len(v):
+    is_stack = v.ndim == y.ndim + 1
+    fits = v.shape[v.ndim - y.ndim :] == y.shape and v.ndim in (y.ndim, y.ndim + 1) and len(v) > 0
+    if not fits or (stacked is not None and is_stack != stacked):
         raise DirectionError(f"v has shape {tuple(v.shape)}, expected {wanted}")
     if not v.is_floating_point():
         raise DirectionError(f"v has dtype {v.dtype}, expected a floating-point one; use v.float()")
@@ -57,8 +67,172 @@ def check_change(dx: Any, wanted: tuple[int, int]) -> None:
         )
 
 
+class Linearized:
+    """What the linearization of one position and that of a whole answer have in common: products with the Jacobian.
+
+    Attributes:
+        y: final hidden states, ``(d_model,)`` or one row for each explained position; directions have its shape.
+        tokens: ids of the tokens that can matter; ``str_tokens`` their texts, ``words`` their groups.
+        head: the model's unembedding.
+        graph: the recorded forward pass.
+        rows: of ``graph.y``, which this y is.
+    """
+
+    __expected__: ClassVar[str] = "a linearization: linearize(model, prompt)"
+
+    y: Float[Tensor, "*own"]
+    logits: Float[Tensor, "*positions d_vocab"]
+    tokens: Int[Tensor, " pos"]
+    str_tokens: tuple[str, ...]
+    words: tuple[Word, ...]
+    head: Unembedding
+    graph: Graph
+    bare_norm: bool
+    input_hook: str
+    output_hook: str | None
+    taps: Taps
+    rerun: Rerun | None
+    encode: Callable[[str], list[int]] | None
+    decode: Callable[[int], str]
+    facts: Mapping[str, Any]
+    weights_version: int
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def unembedding(self) -> Unembedding:
+        """The map from y to the logits; raises as :meth:`check_unembedded` does."""
+        self.check_unembedded()
+        return self.head
+
+    def check_unembedded(self) -> None:
+        """Raise ArgumentError if y isn't what the unembedding consumes."""
+        if self.output_hook is not None:
+            raise ArgumentError(
+                f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
+                "speak of: use direction_scope(lin, v) or output_scope(lin, fn), or linearize without output_hook="
+            )
+
+    @property
+    def per(self) -> str:
+        """What scores are measured against: a unit of this."""
+        return "embedding norm" if self.input_hook == EMBED else f"activation norm at {self.input_hook}"
+
+    @property
+    def position(self) -> int:
+        """The last explained position, which is the last of ``tokens``."""
+        return len(self.tokens) - 1
+
+    @property
+    def d_model(self) -> int:
+        return self.y.shape[-1]
+
+    @property
+    def prompt_row(self) -> int:
+        """This prompt's row of the forward pass (``rows`` are those of its final hidden states)."""
+        return self.graph.rows[self.rows[0]]
+
+    @checked
+    def vjp(self, v: Float[Tensor, "*own d_model"]) -> Float[Tensor, "*_k pos d_in"]:
+        """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
+
+        Args:
+            v: a direction, of the shape of ``y``, or a stack of k; finite, on any device.
+
+        Returns:
+            ``(pos, d_model)`` or ``(k, pos, d_model)`` on the device of the embeddings, in
+            the model's precision. Where y has several rows, what they pull back adds up.
+
+        Raises:
+            DirectionError: v has another shape, or isn't finite.
+        """
+        self.check_direction(v, stacked=None)
+        one = v.ndim == self.y.ndim
+        grads = self.graph.pull(self.spread(v[None] if one else v))[:, self.prompt_row, : len(self.tokens)]
+        return grads[0] if one else grads
+
+    @checked
+    def vjp_at(self, v: Float[Tensor, "*own d_model"], names: Sequence[str]) -> dict[str, Float[Tensor, "*activation"]]:
+        """v^T dy/da for recorded activations a: their gradients, all from one backward pass.
+
+        Args:
+            v: of the shape of ``y``.
+            names: hook points that were recorded.
+
+        Returns:
+            For each hook point a tensor of its activation's shape, ``(pos, ...)``.
+
+        Raises:
+            DirectionError: see :meth:`vjp`.
+            HookPointError: a hook point wasn't recorded, or y doesn't depend on it.
+        """
+        self.check_direction(v)
+        (grads,) = self.stream_at(v[None], names)
+        return {name: grad[0] for name, grad in grads.items()}
+
+    @checked
+    def stream_at(
+        self, v: Float[Tensor, "k *own d_model"], names: Sequence[str], optional: Collection[str] = ()
+    ) -> Iterator[dict[str, Float[Tensor, " chunk *activation"]]]:
+        """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time.
+
+        Hook points that are ``optional`` are left out where y doesn't depend on them.
+        """
+        self.check_direction(v, stacked=True)
+        taps = [self.taps.tensor(name) for name in names]
+        for grads in self.graph.stream_to(self.spread(v), taps):
+            for name, grad in zip(names, grads, strict=True):
+                if grad is None and name not in optional:
+                    raise HookPointError(
+                        f"what is explained doesn't depend on {name}: it comes after {self.output_hook or 'y'}, before "
+                        f"{self.input_hook}, or feeds nothing"
+                    )
+            yield {n: self.taps.cut(n, g) for n, g in zip(names, grads, strict=True) if g is not None}
+
+    @checked
+    def jvp(self, dx: Float[Tensor, "*k pos d_in"]) -> Float[Tensor, "*own d_model"]:
+        """Sum over tokens of J_t dx_t: the first-order change of y when the embeddings change by dx.
+
+        Args:
+            dx: ``(pos, d_model)`` or ``(k, pos, d_model)``, finite.
+
+        Returns:
+            Of the shape of ``y``, or a stack of k, on its device, in the model's precision.
+
+        Raises:
+            DirectionError: dx has another shape, or isn't finite.
+        """
+        x = self.graph.x
+        check_change(dx, (len(self.tokens), x.shape[-1]))
+        many = dx if dx.ndim == 3 else dx[None]
+        spread = many.new_zeros(len(many), *x.shape)
+        spread[:, self.prompt_row, : len(self.tokens)] = many
+        dy = self.graph.pusher()(spread)[:, list(self.rows)].reshape(len(many), *self.y.shape)
+        return dy if dx.ndim == 3 else dy[0]
+
+    def check_fresh(self) -> None:
+        """Raise ContractError if the unembedding has changed since the forward pass."""
+        if self.head.version != self.weights_version:
+            raise ContractError(
+                "the model's unembedding was changed in place after linearize(), so y and logits are those of another "
+                "model; call linearize() again"
+            )
+
+    def check_direction(self, v: Tensor, stacked: bool | None = False) -> None:
+        """Raise DirectionError unless v is a usable direction (or a stack of them)."""
+        check_direction(v, self.y, stacked)
+
+    def spread(self, v: Float[Tensor, "k *own d_model"]) -> Float[Tensor, "k outputs d_model"]:
+        """v in this y's rows of the graph, zero in its neighbours'."""
+        out = v.new_zeros(len(v), len(self.graph.y), self.d_model)
+        out[:, list(self.rows)] = v.reshape(len(v), len(self.rows), self.d_model)
+        return out
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Linearization:
+class Linearization(Linearized):
     """One prompt's forward pass, linearised at its token embeddings.
 
     Attributes:
@@ -108,36 +282,8 @@ class Linearization:
     weights_version: int = 0
 
     @property
-    def unembedding(self) -> Unembedding:
-        """The map from y to the logits; raises as :meth:`check_unembedded` does."""
-        self.check_unembedded()
-        return self.head
-
-    def check_unembedded(self) -> None:
-        """Raise ArgumentError if y isn't what the unembedding consumes."""
-        if self.output_hook is not None:
-            raise ArgumentError(
-                f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
-                "speak of: use direction_scope(lin, v) or output_scope(lin, fn), or linearize without output_hook="
-            )
-
-    @property
-    def per(self) -> str:
-        """What scores are measured against: a unit of this."""
-        return "embedding norm" if self.input_hook == EMBED else f"activation norm at {self.input_hook}"
-
-    @property
-    def position(self) -> int:
-        return len(self.tokens) - 1
-
-    @property
-    def d_model(self) -> int:
-        return len(self.y)
-
-    @property
-    def prompt_row(self) -> int:
-        """This prompt's row of the forward pass (``row`` is that of its final hidden state)."""
-        return self.graph.rows[self.row]
+    def rows(self) -> tuple[int, ...]:
+        return (self.row,)
 
     @cached_property
     def probs(self) -> Float[Tensor, " d_vocab"]:
@@ -157,83 +303,6 @@ class Linearization:
             f"Linearization({len(self.tokens)} tokens up to {self.str_tokens[-1]!r}; d_model={self.d_model}; "
             f"predicts {best.text!r} with {best.probability:.0%}; {self.facts.get('host', 'no host')})"
         )
-
-    @checked
-    def vjp(self, v: Float[Tensor, "*k d_model"]) -> Float[Tensor, "*k pos d_in"]:
-        """v^T J_t for every token t (eq. 2): one backward pass, or a batched one for k directions.
-
-        Args:
-            v: ``(d_model,)`` or ``(k, d_model)``, finite, on any device.
-
-        Returns:
-            ``(pos, d_model)`` or ``(k, pos, d_model)`` on the device of the embeddings, in
-            the model's precision.
-
-        Raises:
-            DirectionError: v has another shape, or isn't finite.
-        """
-        self.check_direction(v, ndims=(1, 2))
-        grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
-        return grads if v.ndim == 2 else grads[0]
-
-    @checked
-    def vjp_at(self, v: Float[Tensor, " d_model"], names: Sequence[str]) -> dict[str, Float[Tensor, "*activation"]]:
-        """v^T dy/da for recorded activations a: their gradients, all from one backward pass.
-
-        Args:
-            v: ``(d_model,)``.
-            names: hook points that were recorded.
-
-        Returns:
-            For each hook point a tensor of its activation's shape, ``(pos, ...)``.
-
-        Raises:
-            DirectionError: see :meth:`vjp`.
-            HookPointError: a hook point wasn't recorded, or y doesn't depend on it.
-        """
-        self.check_direction(v)
-        (grads,) = self.stream_at(v[None], names)
-        return {name: grad[0] for name, grad in grads.items()}
-
-    @checked
-    def stream_at(
-        self, v: Float[Tensor, "k d_model"], names: Sequence[str], optional: Collection[str] = ()
-    ) -> Iterator[dict[str, Float[Tensor, " chunk *activation"]]]:
-        """:meth:`vjp_at` for k directions, a memory-bounded chunk of them at a time.
-
-        Hook points that are ``optional`` are left out where y doesn't depend on them.
-        """
-        self.check_direction(v, ndims=(2,))
-        taps = [self.taps.tensor(name) for name in names]
-        for grads in self.graph.stream_to(self.spread(v), taps):
-            for name, grad in zip(names, grads, strict=True):
-                if grad is None and name not in optional:
-                    raise HookPointError(
-                        f"what is explained doesn't depend on {name}: it comes after {self.output_hook or 'y'}, before "
-                        f"{self.input_hook}, or feeds nothing"
-                    )
-            yield {n: self.taps.cut(n, g) for n, g in zip(names, grads, strict=True) if g is not None}
-
-    @checked
-    def jvp(self, dx: Float[Tensor, "*k pos d_in"]) -> Float[Tensor, "*k d_model"]:
-        """Sum over tokens of J_t dx_t: the first-order change of y when the embeddings change by dx.
-
-        Args:
-            dx: ``(pos, d_model)`` or ``(k, pos, d_model)``, finite.
-
-        Returns:
-            ``(d_model,)`` or ``(k, d_model)`` on the device of ``y``, in the model's precision.
-
-        Raises:
-            DirectionError: dx has another shape, or isn't finite.
-        """
-        x = self.graph.x
-        check_change(dx, (len(self.tokens), x.shape[-1]))
-        many = dx if dx.ndim == 3 else dx[None]
-        spread = many.new_zeros(len(many), *x.shape)
-        spread[:, self.prompt_row, : len(self.tokens)] = many
-        dy = self.graph.pusher()(spread)[:, self.row]
-        return dy if dx.ndim == 3 else dy[0]
 
     @checked
     def jacobian(self, positions: Sequence[int] | None = None) -> Float[Tensor, "n d_model d_in"]:
@@ -264,28 +333,13 @@ class Linearization:
                 bar.update(len(grads))
         return out
 
-    def check_fresh(self) -> None:
-        """Raise ContractError if the unembedding has changed since the forward pass."""
-        if self.head.version != self.weights_version:
-            raise ContractError(
-                "the model's unembedding was changed in place after linearize(), so y and logits are those of another "
-                "model; call linearize() again"
-            )
 
-    def check_direction(self, v: Tensor, ndims: tuple[int, ...] = (1,)) -> None:
-        """Raise DirectionError unless v is a usable direction (or a stack of them)."""
-        check_direction(v, self.y, ndims)
-
-    def spread(self, v: Float[Tensor, "k d_model"]) -> Float[Tensor, "k outputs d_model"]:
-        """v in this output's row of the graph, zero in its neighbours'."""
-        out = v.new_zeros(len(v), len(self.graph.y), self.d_model)
-        out[:, self.row] = v
-        return out
+L = TypeVar("L", bound=Linearized, default=Linearization)
 
 
 @dataclass(frozen=True, eq=False)
-class LinearizationBatch(Sequence[Linearization]):
-    """Several prompts linearised in one forward pass; a sequence of :class:`Linearization`.
+class LinearizationBatch(Sequence[L], Generic[L]):
+    """Several prompts linearised in one forward pass; a sequence of :class:`Linearization`, or of whole answers'.
 
     Scopes take a batch as they take a single linearization and share one backward pass
     among its prompts. Each prompt's scores are those it gets alone.
@@ -293,13 +347,13 @@ class LinearizationBatch(Sequence[Linearization]):
 
     __expected__: ClassVar[str] = "a batch of them"
 
-    members: tuple[Linearization, ...]
+    members: tuple[L, ...]
 
     @overload
-    def __getitem__(self, index: int) -> Linearization: ...
+    def __getitem__(self, index: int) -> L: ...
     @overload
-    def __getitem__(self, index: slice) -> LinearizationBatch: ...
-    def __getitem__(self, index: int | slice) -> Linearization | LinearizationBatch:
+    def __getitem__(self, index: slice) -> LinearizationBatch[L]: ...
+    def __getitem__(self, index: int | slice) -> L | LinearizationBatch[L]:
         if isinstance(index, slice):
             return LinearizationBatch(self.members[index])
         return self.members[index]

@@ -6,22 +6,37 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_jacobian.core.build import Request, build
+from tl_jacobian.core.answer import AnswerLinearization
+from tl_jacobian.core.build import Request, answers, build
 from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
 from tl_jacobian.core.host.base import Host, Watch
 from tl_jacobian.core.host.hosts import resolve
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
-from tl_jacobian.core.prompts import Read, as_list, is_batch, read_prompt
+from tl_jacobian.core.prompts import Read, Span, as_list, is_batch, read_answer, read_prompt
+from tl_jacobian.core.rerun import generate
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, whole
+
+
+class Generate(Enum):
+    """``linearize(..., answer=GENERATE)``: the model writes the answer itself."""
+
+    GENERATE = "what the model writes itself"
+
+    def __repr__(self) -> str:
+        return "GENERATE"
+
+
+GENERATE = Generate.GENERATE
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,7 +54,7 @@ def model_first(fn: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(fn)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         model = args[0] if args else kwargs.get("model")
-        if isinstance(model, (Linearization, LinearizationBatch)):
+        if isinstance(model, (Linearized, LinearizationBatch)):
             raise UnsupportedModelError(
                 f"got a {type(model).__name__}, expected a model: call {fn.__name__}({needed}) with the model that was "
                 "linearised; the linearization itself goes to scopes, such as semantic_scope(lin)"
@@ -87,6 +102,9 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    answer: None = None,
+    span: None = None,
+    max_new_tokens: None = None,
 ) -> Linearization: ...
 @overload
 def linearize(
@@ -101,6 +119,9 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    answer: None = None,
+    span: None = None,
+    max_new_tokens: None = None,
 ) -> LinearizationBatch: ...
 @overload
 def linearize(
@@ -115,7 +136,42 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    answer: None = None,
+    span: None = None,
+    max_new_tokens: None = None,
 ) -> LinearizationBatch: ...
+@overload
+def linearize(
+    model: Any,
+    prompt: str | list[int] | Int[Tensor, " pos"],
+    *,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
+    record: Record = None,
+    input_hook: str = EMBED,
+    output_hook: str | None = None,
+    input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    answer: str | list[int] | Int[Tensor, " answer"] | Generate,
+    span: Span | None = None,
+    max_new_tokens: int | None = None,
+) -> AnswerLinearization: ...
+@overload
+def linearize(
+    model: Any,
+    prompt: list[str] | list[list[int]] | list[Tensor],
+    *,
+    prepend_bos: bool | None = None,
+    final_norm: FinalNorm | Literal["original"] | None = None,
+    max_memory: int | str | None = None,
+    record: Record = None,
+    input_hook: str = EMBED,
+    output_hook: str | None = None,
+    input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    answer: Sequence[str] | list[list[int]] | list[Tensor] | Generate,
+    span: Span | None = None,
+    max_new_tokens: int | None = None,
+) -> LinearizationBatch[AnswerLinearization]: ...
 @model_first
 @checked
 def linearize(
@@ -130,8 +186,13 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
-) -> Linearization | LinearizationBatch:
+    answer: Any = None,
+    span: Span | None = None,
+    max_new_tokens: int | None = None,
+) -> Linearization | AnswerLinearization | LinearizationBatch[Any]:
     """Run a model once and record how its final hidden state depends on its token embeddings.
+
+    With ``answer=`` the final hidden states that predict its tokens, all of them together.
 
     The model is left exactly as it was: hooks, ``requires_grad`` flags, ``.grad``, train or
     eval mode, the random number generators and the grad mode. The caller's own hooks run
@@ -161,13 +222,21 @@ def linearize(
             ``"blocks.5.hook_resid_post"`` for a sparse autoencoder's feature or a probe; default what
             the unembedding consumes. There are no logits elsewhere: use :func:`direction_scope`.
         input_value: takes the place of the activation at ``input_hook``; ``(batch, pos, d_in)``.
+        answer: what the model answered, or is to be asked about: text or token ids, explained as one quantity from one
+            forward pass of prompt and answer; ``GENERATE``: what it writes itself, taking the most probable token
+            each time. For a batch, one each.
+        span: the part of the answer that is explained: a piece of its text, characters ``(start, stop)``, or tokens
+            ``slice(start, stop)``; a token belongs to where its first character is that isn't a space. Default all.
+        max_new_tokens: how many tokens ``GENERATE`` writes at most; fewer where the model ends the text.
 
     Returns:
-        A :class:`Linearization`, or a :class:`LinearizationBatch` for a list of prompts.
+        A :class:`Linearization`, or an :class:`AnswerLinearization`; for a list of prompts a
+        :class:`LinearizationBatch` of them.
 
     Raises:
         MemoryBudgetError: not even recomputing fits into the budget; says what would.
-        PromptError: empty or too long prompt, ids or position out of range.
+        PromptError: empty or too long prompt, or an empty answer, ids or position out of range.
+        TargetError: ``span`` isn't a part of the answer.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
             unembedding, or a ``final_norm`` that doesn't fit.
         HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.
@@ -187,21 +256,64 @@ def linearize(
     several = is_batch(prompt)
     position = as_list(position)
     prompts = list(prompt) if several else [prompt]
-    positions = _positions(position, len(prompts), several)
-    read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
+    if answer is None:
+        _only_with_answer(span=span, max_new_tokens=max_new_tokens)
+        positions = _positions(position, len(prompts), several)
+        read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
+    else:
+        if position != -1:
+            raise ArgumentError(f"position={position!r} with an answer, whose positions are explained; use span=")
+        given = _answers(answer, len(prompts), several, max_new_tokens)
+        read = [
+            read_answer(host, *_written(host, p, one, prepend_bos, max_new_tokens), span, prepend_bos)
+            for p, one in zip(prompts, given, strict=True)
+        ]
     batch = linearize_read(host, read, options)
     return batch if several or isinstance(position, Sequence) else batch[0]
 
 
-def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFAULTS) -> LinearizationBatch:
-    """:func:`linearize` for prompts that are read already; one linearization for each of their positions."""
+def _only_with_answer(**given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(f"{name}={value!r} is for an answer: linearize(model, prompt, answer=..., {name}=...)")
+
+
+def _answers(answer: Any, n_prompts: int, several: bool, max_new_tokens: int | None) -> Sequence[Any]:
+    """The answer to each prompt, as the caller gave it."""
+    if answer is GENERATE:
+        whole("max_new_tokens", max_new_tokens)
+        return [answer] * n_prompts
+    _only_generated(max_new_tokens)
+    if not several:
+        return [answer]
+    if isinstance(answer, str) or not is_batch(answer) or len(answer) != n_prompts:
+        got = f"{len(answer)} answers" if is_batch(answer) else "one answer"
+        raise ArgumentError(f"{got} for {n_prompts} prompts, expected one each")
+    return list(answer)
+
+
+def _only_generated(max_new_tokens: int | None) -> None:
+    if max_new_tokens is not None:
+        raise ArgumentError(f"max_new_tokens={max_new_tokens!r} is for answer=GENERATE; the answer is given")
+
+
+def _written(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None, n: int | None) -> tuple[Any, Any]:
+    """The prompt and its answer; where the model is to write it, both as ids."""
+    if answer is not GENERATE:
+        return prompt, answer
+    start = read_prompt(host, prompt, [-1], prepend_bos).tokens
+    return start, generate(host, start, whole("max_new_tokens", n))[len(start) :]
+
+
+def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFAULTS) -> LinearizationBatch[Any]:
+    """:func:`linearize` for prompts that are read: a linearization for each of their positions, or their answers."""
     taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
     with recording():
         members = build(host, prompts, Request(watch, _affine(host, options.final_norm), budget))
     check_reached(by_name, members[0].taps)
-    return LinearizationBatch(members)
+    return LinearizationBatch(answers(host, members, prompts) if prompts[0].answer else members)
 
 
 def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:

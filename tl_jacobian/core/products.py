@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact, precise
 
@@ -27,14 +28,23 @@ class Slot(NamedTuple):
     member: int
 
 
-def packed(lins: Sequence[Linearization], k: int) -> Iterator[list[Slot]]:
-    """All (direction, member) pairs, in chunks of backward passes that fit into memory."""
+def packed(lins: Sequence[Linearized], counts: Sequence[int]) -> Iterator[list[Slot]]:
+    """All (direction, member) pairs, in chunks of backward passes that fit into memory.
+
+    Args:
+        lins: linearizations of one forward pass.
+        counts: how many directions each of them has.
+    """
     seen: Counter[int] = Counter()
     turns: dict[int, list[int]] = {}  # members that can share a pass
     for member, lin in enumerate(lins):
         turns.setdefault(seen[lin.prompt_row], []).append(member)
         seen[lin.prompt_row] += 1
-    passes = [(i, members) for members in turns.values() for i in range(k)]
+    passes = [
+        (i, [m for m in members if i < counts[m]])
+        for members in turns.values()
+        for i in range(max(counts[m] for m in members))
+    ]
     size = lins[0].graph.chunk
     for start in range(0, len(passes), size):
         chunk = passes[start : start + size]
@@ -42,29 +52,44 @@ def packed(lins: Sequence[Linearization], k: int) -> Iterator[list[Slot]]:
 
 
 def pulled(
-    lins: Sequence[Linearization], v: Float[Tensor, "k members d_model"], what: str = "vector-Jacobian products"
+    lins: Sequence[Linearized],
+    v: Sequence[Float[Tensor, "_ ..."]],
+    what: str = "vector-Jacobian products",
 ) -> Iterator[tuple[list[Slot], Float[Tensor, "chunk batch pos d_in"]]]:
-    """v_i^T J for k directions of each member, a chunk at a time; a progress bar when it takes long."""
+    """v_i^T J for the directions of each member, a chunk at a time; a progress bar when it takes long.
+
+    Args:
+        lins: linearizations of one forward pass.
+        v: directions of each of them, ``(k, *lin.y.shape)``; a member may have more than another.
+    """
     graph = lins[0].graph
-    with progress(len(v) * len(lins), what) as bar:
-        for slots in packed(lins, len(v)):
-            at, direction, member = map(list, zip(*slots, strict=True))
-            spread = v.new_zeros(at[-1] + 1, *graph.y.shape)
-            spread[at, [lins[m].row for m in member]] = v[direction, member]
+    with progress(sum(map(len, v)), what) as bar:
+        for slots in packed(lins, list(map(len, v))):
+            spread = graph.y.new_zeros(slots[-1].at + 1, *graph.y.shape, dtype=v[0].dtype)
+            for member, mine in groupby(sorted(slots, key=_member), key=_member):
+                at, direction, _ = map(list, zip(*mine, strict=True))
+                rows = list(lins[member].rows)
+                spread[torch.tensor(at)[:, None], rows] = (
+                    v[member][direction].reshape(len(at), len(rows), -1).to(spread)
+                )
             yield slots, graph.pull(spread)
             bar.update(len(slots))
 
 
-def squares(lins: Sequence[Linearization], v: Float[Tensor, "k members d_model"]) -> list[Float[Tensor, "k _"]]:
+def _member(slot: Slot) -> int:
+    return slot.member
+
+
+def squares(lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]]) -> list[Float[Tensor, " _ _"]]:
     """||v_i^T J_t||^2 for every direction and token, a ``(k, pos)`` float64 tensor a member.
 
     Never holds more than one chunk of products.
 
     Args:
         lins: linearizations of one forward pass.
-        v: k directions for each of them.
+        v: directions of each of them, as for :func:`pulled`.
     """
-    out = [torch.empty(len(v), len(lin.tokens), dtype=torch.float64) for lin in lins]
+    out = [torch.empty(len(own), len(lin.tokens), dtype=torch.float64) for lin, own in zip(lins, v, strict=True)]
     for slots, grads in pulled(lins, v):
         norms = squared_norms(grads)
         for at, i, member in slots:

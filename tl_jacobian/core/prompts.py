@@ -13,6 +13,7 @@ from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import PromptError, TargetError
 from tl_jacobian.results.arguments import excerpt, ids, is_id, warn
 from tl_jacobian.results.arguments import position as place
+from tl_jacobian.results.tokens import first_characters
 
 
 def is_batch(prompt: Any) -> bool:
@@ -31,12 +32,16 @@ class Read(NamedTuple):
     """One prompt, cut off after the last explained position.
 
     Attributes:
-        tokens: ids.
+        tokens: ids, of prompt and answer.
         positions: the explained ones, counted from the start.
+        answer: the tokens that are explained, one for each position; none where there is no answer.
+        answer_start: place of the answer's first token.
     """
 
     tokens: list[int]
     positions: list[int]
+    answer: Sequence[int] = ()
+    answer_start: int = 0
 
     def at(self, positions: Sequence[Any]) -> Read:
         """The same tokens, explained at other positions and cut off after the last of them.
@@ -45,7 +50,7 @@ class Read(NamedTuple):
             PromptError: one is no integer, or outside the prompt.
         """
         counted = [place(position, len(self.tokens)) for position in positions]
-        return Read(self.tokens[: max(counted) + 1], counted)
+        return self._replace(tokens=self.tokens[: max(counted) + 1], positions=counted)
 
 
 def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: bool | None) -> Read:
@@ -54,17 +59,89 @@ def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: 
     Raises:
         PromptError: what is wrong, with the value and the remedy.
     """
+    tokens = _prompt_ids(host, prompt, prepend_bos)
+    _check_range(tokens, host.d_vocab)
+    read = Read(tokens, []).at(positions)
+    _check_length(host, read.tokens)
+    return read
+
+
+def _prompt_ids(host: Host, prompt: Any, prepend_bos: bool | None) -> list[int]:
     tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
     if not tokens:
         raise PromptError(f"the prompt {excerpt(prompt)} is empty, expected at least one token")
-    _check_range(tokens, host.d_vocab)
-    read = Read(tokens, []).at(positions)
-    if host.n_ctx is not None and len(read.tokens) > host.n_ctx:
+    return tokens
+
+
+def _check_length(host: Host, tokens: Sequence[int]) -> None:
+    if host.n_ctx is not None and len(tokens) > host.n_ctx:
         raise PromptError(
-            f"the prompt has {len(read.tokens)} tokens up to the explained position, but the model's context "
-            f"is n_ctx={host.n_ctx}; shorten it by {len(read.tokens) - host.n_ctx} tokens"
+            f"the prompt has {len(tokens)} tokens up to the explained position, but the model's context "
+            f"is n_ctx={host.n_ctx}; shorten it by {len(tokens) - host.n_ctx} tokens"
         )
+
+
+Answer = str | Sequence[int] | Tensor | np.ndarray
+Span = str | tuple[int, int] | slice  # of an answer: a piece of its text, characters, or tokens
+
+
+def read_answer(host: Host, prompt: Any, answer: Any, span: Span | None, prepend_bos: bool | None) -> Read:
+    """A prompt with its answer, the positions that predict the answer's tokens explained together.
+
+    Two texts are tokenised as one where the prompt's tokens stay what they are; else, and where either is given as
+    ids, each by itself.
+
+    Raises:
+        PromptError: the answer is empty, or the prompt can't be read; see :func:`read_prompt`.
+        TargetError: no token of the answer is in ``span``.
+    """
+    tokens, start = _joined(host, prompt, answer, prepend_bos)
+    given = tokens[start:]
+    if not given:
+        raise PromptError(f"the answer {excerpt(answer)} is empty, expected at least one token")
+    _check_range(tokens, host.d_vocab)
+    chosen = range(len(given)) if span is None else _in_span(host, given, span)
+    read = Read(tokens, [], [given[i] for i in chosen], start).at([start + i - 1 for i in chosen])
+    _check_length(host, read.tokens)
     return read
+
+
+def _joined(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None) -> tuple[list[int], int]:
+    """Ids of prompt and answer, and where the answer begins."""
+    alone = _prompt_ids(host, prompt, prepend_bos)
+    if not isinstance(answer, str):
+        return alone + _ids(answer), len(alone)
+    if isinstance(prompt, str) and answer:
+        both = host.tokenize(prompt + answer, prepend_bos)
+        if both[: len(alone)] == alone:
+            return both, len(alone)
+    return alone + host.encode(answer), len(alone)
+
+
+def _in_span(host: Host, answer: Sequence[int], span: Span) -> Sequence[int]:
+    """Indices of the answer's tokens in a part of it."""
+    texts, n = host.token_texts(list(answer)), len(answer)
+    if isinstance(span, slice):
+        chosen = sorted(range(n)[span])
+    else:
+        first, last = _characters(host.decode(list(answer)), span)
+        starts = first_characters(texts, lambda a, b: host.decode(list(answer[a:b])))
+        chosen = [i for i, at in enumerate(starts) if first <= at < last]
+    if not chosen:
+        raise TargetError(f"span={span!r} holds no token of the answer, whose tokens are {list(texts)}")
+    return chosen
+
+
+def _characters(text: str, span: str | tuple[int, int]) -> tuple[int, int]:
+    if isinstance(span, str):
+        n = text.count(span) if span else 0
+        if n != 1:
+            raise TargetError(
+                f"span={span!r} occurs {n} times in the answer {text!r}, expected once; a span may be tokens too, "
+                "slice(0, 3), or characters, (0, 12)"
+            )
+        return text.index(span), text.index(span) + len(span)
+    return span
 
 
 def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:

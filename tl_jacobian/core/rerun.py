@@ -22,14 +22,22 @@ from tl_jacobian.results.arguments import is_id
 
 @runtime_checkable
 class Rerun(Protocol):
-    """Runs of one prompt with the values at its input hook replaced, explained at the same position."""
+    """Runs of one prompt with the values at its input hook replaced, explained at the same position or positions."""
+
+    def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> Rerun:
+        """The same for a whole answer: its tokens, predicted at these positions, are explained together.
+
+        Args:
+            start: place of the answer's first token.
+        """
+        ...
 
     def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Sequence[Any]:
         """Linearizations at each of n values of x, from one forward pass."""
         ...
 
-    def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
-        """Logits at the explained position for each of n values of x; nothing is recorded."""
+    def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n *answer d_vocab"]:
+        """Logits at the explained position for each of n values of x, a row for each of several."""
         ...
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
@@ -42,11 +50,18 @@ def padded(prompts: Sequence[Sequence[int]]) -> Int[Tensor, "prompts pos"]:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)
 
 
-def run(host: Host, prompts: Sequence[Sequence[int]], watch: Watch = END_TO_END) -> Trace:
-    """One forward pass of several prompts, each explained at its last token; no graph is recorded."""
+def run(
+    host: Host, prompts: Sequence[Sequence[int]], watch: Watch = END_TO_END, positions: Sequence[int] | None = None
+) -> Trace:
+    """One forward pass of several prompts, each explained at its last token; no graph is recorded.
+
+    Args:
+        positions: explained in every prompt instead, one after the other.
+    """
     with forgetting():
-        lasts = torch.tensor([len(ids) - 1 for ids in prompts])
-        return host.forward(padded(prompts), torch.arange(len(prompts)), lasts, watch)
+        at = [[len(ids) - 1] if positions is None else list(positions) for ids in prompts]
+        rows = torch.tensor([row for row, own in enumerate(at) for _ in own])
+        return host.forward(padded(prompts), rows, torch.tensor([i for own in at for i in own]), watch)
 
 
 def last_logits(host: Host, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompts d_vocab"]:

@@ -89,6 +89,8 @@ class Attribution(Value):
         combine: how scores of several tokens make one (Euclidean for a norm, sum for a trace).
         word_groups: the prompt's words as (text, number of tokens).
         units: token positions of each unit, no position in two of them; default one token each.
+        answer_start: index of the answer's first token, where an answer was explained: tokens from there on are its
+            own, as sources of what follows them; None where there is only a prompt. See :attr:`prompt`, :attr:`answer`.
         predictions: the most probable next tokens.
         metadata: what exactly was explained, what was held fixed, and by what (JSON values).
 
@@ -114,6 +116,7 @@ class Attribution(Value):
     combine: Combine = "root_sum_squares"
     word_groups: tuple[Word, ...] = ()
     units: tuple[Positions, ...] = ()
+    answer_start: int | None = None
     predictions: tuple[Prediction, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -136,6 +139,8 @@ class Attribution(Value):
             )
         if self.tokens and not 0 <= self.position < len(self.tokens):
             raise ArgumentError(f"position={self.position}, expected 0 to {len(self.tokens) - 1}")
+        if self.answer_start is not None and not 0 < self.answer_start <= len(self.tokens):
+            raise ArgumentError(f"answer_start={self.answer_start}, expected 1 to {len(self.tokens)}")
         if self.word_groups and sum(w.size for w in self.word_groups) != len(self.tokens):
             raise ArgumentError(
                 f"words of {[w.size for w in self.word_groups]} tokens don't add up to {len(self.tokens)} tokens"
@@ -156,7 +161,38 @@ class Attribution(Value):
     @property
     def per_token(self) -> bool:
         """Whether every unit is one token, in the prompt's order."""
-        return self.units == tuple((i,) for i in range(len(self.tokens)))
+        return all(len(unit) == 1 for unit in self.units) and list(self.units) == sorted(self.units)
+
+    @property
+    def prompt(self) -> Attribution:
+        """The prompt's part: all of it where no answer was explained."""
+        return self._part("prompt", lambda at: self.answer_start is None or at < self.answer_start)
+
+    @property
+    def answer(self) -> Attribution:
+        """The answer's part: what its tokens contribute to those after them.
+
+        Raises:
+            ArgumentError: no answer was explained.
+        """
+        if (start := self.answer_start) is None:
+            raise ArgumentError(
+                "no answer was explained, only a prediction: linearize(model, prompt, answer=...) runs one"
+            )
+        return self._part("answer", lambda at: at >= start)
+
+    def _part(self, name: str, belongs: Callable[[int], bool]) -> Attribution:
+        """The units whose tokens belong to a part, with the text as it is."""
+        kept = [i for i, unit in enumerate(self.units) if all(map(belongs, unit))]
+        if any(belongs(at) for i, unit in enumerate(self.units) if i not in kept for at in unit):
+            raise ArgumentError(f"a unit has tokens of the {name} and others: take .{name} before grouping")
+        return dataclasses.replace(
+            self,
+            scores=self.scores[kept],
+            stderr=None if self.stderr is None else self.stderr[kept],
+            str_tokens=tuple(self.str_tokens[i] for i in kept),
+            units=tuple(self.units[i] for i in kept),
+        )
 
     # -- ranking and grouping ------------------------------------------------------
 
@@ -184,8 +220,15 @@ class Attribution(Value):
         """
         if not self.per_token:
             return self
-        groups = split_first_word(self.word_groups, self.str_tokens) if split_first else self.word_groups
-        return self.grouped([w.size for w in groups], [w.text for w in groups])
+        groups, index = self.word_groups, self._index
+        texts = {at: self.str_tokens[i] for at, i in index.items()}
+        for at in (1 if split_first else 0, self.answer_start or 0):
+            groups = split_words(groups, texts, at)
+        where = zip(consecutive([w.size for w in groups]), groups, strict=True)
+        found = [([index[at] for at in positions if at in index], word) for positions, word in where]
+        kept = [(units, word) for units, word in found if units]
+        names = [w.text if len(u) == w.size else "".join(self.str_tokens[i] for i in u) for u, w in kept]
+        return self._merged([units for units, _ in kept], names)
 
     def grouped(self, sizes: Sequence[int], texts: Sequence[str] | None = None) -> Attribution:
         """Scores of consecutive units merged: ``sizes[i]`` units make group ``i``.
@@ -219,9 +262,16 @@ class Attribution(Value):
         """
         if not self.per_token:
             raise ArgumentError("this attribution is per word, expected one score for each token: leave out .words()")
-        groups = [sorted(unit) for unit in units]
+        groups, index = [sorted(unit) for unit in units], self._index
         check_units(groups, len(self.tokens))
-        return self._merged(groups, texts)
+        if missing := [at for group in groups for at in group if at not in index]:
+            raise ArgumentError(f"token {missing[0]} has no score here, expected tokens of the part that was taken")
+        return self._merged([[index[at] for at in group] for group in groups], texts)
+
+    @property
+    def _index(self) -> dict[int, int]:
+        """The unit of each token position that has one."""
+        return {at: i for i, unit in enumerate(self.units) for at in unit}
 
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""
@@ -287,17 +337,29 @@ def check_units(units: Sequence[Sequence[int]], n: int) -> None:
             seen.add(at)
 
 
-def split_first_word(groups: Sequence[Word], str_tokens: Sequence[str]) -> tuple[Word, ...]:
-    """Words, token 0 a word of its own: an attention sink that pictures can then leave out.
+def split_words(groups: Sequence[Word], texts: Mapping[int, str], at: int) -> tuple[Word, ...]:
+    """Words, none of them across the boundary before token ``at``.
 
-    >>> split_first_word([Word("Paris", 2), Word(" is", 1)], ["Par", "is", " is"])
+    Args:
+        groups: the words.
+        texts: of tokens, by position, to name the parts.
+
+    >>> split_words([Word("Paris", 2), Word(" is", 1)], {0: "Par", 1: "is", 2: " is"}, 1)
     (Word(text='Par', size=1), Word(text='is', size=1), Word(text=' is', size=1))
     """
-    if not groups or groups[0].size < 2:
-        return tuple(groups)
-    (text, size), token = groups[0], str_tokens[0]
-    rest = text.removeprefix(token) if text.startswith(token) else "".join(str_tokens[1:size])
-    return (Word(token, 1), Word(rest, size - 1), *groups[1:])
+    out: list[Word] = []
+    start = 0
+    for text, size in groups:
+        if start < at < start + size:
+            left, right = (
+                "".join(texts.get(i, "") for i in part) for part in (range(start, at), range(at, start + size))
+            )
+            right = text.removeprefix(left) if text.startswith(left) else right
+            out += [Word(left, at - start), Word(right, start + size - at)]
+        else:
+            out.append(Word(text, size))
+        start += size
+    return tuple(out)
 
 
 def split(items: Iterable[T], sizes: Iterable[int]) -> list[list[T]]:

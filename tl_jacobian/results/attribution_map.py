@@ -30,7 +30,7 @@ from tl_jacobian.results.attribution import (
     Positions,
     named_units,
     split,
-    split_first_word,
+    split_words,
     strip_row,
 )
 from tl_jacobian.results.base import Value, renderer
@@ -179,7 +179,7 @@ class AttributionMap(Value):
             return self
         sources = self.attributions[-1].word_groups
         if split_first:
-            sources = split_first_word(sources, self.str_tokens)
+            sources = split_words(sources, dict(enumerate(self.str_tokens)), 1)
         targets = self.target_words or tuple(Word(text or "", 1) for text in self.next_texts)
         sizes = [word.size for word in targets]
         rows = split([a.grouped(*cut_words(sources, a)) for a in self], sizes)

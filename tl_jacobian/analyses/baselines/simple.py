@@ -37,7 +37,7 @@ def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus:
 def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explained]) -> list[Attribution]:
     """:func:`input_x_gradient` of several linearizations of one forward pass, which share backward passes."""
     scores: dict[int, Float[Tensor, " pos"]] = {}
-    for slots, grads in pulled(lins, torch.stack([e.v for e in explained], dim=1)):
+    for slots, grads in pulled(lins, [e.v for e in explained]):
         for at, _, member in slots:
             x = inputs_of(lins[member])
             product = x.double() * grads[at, lins[member].prompt_row, : len(x)].double()

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import EMBED
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.products import squares
 from tl_jacobian.errors import ArgumentError, DirectionError
+from tl_jacobian.results.arguments import excerpt
 from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
 
@@ -21,20 +22,20 @@ class Explained(NamedTuple):
     """What a scope explains: directions at the output, and words for them.
 
     Attributes:
-        v: k directions; scores combine ||v_i^T J_t||^2 over them.
+        v: k directions, of the shape of ``lin.y``; scores combine ||v_i^T J_t||^2 over them.
         target: the explained quantity in words.
         details: more of the same for the metadata.
     """
 
-    v: Float[Tensor, "k d_model"]
+    v: Float[Tensor, " k *own"]
     target: str
     details: dict[str, Any]
 
 
 def apply(
-    lin: Linearization | LinearizationBatch,
+    lin: Linearized | LinearizationBatch,
     scope: ScopeName,
-    explain: Callable[[Linearization], Explained],
+    explain: Callable[[Any], Explained],
 ) -> Any:
     """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch."""
     members, combine = members_of(lin), SCOPES[scope].combine
@@ -42,12 +43,17 @@ def apply(
     for e in explained:
         if combine == "root_sum_squares":
             check_gradient(e)
-    sums = [s.sum(0) for s in squares(members, torch.stack([e.v for e in explained], dim=1))]
+    sums = [s.sum(0) for s in squares(members, [e.v for e in explained])]
     made = [
         attribution(one, scope, e.target, of_squares(s, combine), combine, e.details)
         for one, e, s in zip(members, explained, sums, strict=True)
     ]
-    return made[0] if isinstance(lin, Linearization) else made
+    return made[0] if isinstance(lin, Linearized) else made
+
+
+def along(lin: Linearized) -> str:
+    """What is added up, where it is."""
+    return f", summed over the answer {excerpt(lin.text)}" if isinstance(lin, AnswerLinearization) else ""
 
 
 def check_gradient(explained: Explained) -> None:
@@ -56,11 +62,11 @@ def check_gradient(explained: Explained) -> None:
         raise DirectionError(f"{explained.target} has no gradient in y (v is zero): every score would be zero")
 
 
-def members_of(lin: Linearization | LinearizationBatch) -> list[Linearization]:
+def members_of(lin: Linearized | LinearizationBatch) -> list[Any]:
     """The linearizations to explain, fresh ones."""
-    if not isinstance(lin, (Linearization, LinearizationBatch)):
+    if not isinstance(lin, (Linearized, LinearizationBatch)):
         raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization: pass linearize(model, prompt)")
-    members = [lin] if isinstance(lin, Linearization) else list(lin)
+    members = [lin] if isinstance(lin, Linearized) else list(lin)
     for one in members:
         one.check_fresh()
     return members
@@ -78,7 +84,7 @@ def one_of(lin: Linearization) -> Linearization:
 
 
 def attribution(
-    lin: Linearization,
+    lin: Linearized,
     scope: str,
     target: str,
     scores: Float[Tensor, " pos"],
@@ -86,19 +92,22 @@ def attribution(
     details: Mapping[str, Any],
     stderr: Float[Tensor, " pos"] | None = None,
 ) -> Attribution:
-    """Scores of one linearization as a value that says what they are."""
+    """Scores of one linearization as a value that says what they are; fewer than tokens: those of the first."""
+    start = lin.answer_start if isinstance(lin, AnswerLinearization) else None
     inputs = "token embeddings" if lin.input_hook == EMBED else "activations"
     return Attribution(
         scores=scores.float(),
         stderr=None if stderr is None else stderr.float(),
         scope=scope,
         tokens=tuple(lin.tokens.tolist()),
-        str_tokens=lin.str_tokens,
+        str_tokens=lin.str_tokens[: len(scores)],
+        units=tuple((i,) for i in range(len(scores))),
         position=lin.position,
+        answer_start=start,
         target=target,
         combine=combine,
         word_groups=lin.words,
-        predictions=lin.predictions if lin.output_hook is None else (),
+        predictions=lin.predictions if isinstance(lin, Linearization) and lin.output_hook is None else (),
         metadata={
             "features": f"{inputs} at {lin.input_hook}, positions 0 to the explained one",
             "output_hook": lin.output_hook,

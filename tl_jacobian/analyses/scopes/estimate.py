@@ -27,9 +27,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linalg.eigen import eigenpairs, rough_eigenvectors
-from tl_jacobian.core.linalg.fisher import Deflation, FisherFactor, signs
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linalg.fisher import AnswerFactor, Deflation, Factor, FisherFactor, signs
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.products import Slot, pulled, squared_norms, squares
 
 Push = Callable[[Tensor], Tensor]
@@ -71,14 +72,14 @@ class Traces:
     Attributes:
         seed: of the random signs.
         exact: the first term; ``(pos,)``.
-        latest: the directions taken last; ``(k, d_model)``.
+        latest: the directions taken last; ``(k, d_model)``, of an answer the rows of y one after the other.
         ahead: where one step of subspace iteration takes them, if that has been computed.
         waiting: directions that :func:`run` is to pull back, exact ones first; ``n_taken`` of them.
         probes: squared norms of pulled-back random directions, each ``(n, pos)``.
         n_draws: how often random signs were drawn, which tells what to draw next.
     """
 
-    lin: Linearization
+    lin: Linearized
     seed: int
     deflation: Deflation
     exact: Tensor
@@ -92,10 +93,10 @@ class Traces:
     n_draws: int = 0
 
     @staticmethod
-    def of(lin: Linearization, seed: int) -> Traces:
-        factor = FisherFactor(lin.unembedding, lin.logits)
+    def of(lin: Linearized, seed: int) -> Traces:
+        factor = factor_of(lin)
         exact = torch.zeros(len(lin.tokens), dtype=torch.float64)
-        nothing = factor.logits.new_empty(0, lin.d_model)
+        nothing = factor.logits.new_empty(0, factor.size)
         return Traces(lin, seed, Deflation.none(factor), exact, nothing, nothing)
 
     @property
@@ -114,8 +115,9 @@ class Traces:
     def draw(self, n: int) -> None:
         """Probe the remainder with n more random directions."""
         factor = self.deflation.factor
-        drawn = _signs(n, factor.head.d_vocab, (self.seed + self.n_draws) % 2**63).to(factor.logits.device)
-        self.waiting = torch.cat([self.waiting, self.deflation.remainder(factor.pull(drawn))])
+        seeds = [(self.seed + self.n_draws + i * _APART) % 2**63 for i in range(len(factor.n_signs))]
+        drawn = factor.probe([_signs(n, m, seed) for m, seed in zip(factor.n_signs, seeds, strict=True)])
+        self.waiting = torch.cat([self.waiting, self.deflation.remainder(drawn)])
         self.n_draws += 1
 
     def estimate(self) -> Estimate:
@@ -129,6 +131,13 @@ class Traces:
         """Probes to go until the relative error is ``rtol``: it falls with the square root of their number."""
         ratio = self.estimate().relative_error / rtol
         return math.ceil(self.n_probes * (ratio**2 - 1))
+
+
+def factor_of(lin: Linearized) -> Factor:
+    """The Fisher factor of what a linearization explains: one position's, or those of an answer's."""
+    if isinstance(lin, AnswerLinearization):
+        return AnswerFactor(tuple(FisherFactor(lin.unembedding, logits) for logits in lin.logits))
+    return FisherFactor(lin.unembedding, lin.logits)
 
 
 def begin(traces: Sequence[Traces], k: int, push: Push | None) -> None:
@@ -157,9 +166,9 @@ def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True
     Args:
         keep: whether the products add to the traces.
     """
-    v = _stack([t.waiting for t in traces])
-    squared = [torch.empty(len(v), len(t.exact), dtype=torch.float64) for t in traces]
-    ahead = torch.zeros_like(v)
+    v = [t.waiting.reshape(-1, *t.lin.y.shape) for t in traces]
+    squared = [torch.empty(len(own), len(t.exact), dtype=torch.float64) for t, own in zip(traces, v, strict=True)]
+    ahead = [torch.zeros_like(own) for own in v]
     for slots, grads in pulled([t.lin for t in traces], v):
         norms = squared_norms(grads)
         for at, i, m in slots:
@@ -169,10 +178,10 @@ def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True
         if push is not None:
             dy = push(grads * _weights(traces, slots, norms.shape).to(grads)[..., None])
             for at, i, m in slots:
-                ahead[i, m] = dy[at, traces[m].lin.row].to(ahead)
+                ahead[m][i] = dy[at, list(traces[m].lin.rows)].reshape(traces[m].lin.y.shape).to(ahead[m])
     for m, t in enumerate(traces):
         n = len(t.waiting)
-        t.ahead = None if push is None else ahead[:n, m]
+        t.ahead = None if push is None else ahead[m].reshape(n, -1)
         t.n_products += n if push is None else 2 * n
         if keep and n > t.n_taken:
             t.probes.append(squared[m][t.n_taken : n])
@@ -181,10 +190,13 @@ def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True
 
 def finish(traces: Sequence[Traces]) -> None:
     """Take everything exactly: no error left."""
-    v = [eigenpairs(t.deflation.factor, t.lin.d_model).scaled() for t in traces]
-    for t, s in zip(traces, squares([t.lin for t in traces], torch.stack(v, dim=1)), strict=True):
-        t.exact = s.sum(0)
-        t.n_products += t.lin.d_model
+    for t in traces:
+        t.exact = torch.zeros_like(t.exact)
+        for one in t.lin if isinstance(t.lin, AnswerLinearization) else [t.lin]:
+            directions = eigenpairs(FisherFactor(one.unembedding, one.logits), one.d_model).scaled()
+            (found,) = squares([one], [directions])
+            t.exact[: found.shape[1]] += found.sum(0)
+            t.n_products += len(directions)
         t.deflation = Deflation.none(t.deflation.factor)
         t.probes.clear()
 
@@ -207,11 +219,7 @@ def _weights(
     return weights
 
 
-def _stack(directions: Sequence[Float[Tensor, "_ d_model"]]) -> Float[Tensor, "k traces d_model"]:
-    """Directions side by side; where one has fewer, zeros."""
-    return torch.nn.utils.rnn.pad_sequence(list(directions))
-
-
+_APART = 0x9E3779B97F4A7C15  # between the seeds of an answer's positions: no two ever draw the same signs
 # Directions of one step of subspace iteration, and probes; measured by benchmarks/fisher_estimators.py.
 _BLOCK = 12
 _FIRST_PROBES = 16  # fewer say too little about their own spread
@@ -228,7 +236,7 @@ class Budget(NamedTuple):
     rtol: float
 
 
-def estimate(lins: Sequence[Linearization], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
+def estimate(lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
     """Fisher traces of linearizations of one forward pass, each as it would come out alone.
 
     Args:
@@ -245,7 +253,7 @@ def estimate(lins: Sequence[Linearization], budget: Budget, seeds: Sequence[int]
     return [t.estimate() for t in traces]
 
 
-def _pusher(lins: Sequence[Linearization]) -> Push | None:
+def _pusher(lins: Sequence[Linearized]) -> Push | None:
     """Jacobian-vector products, or None for a model whose backward pass can't be differentiated."""
     try:
         return lins[0].graph.pusher()
@@ -257,7 +265,7 @@ def _pusher(lins: Sequence[Linearization]) -> Push | None:
 
 def _spend(traces: list[Traces], n_products: int, push: Push | None) -> None:
     """About half of a fixed budget for exact directions, the rest for probes."""
-    if n_products >= traces[0].lin.d_model:
+    if n_products >= min(t.deflation.factor.size for t in traces):
         return finish(traces)
     block = min(_BLOCK, n_products // 5, (n_products - _MORE_PROBES) // 3)
     if push is None:
@@ -286,7 +294,7 @@ def _reach(traces: list[Traces], rtol: float, push: Push | None) -> None:
         run(active)
         active = [t for t in active if t.missing(rtol) > 0]
         deeper = [t for t in active if push and t.missing(rtol) > 4 * _BLOCK and t.n_steps < _MAX_STEPS]
-        hopeless = [t for t in active if t not in deeper and t.n_products + t.missing(rtol) > t.lin.d_model]
+        hopeless = [t for t in active if t not in deeper and t.n_products + t.missing(rtol) > t.deflation.factor.size]
         if deeper and push:
             deepen(deeper, push)
         if hopeless:

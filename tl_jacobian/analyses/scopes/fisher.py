@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
 
-from tl_jacobian.analyses.scopes.apply import Explained, apply, attribution, members_of
+from tl_jacobian.analyses.scopes.apply import Explained, along, apply, attribution, members_of
 from tl_jacobian.analyses.scopes.estimate import Budget, Estimate, estimate
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
+from tl_jacobian.core.products import squares
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Attribution
@@ -28,7 +30,7 @@ _LEAST = 10
 
 @overload
 def fisher_scope(
-    lin: Linearization,
+    lin: Linearized,
     *,
     method: FisherMethod = "auto",
     rank: int | None = None,
@@ -38,7 +40,7 @@ def fisher_scope(
 ) -> Attribution: ...
 @overload
 def fisher_scope(
-    lin: LinearizationBatch,
+    lin: LinearizationBatch[Any],
     *,
     method: FisherMethod = "auto",
     rank: int | None = None,
@@ -48,7 +50,7 @@ def fisher_scope(
 ) -> list[Attribution]: ...
 @checked
 def fisher_scope(
-    lin: Linearization | LinearizationBatch,
+    lin: Linearized | LinearizationBatch[Any],
     *,
     method: FisherMethod = "auto",
     rank: int | None = None,
@@ -61,6 +63,9 @@ def fisher_scope(
     The score is tr(J_t^T F J_t), twice the KL divergence that a unit perturbation of the
     token's embedding causes, summed over all directions. With F = sum of lambda_i u_i u_i^T
     that is the sum of lambda_i ||u_i^T J_t||^2.
+
+    Of an answer the traces are summed over its positions: the sum of the divergences of the next-token distributions
+    along this answer. An estimate's probe draws signs at each position and takes one product for all of them.
 
     Args:
         lin: a linearization, or a batch of them.
@@ -96,13 +101,31 @@ def fisher_scope(
     members = members_of(lin)
     _check_generators(generator, method, len(members))
     if method == "low_rank":
-        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank))
-    if method == "exact" or (method == "auto" and members and members[0].d_model <= _CHEAP):
-        return apply(lin, "fisher", _exact)
+        return _summed(lin, lambda one: explain_fisher(one, 1 if rank is None else rank))
+    if method == "exact" or (method == "auto" and members and members[0].y.numel() <= _CHEAP):
+        return _summed(lin, _exact)
     seeds = _seeds(generator, len(members))
     found = estimate(members, Budget(n_products, rtol or _RTOL), seeds)
     made = [_estimated(one, e, seed) for one, e, seed in zip(members, found, seeds, strict=True)]
-    return made[0] if isinstance(lin, Linearization) else made
+    return made[0] if isinstance(lin, Linearized) else made
+
+
+def _summed(lin: Linearized | LinearizationBatch[Any], explain: Callable[[Linearization], Explained]) -> Any:
+    """As :func:`apply`; an answer's scores are the sums of its positions', taken one after the other."""
+    if isinstance(lin, LinearizationBatch) and any(isinstance(one, AnswerLinearization) for one in lin):
+        return [_summed(one, explain) for one in lin]
+    if not isinstance(lin, AnswerLinearization):
+        return apply(lin, "fisher", explain)
+    scores, n_products, explained = torch.zeros(len(lin.tokens), dtype=torch.float64), 0, None
+    for one in lin:
+        explained = explain(one)
+        (found,) = squares([one], [explained.v])
+        scores[: found.shape[1]] += found.sum(0)
+        n_products += len(explained.v)
+    assert explained is not None  # an answer has a token
+    details = {**explained.details, "n_products": n_products}
+    details.pop("explained_trace", None)  # of one position
+    return attribution(lin, "fisher", explained.target + along(lin), scores, SCOPES["fisher"].combine, details)
 
 
 def _check(method: str, rank: int | None, n_products: int | None, rtol: float | None) -> None:
@@ -141,7 +164,7 @@ def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
 
 
-def _unit(lin: Linearization) -> str:
+def _unit(lin: Linearized) -> str:
     return f"nats (twice the KL divergence) per squared unit of {lin.per}"
 
 
@@ -163,7 +186,7 @@ def explain_fisher(lin: Linearization, rank: int = 1) -> Explained:
     return Explained(pairs.scaled(), f"predicted distribution, rank {rank} of its Fisher", details)
 
 
-def _estimated(lin: Linearization, found: Estimate, seed: int) -> Attribution:
+def _estimated(lin: Linearized, found: Estimate, seed: int) -> Attribution:
     exact = found.n_probes == 0
     details = {
         "method": "exact" if exact else "estimate",
@@ -175,4 +198,4 @@ def _estimated(lin: Linearization, found: Estimate, seed: int) -> Attribution:
         "score": _unit(lin),
     }
     stderr, combine = None if exact else found.stderr, SCOPES["fisher"].combine
-    return attribution(lin, "fisher", "predicted distribution", found.scores, combine, details, stderr)
+    return attribution(lin, "fisher", "predicted distribution" + along(lin), found.scores, combine, details, stderr)

@@ -9,12 +9,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.scopes.apply import Explained, apply
+from tl_jacobian.analyses.scopes.apply import Explained, along, apply, attribution, members_of
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.graph import recording
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, DegenerateScopeError, DirectionError, TargetError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.arguments import checked, excerpt
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.scopes import Confidence
 
@@ -22,20 +24,23 @@ ScalarOutput = Callable[[Float[Tensor, " d_model"], Any], Tensor]
 
 
 @overload
-def direction_scope(lin: Linearization, v: Float[Tensor, " d_model"], *, name: str | None = None) -> Attribution: ...
+def direction_scope(
+    lin: Linearized, v: Float[Tensor, "*answer d_model"], *, name: str | None = None
+) -> Attribution: ...
 @overload
 def direction_scope(
-    lin: LinearizationBatch, v: Float[Tensor, " d_model"], *, name: str | None = None
+    lin: LinearizationBatch[Any], v: Float[Tensor, "*answer d_model"], *, name: str | None = None
 ) -> list[Attribution]: ...
 @checked
 def direction_scope(
-    lin: Linearization | LinearizationBatch, v: Float[Tensor, " d_model"], *, name: str | None = None
+    lin: Linearized | LinearizationBatch[Any], v: Float[Tensor, "*answer d_model"], *, name: str | None = None
 ) -> Attribution | list[Attribution]:
     """Which tokens move the final hidden state along any direction v (eq. 1).
 
     Args:
         lin: a linearization, or a batch of them.
-        v: the direction, in the precision that you like.
+        v: the direction, in the precision that you like; ``(d_model,)``. For an answer one for all its tokens, or
+            ``(answer, d_model)``, one for each: the sum of the v_i.y_i is explained.
         name: what to call v.y.
 
     Raises:
@@ -49,21 +54,24 @@ def direction_scope(
     return apply(lin, "direction", lambda one: explain_direction(one, v, name))
 
 
-def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"], name: str | None = None) -> Explained:
+def explain_direction(lin: Linearized, v: Float[Tensor, "*answer d_model"], name: str | None = None) -> Explained:
     """A direction as it is given."""
+    if isinstance(v, Tensor) and v.shape == lin.y.shape[-1:]:
+        v = v.expand_as(lin.y)
     lin.check_direction(v)
     v = v.detach().to(lin.y)  # values hand out directions on the CPU
-    details = {"value": (v @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
-    return Explained(v[None], name or "v.y for the direction v given", details)
+    words = "v.y for the direction v given" if lin.y.ndim == 1 else "v.y for the directions v given, over the answer"
+    details = {"value": (v * lin.y).sum().item(), "score": f"change of v.y per unit of {lin.per}"}
+    return Explained(v[None], name or words, details)
 
 
 @overload
-def output_scope(lin: Linearization, fn: ScalarOutput, *, name: str | None = None) -> Attribution: ...
+def output_scope(lin: Linearized, fn: ScalarOutput, *, name: str | None = None) -> Attribution: ...
 @overload
-def output_scope(lin: LinearizationBatch, fn: ScalarOutput, *, name: str | None = None) -> list[Attribution]: ...
+def output_scope(lin: LinearizationBatch[Any], fn: ScalarOutput, *, name: str | None = None) -> list[Attribution]: ...
 @checked
 def output_scope(
-    lin: Linearization | LinearizationBatch, fn: ScalarOutput, *, name: str | None = None
+    lin: Linearized | LinearizationBatch[Any], fn: ScalarOutput, *, name: str | None = None
 ) -> Attribution | list[Attribution]:
     """Which tokens drive any scalar of the final hidden state and the logits.
 
@@ -73,7 +81,7 @@ def output_scope(
         lin: a linearization, or a batch of them.
         fn: ``fn(y, logits) -> scalar tensor``, differentiable: a log-probability, the entropy,
             the activation of a sparse-autoencoder feature. Where y is the activation at another
-            ``output_hook``, logits is None.
+            ``output_hook``, logits is None. For an answer y is ``(answer, d_model)`` and logits ``(answer, d_vocab)``.
         name: what to call it; default: the function's name.
 
     Raises:
@@ -88,7 +96,7 @@ def output_scope(
 
 
 def explain_output(
-    lin: Linearization, fn: ScalarOutput, name: str | None = None, call: str = "fn(y, logits)"
+    lin: Linearized, fn: ScalarOutput, name: str | None = None, call: str = "fn(y, logits)"
 ) -> Explained:
     """The gradient of ``fn`` in y; ``call`` is what the caller knows it as."""
     label = name or getattr(fn, "__name__", type(fn).__name__)
@@ -108,7 +116,7 @@ def explain_output(
     return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of {lin.per}"})
 
 
-def _called(lin: Linearization, fn: ScalarOutput, y: Tensor, call: str) -> Any:
+def _called(lin: Linearized, fn: ScalarOutput, y: Tensor, call: str) -> Any:
     """What ``fn`` makes of y and the logits; of y alone where y isn't unembedded."""
     if lin.output_hook is None:
         return fn(y, lin.unembedding.logits(y))
@@ -124,31 +132,40 @@ def _called(lin: Linearization, fn: ScalarOutput, y: Tensor, call: str) -> Any:
 def semantic_scope(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution: ...
 @overload
 def semantic_scope(
-    lin: LinearizationBatch,
+    lin: AnswerLinearization, target: None = None, *, minus: AnswerLinearization | None = None
+) -> Attribution: ...
+@overload
+def semantic_scope(
+    lin: LinearizationBatch[Any],
     target: Target | Sequence[Target | None] | None = None,
     *,
     minus: Target | None = None,
 ) -> list[Attribution]: ...
 @checked
 def semantic_scope(
-    lin: Linearization | LinearizationBatch,
+    lin: Linearized | LinearizationBatch[Any],
     target: Target | Sequence[Target | None] | None = None,
     *,
-    minus: Target | None = None,
+    minus: Target | AnswerLinearization | None = None,
 ) -> Attribution | list[Attribution]:
-    """Semantic Scope: which tokens drive the logit of one target token (eq. 3).
+    """Semantic Scope: which tokens drive the logit of one target token (eq. 3), or the probability of an answer.
 
     v is the unembedding column of the target; with ``minus`` the difference of two columns,
     which explains why the model prefers one token to the other. A score is a norm and has no
     sign: it says how strongly a token moves the logit, not which way.
 
+    Of an answer, ``linearize(model, prompt, answer=...)``, the log-probability is explained: v_i is the gradient of
+    log p(a_i) in y_i, and all rows are pulled back together.
+
     Args:
         lin: a linearization, or a batch of them.
         target: token as text or id; default: the most probable next token. For a batch, one for all, or one each.
-        minus: token to contrast with.
+            An answer is its own target.
+        minus: token to contrast with. For an answer, another linearized answer to the same prompt: their gradients are
+            subtracted before the norm is taken, and only the prompt's tokens, which they share, have a score.
 
     Returns:
-        Scores in logits per unit of embedding norm.
+        Scores in logits per unit of embedding norm; in nats per unit for an answer.
 
     Raises:
         TargetError: the text isn't exactly one token, or the id is out of range.
@@ -158,9 +175,13 @@ def semantic_scope(
     >>> tj.semantic_scope(lin, " Paris").top(1, skip_first=True)[0].text
     ' capital'
     """
+    if isinstance(lin, AnswerLinearization) and minus is not None:
+        return _contrasted(lin, target, minus)
+    if isinstance(minus, AnswerLinearization):
+        raise TargetError(f"minus={minus!r} is an answer's linearization, expected a token: lin has no answer")
     if isinstance(target, str) or not isinstance(target, Sequence):
         return apply(lin, "semantic", lambda one: explain_logit(one, target, minus))
-    if isinstance(lin, Linearization):
+    if isinstance(lin, Linearized):
         raise TargetError(f"target={target!r} for one linearization, expected one token: its text or its id")
     if len(target) != len(lin):
         raise TargetError(f"{len(target)} targets for {len(lin)} prompts, expected one for all, or one each")
@@ -168,8 +189,12 @@ def semantic_scope(
     return apply(lin, "semantic", lambda one: explain_logit(one, next(targets), minus))
 
 
-def explain_logit(lin: Linearization, target: Target | None = None, minus: Target | None = None) -> Explained:
-    """The direction of one logit, or of the difference of two."""
+def explain_logit(lin: Linearized, target: Target | None = None, minus: Target | None = None) -> Explained:
+    """The direction of one logit, or of the difference of two; the directions of an answer's log-probability."""
+    if isinstance(lin, AnswerLinearization):
+        return _explain_answer(lin, target, minus)
+    if not isinstance(lin, Linearization):
+        raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization")
     token = resolve_target(lin, target)
     v, value = lin.unembedding.direction(token, lin.logits), lin.logits[token]
     words = f"logit of {name_of(lin, token)}"
@@ -184,15 +209,61 @@ def explain_logit(lin: Linearization, target: Target | None = None, minus: Targe
     return Explained(v[None], words, {**details, "value": value.item(), "score": f"logits per unit of {lin.per}"})
 
 
+def _explain_answer(lin: AnswerLinearization, target: Target | None, minus: Target | None) -> Explained:
+    """v_i: the gradient of log p(a_i) in y_i."""
+    for name, given in (("target", target), ("minus", minus)):
+        if given is not None:
+            raise TargetError(
+                f"{name}={given!r} for an answer's linearization, which explains the answer {lin.text!r}: leave it "
+                "out, or ask at one of its positions, lin[i]"
+            )
+    at = torch.tensor(lin.answer)
+
+    def log_prob(y: Tensor, logits: Tensor) -> Tensor:
+        return logits.log_softmax(dim=-1).gather(-1, at.to(logits.device)[:, None]).sum()
+
+    lin.check_unembedded()
+    words = f"log-probability of the answer {excerpt(lin.text)}"
+    v, _, details = explain_output(lin, log_prob, words)
+    value = lin.log_probs.sum().item()
+    more = {"answer_tokens": list(lin.answer), "value": value, "score": f"nats per unit of {lin.per}"}
+    return Explained(v, words, {**details, **more})
+
+
+def _contrasted(lin: AnswerLinearization, target: Any, minus: Any) -> Attribution:
+    """The difference of two answers' log-probabilities, from the gradients of two forward passes."""
+    if not isinstance(minus, AnswerLinearization):
+        raise TargetError(
+            f"minus={excerpt(minus)} for an answer, expected another answer to the same prompt: "
+            "linearize(model, prompt, answer=...)"
+        )
+    n = lin.answer_start
+    prompts = [one.tokens[: one.answer_start].tolist() for one in (lin, minus)]
+    if prompts[0] != prompts[1] or lin.input_hook != minus.input_hook:
+        raise TargetError(
+            f"minus answers another prompt ({len(prompts[1])} tokens), or was linearized at another hook point, "
+            f"expected an answer to the same {len(prompts[0])} tokens"
+        )
+    explained = [explain_logit(one, target) for one in members_of(lin) + members_of(minus)]
+    grads = [exact(one.vjp(e.v[0])[:n]) for one, e in zip((lin, minus), explained, strict=True)]
+    words = f"{explained[0].target} minus that of {excerpt(minus.text)}"
+    details = {
+        **explained[0].details,
+        "value": explained[0].details["value"] - explained[1].details["value"],
+        "minus_answer_tokens": list(minus.answer),
+    }
+    return attribution(lin, "semantic", words, (grads[0] - grads[1]).norm(dim=-1), "root_sum_squares", details).prompt
+
+
 @overload
-def temperature_scope(lin: Linearization, *, confidence: Confidence = "hidden_norm") -> Attribution: ...
+def temperature_scope(lin: Linearized, *, confidence: Confidence = "hidden_norm") -> Attribution: ...
 @overload
-def temperature_scope(lin: LinearizationBatch, *, confidence: Confidence = "hidden_norm") -> list[Attribution]: ...
+def temperature_scope(lin: LinearizationBatch[Any], *, confidence: Confidence = "hidden_norm") -> list[Attribution]: ...
 @checked
 def temperature_scope(
-    lin: Linearization | LinearizationBatch, *, confidence: Confidence = "hidden_norm"
+    lin: Linearized | LinearizationBatch[Any], *, confidence: Confidence = "hidden_norm"
 ) -> Attribution | list[Attribution]:
-    """Temperature Scope: which tokens drive the model's confidence (eq. 7).
+    """Temperature Scope: which tokens drive the model's confidence (eq. 7), or the sum of those along an answer.
 
     Args:
         lin: a linearization, or a batch of them.
@@ -212,28 +283,29 @@ def temperature_scope(
     return apply(lin, "temperature", lambda one: explain_confidence(one, confidence))
 
 
-def explain_confidence(lin: Linearization, confidence: Confidence = "hidden_norm") -> Explained:
+def explain_confidence(lin: Linearized, confidence: Confidence = "hidden_norm") -> Explained:
     """The direction of either confidence."""
     lin.check_unembedded()  # the norm of another activation is no inverse temperature
     if confidence == "logit_norm":
-        return explain_output(lin, _logit_norm, "confidence: norm of the centred logits")
+        return explain_output(lin, _logit_norm, "confidence: norm of the centred logits" + along(lin))
     return _hidden_norm(lin)
 
 
-def _hidden_norm(lin: Linearization) -> Explained:
+def _hidden_norm(lin: Linearized) -> Explained:
+    norm = lin.y.norm(dim=-1, keepdim=True)
     if lin.bare_norm:
         raise DegenerateScopeError(
-            f"||y|| = {lin.y.norm().item():.4g} for every input: this model's final norm has no gain or bias, so the "
+            f"||y|| = {norm[-1].item():.4g} for every input: this model's final norm has no gain or bias, so the "
             "gradient of ||y|| is rounding noise. If LayerNorm was folded into the unembedding, pass the original "
             'norm, linearize(model, prompt, final_norm="original") or final_norm=hf_model.model.norm, or load the '
             "model unfolded: HookedTransformer.from_pretrained_no_processing(...), or a TransformerBridge without "
             "compatibility mode. If the norm was never trained (gain 1, bias 0), only another confidence makes "
             'sense: temperature_scope(lin, confidence="logit_norm"), which folding doesn\'t change either'
         )
-    norm = lin.y.norm()
-    details = {"value": norm.item(), "score": f"change of ||y|| per unit of {lin.per}"}
-    return Explained((lin.y / norm)[None], "confidence: effective inverse temperature ||y||", details)
+    details = {"value": norm.sum().item(), "score": f"change of ||y|| per unit of {lin.per}"}
+    words = "confidence: effective inverse temperature ||y||"
+    return Explained((lin.y / norm)[None], words + along(lin), details)
 
 
 def _logit_norm(y: Tensor, logits: Tensor) -> Tensor:
-    return (logits - logits.mean()).norm()
+    return (logits - logits.mean(dim=-1, keepdim=True)).norm(dim=-1).sum()

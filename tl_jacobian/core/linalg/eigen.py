@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.core.linalg.fisher import FisherFactor
+from tl_jacobian.core.linalg.fisher import AnswerFactor, Factor, FisherFactor, signs
 
 # Up to here, or for a quarter of all eigenvectors and more, the dense matrix is as quick.
 _DENSE = 256
@@ -71,8 +71,15 @@ def nucleus(factor: FisherFactor, tail: float, most: int | None = None) -> Nucle
     return Nucleus(factor.rows(order[:n]), max(0.0, (kept[-1] - kept[n - 1]).item()))
 
 
-def rough_eigenvectors(factor: FisherFactor, rank: int, rows: int) -> Float[Tensor, "k d_model"]:
-    """Leading eigenvectors of the share of F that the most probable tokens have: a start, with no bound."""
+def rough_eigenvectors(factor: Factor, rank: int, rows: int) -> Float[Tensor, "k d_model"]:
+    """Leading eigenvectors of the share of F that the most probable tokens have: a start, with no bound.
+
+    Of several positions, the first ones of all stacked with random signs, the second ones, and so on.
+    """
+    if isinstance(factor, AnswerFactor):
+        found = [rough_eigenvectors(one, rank, rows) for one in factor.factors]
+        mixed = signs((len(found), rank, 1), torch.Generator().manual_seed(0)).to(found[0])
+        return torch.cat([s[: len(v)] * v for s, v in zip(mixed, found, strict=True)], dim=1)
     probable = factor.logits.topk(min(rows, factor.head.d_vocab)).indices
     return nucleus_eigenpairs(Nucleus(factor.rows(probable), math.inf), rank).vectors
 

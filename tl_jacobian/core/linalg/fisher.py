@@ -18,7 +18,7 @@ and g - B^T (C g) has covariance R wherever g has covariance F.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -136,6 +136,20 @@ class FisherFactor:
         """F v for k directions."""
         return self.pull(self.push(v))
 
+    @property
+    def size(self) -> int:
+        """Length of a direction."""
+        return self.head.d_model
+
+    @property
+    def n_signs(self) -> tuple[int, ...]:
+        """How many random signs one probe takes, for each position."""
+        return (self.head.d_vocab,)
+
+    def probe(self, signs: Sequence[Float[Tensor, "n d_vocab"]]) -> Float[Tensor, "n d_model"]:
+        """Directions A^T s: for independent signs mean zero, covariance exactly F."""
+        return self.pull(signs[0].to(self.logits.device))
+
     def sample(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d_model"]:
         """Random directions A^T s with signs s: mean zero, covariance exactly F."""
         return self.pull(signs((n, self.head.d_vocab), generator).to(self.logits.device))
@@ -188,6 +202,40 @@ def signs(shape: tuple[int, ...], generator: torch.Generator) -> Float[Tensor, "
     return torch.randint(0, 2, shape, generator=generator, device=generator.device, dtype=torch.int8).float() * 2 - 1
 
 
+@dataclass(frozen=True, eq=False)
+class AnswerFactor:
+    """F of several positions together, one block each: directions are stacked, ``(k, positions * d_model)``.
+
+    tr(J_t^T F J_t) with the Jacobians stacked likewise is the sum over positions. Signs drawn independently at each
+    make the cross terms vanish in the mean, so that one product probes all positions.
+    """
+
+    factors: tuple[FisherFactor, ...]
+
+    @property
+    def logits(self) -> Float[Tensor, " d_vocab"]:
+        """Of one position; sets precision and device."""
+        return self.factors[0].logits
+
+    @property
+    def size(self) -> int:
+        return len(self.factors) * self.factors[0].size
+
+    @property
+    def n_signs(self) -> tuple[int, ...]:
+        return tuple(n for factor in self.factors for n in factor.n_signs)
+
+    def probe(self, signs: Sequence[Float[Tensor, "n d_vocab"]]) -> Float[Tensor, "n stacked"]:
+        return torch.cat([f.probe([s]) for f, s in zip(self.factors, signs, strict=True)], dim=1)
+
+    def matvec(self, v: Float[Tensor, "k stacked"]) -> Float[Tensor, "k stacked"]:
+        """F v for k directions."""
+        parts = v.split(self.factors[0].size, dim=1)
+        return torch.cat([f.matvec(part) for f, part in zip(self.factors, parts, strict=True)], dim=1)
+
+
+Factor = FisherFactor | AnswerFactor
+
 # Directions whose Fisher norm is below this part of the block's largest add rounding, not accuracy.
 _NEGLIGIBLE = 1e-5
 
@@ -202,13 +250,13 @@ class Deflation:
         directions: B = C F, to be pulled back exactly.
     """
 
-    factor: FisherFactor
+    factor: Factor
     coefficients: Float[Tensor, "n d_model"]
     directions: Float[Tensor, "n d_model"]
 
     @staticmethod
-    def none(factor: FisherFactor) -> Deflation:
-        empty = factor.logits.new_empty(0, factor.head.d_model)
+    def none(factor: Factor) -> Deflation:
+        empty = factor.logits.new_empty(0, factor.size)
         return Deflation(factor, empty, empty)
 
     def __len__(self) -> int:
