@@ -13,7 +13,7 @@ from tl_jacobian.analyses.scopes.apply import Explained
 from tl_jacobian.analyses.scopes.choose import Scope, choose_direction, only_direction
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import GROUPS, Record, is_square, label_of, parsed, wanted
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.products import squared_norms
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact, precise
@@ -30,7 +30,7 @@ _HEADS = ("z", "q", "k", "v", "result")
 
 @checked
 def layer_influence(
-    lin: Linearization,
+    lin: Linearized,
     scope: Scope = "semantic",
     *,
     at: Record = "resid",
@@ -98,7 +98,7 @@ def layer_influence(
 
 @checked
 def head_influence(
-    lin: Linearization,
+    lin: Linearized,
     scope: Scope = "semantic",
     *,
     kind: Kind = "norm",
@@ -132,7 +132,7 @@ def head_influence(
     return _grid(lin, explained, kind, values, layers, row_axis="layer", columns=columns, column_axis="head")
 
 
-def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
+def _names(lin: Linearized, at: Record) -> tuple[list[str], list[str]]:
     """Hook points, and which of them come with a group and may be left out."""
     names, by_name = wanted(at, lin.taps, "at")
     names = [name for name in names if name in by_name or not is_square(name)]  # no vectors
@@ -146,7 +146,7 @@ def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
 
 
 def _measure(
-    lin: Linearization, explained: Explained, at: Record, kind: Kind, combine: Combine
+    lin: Linearized, explained: Explained, at: Record, kind: Kind, combine: Combine
 ) -> Mapping[str, Float[Tensor, " pos *heads"]]:
     """One number for each token (and head) at each hook point; float64."""
     if kind == "gradient_x_activation":
@@ -171,7 +171,7 @@ def _along(grad: Float[Tensor, "*activation d"], activation: Float[Tensor, "*act
     return exact((precise(grad) * precise(activation)).sum(-1))
 
 
-def _rows(lin: Linearization, name: str, values: Float[Tensor, " pos *heads"]) -> tuple[list[str], Tensor]:
+def _rows(lin: Linearized, name: str, values: Float[Tensor, " pos *heads"]) -> tuple[list[str], Tensor]:
     """Labels and rows of one hook point."""
     if values.ndim == 1:
         return [label_of(name)], values[None]
@@ -197,7 +197,7 @@ _QUANTITIES: dict[str, str] = {
 
 
 def _grid(
-    lin: Linearization,
+    lin: Linearized,
     explained: Explained,
     kind: Kind,
     values: Tensor,

@@ -22,7 +22,7 @@ from tl_jacobian.analyses.scopes.choose import Scope, choose_direction, only_dir
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import is_square, label_of
 from tl_jacobian.core.hooks import place as place_of
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ArgumentError, HookPointError
@@ -73,7 +73,7 @@ def chosen(name: str, part: int | Sequence[int] | None) -> tuple[int, ...] | Non
 
 @checked
 def path_scope(
-    lin: Linearization,
+    lin: Linearized,
     through: str | Place | Sequence[str | Place],
     scope: Scope = "semantic",
     *,
@@ -140,7 +140,7 @@ def path_scope(
 
 
 def _route(
-    lin: Linearization,
+    lin: Linearized,
     through: str | Place | Sequence[str | Place],
     positions: int | Sequence[int] | None,
     heads: int | Sequence[int] | None,
@@ -162,7 +162,7 @@ def _route(
     return route
 
 
-def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Place]) -> Float[Tensor, "pos d_in"]:
+def _along(lin: Linearized, v: Float[Tensor, "*own d_model"], route: Sequence[Place]) -> Float[Tensor, "pos d_in"]:
     """v^T J over the paths that pass every place of the route."""
     end, grad = lin.graph.y, lin.spread(v[None])[0]
     for place in reversed(route):
@@ -180,7 +180,7 @@ def _along(lin: Linearization, v: Float[Tensor, " d_model"], route: Sequence[Pla
     return found[lin.prompt_row, : len(lin.tokens)]
 
 
-def _mask(lin: Linearization, place: Place, tap: Tensor) -> Tensor:
+def _mask(lin: Linearized, place: Place, tap: Tensor) -> Tensor:
     """One where the place is, zero elsewhere."""
     square = tap.ndim == 4 and is_square(place.hook)
     positions, heads = chosen("positions", place.positions), chosen("heads", place.heads)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import Taps
+from tl_jacobian.core.host.base import Anatomy
 from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
@@ -36,6 +37,7 @@ _SHARED = (
     "input_hook",
     "output_hook",
     "taps",
+    "anatomy",
     "encode",
     "decode",
     "facts",
@@ -90,6 +92,7 @@ class AnswerLinearization(Linearized):
     input_hook: str = field(init=False)
     output_hook: str | None = field(init=False)
     taps: Taps = field(init=False)
+    anatomy: Anatomy | None = field(init=False)
     rerun: Rerun | None = field(init=False)
     encode: Callable[[str], list[int]] | None = field(init=False)
     decode: Callable[[int], str] = field(init=False)

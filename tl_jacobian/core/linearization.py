@@ -91,6 +91,7 @@ class Linearized:
     input_hook: str
     output_hook: str | None
     taps: Taps
+    anatomy: Anatomy | None
     rerun: Rerun | None
     encode: Callable[[str], list[int]] | None
     decode: Callable[[int], str]
@@ -124,6 +125,11 @@ class Linearized:
     def position(self) -> int:
         """The last explained position, which is the last of ``tokens``."""
         return len(self.tokens) - 1
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """All explained positions, one for each row of y."""
+        return (self.position,)
 
     @property
     def d_model(self) -> int:
@@ -258,7 +264,8 @@ class Linearization(Linearized):
     """
 
     __expected__: ClassVar[str] = (
-        "one linearization: batch[i], or linearize(model, prompt) (tokens of shape (1, pos) are a batch: tokens[0])"
+        "one position's linearization: batch[i], lin[i] of an answer, or linearize(model, prompt) (tokens of shape "
+        "(1, pos) are a batch: tokens[0])"
     )
 
     y: Float[Tensor, " d_model"]

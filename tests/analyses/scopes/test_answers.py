@@ -155,3 +155,42 @@ def test_a_target_beside_an_answer_is_refused():
         tj.semantic_scope(lin, minus=5)
     with pytest.raises(TargetError, match="lin has no answer"):
         tj.semantic_scope(lin[0], minus=lin)
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases(*RAW, of=["gpt2", "llama"]))
+def test_the_drill_down_of_an_answer_is_autograd_of_its_log_probability(architecture, state):
+    model, names = shared(architecture, state), ["blocks.1.hook_attn_out", "blocks.2.hook_resid_pre"]
+    lin = tj.linearize(model, PROMPT, answer=ANSWER, record=[*names, "heads"])
+    run = naive.inside(model, (PROMPT + ANSWER)[:-1], names)
+    value = log_prob(run)
+    for name in names:
+        (expected,) = torch.autograd.grad(value, run.at[name], retain_graph=True)
+        grid = tj.layer_influence(lin, at=[name])
+        close(grid.values[0], expected[0].norm(dim=-1))
+    assert tj.head_influence(lin, "temperature").values.shape == (3, 4)
+    split = tj.path_scope(lin, names[1])
+    close(split.through.scores, tj.semantic_scope(lin).scores.double())  # all paths lead through the residual stream
+
+
+def test_input_x_gradient_and_rollout_take_an_answer():
+    model = shared("gpt2", "bridge")
+    lin, run = tj.linearize(model, PROMPT, answer=ANSWER, record="sources"), naive.run(model, (PROMPT + ANSWER)[:-1])
+    product = run.x[0] * naive.grad(log_prob(run), run.x)
+    close(tj.baselines.input_x_gradient(lin).scores, product.norm(dim=-1))
+    alone = [
+        tj.baselines.attention_rollout(tj.linearize(model, (PROMPT + ANSWER)[: at + 1], record="sources"))
+        for at in lin.positions
+    ]
+    mean = torch.zeros(len(lin.tokens))
+    for a in alone:
+        mean[: len(a)] += a.scores / len(alone)
+    torch.testing.assert_close(tj.baselines.attention_rollout(lin).scores, mean)
+
+
+def test_what_explains_one_position_says_so():
+    lin, _ = whole("gpt2", "bridge")
+    for ask in (tj.residual_contributions, tj.fisher_spectrum):
+        with pytest.raises(
+            ArgumentError, match=r"AnswerLinearization, expected one position's linearization.*lin\[i\]"
+        ):
+            ask(lin)

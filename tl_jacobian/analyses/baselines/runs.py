@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.core.rerun import Rerun
@@ -19,12 +19,12 @@ from tl_jacobian.errors import ArgumentError
 BATCH = 16  # runs in one forward pass
 
 
-def inputs_of(lin: Linearization) -> Float[Tensor, "pos d_in"]:
+def inputs_of(lin: Linearized) -> Float[Tensor, "pos d_in"]:
     """x of one prompt, up to the explained position."""
     return lin.graph.x.detach()[lin.prompt_row, : len(lin.tokens)]
 
 
-def rerun_of(lin: Linearization) -> Rerun:
+def rerun_of(lin: Linearized) -> Rerun:
     """The means to run this linearization's model again.
 
     Raises:

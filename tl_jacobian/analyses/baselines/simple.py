@@ -13,7 +13,7 @@ from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, logit
 from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.hooks import PATTERN, parsed
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.products import pulled
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
@@ -23,8 +23,8 @@ from tl_jacobian.results.attribution import Attribution
 
 
 @checked
-def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
-    """Input x gradient of one logit: ||x_t * grad_t z||_2, one backward pass.
+def input_x_gradient(lin: Linearized, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
+    """Input x gradient of one logit, or of an answer's log-probability: ||x_t * grad_t z||_2, one backward pass.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -34,7 +34,7 @@ def input_x_gradient(lin: Linearization, target: Target | None = None, *, minus:
     return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)])[0]
 
 
-def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explained]) -> list[Attribution]:
+def input_x_gradients(lins: Sequence[Linearized], explained: Sequence[Explained]) -> list[Attribution]:
     """:func:`input_x_gradient` of several linearizations of one forward pass, which share backward passes."""
     scores: dict[int, Float[Tensor, " pos"]] = {}
     for slots, grads in pulled(lins, [e.v for e in explained]):
@@ -49,7 +49,7 @@ def input_x_gradients(lins: Sequence[Linearization], explained: Sequence[Explain
 
 
 @checked
-def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Attribution:
+def random_attribution(lin: Linearized, *, generator: torch.Generator) -> Attribution:
     """Uniform random scores: what any attribution must beat."""
     one_of(lin)
     scores = torch.rand(len(lin.tokens), generator=generator, device=generator.device).cpu()
@@ -57,8 +57,10 @@ def random_attribution(lin: Linearization, *, generator: torch.Generator) -> Att
 
 
 @checked
-def attention_rollout(lin: Linearization) -> Attribution:
+def attention_rollout(lin: Linearized) -> Attribution:
     """Attention rollout (Abnar and Zuidema, 2020): (A + 1)/2 multiplied over the layers, A the mean over heads.
+
+    From the explained position; for an answer the mean over its positions.
 
     Args:
         lin: made with ``linearize(..., record="sources")`` or ``record=True``.
@@ -73,7 +75,7 @@ def attention_rollout(lin: Linearization) -> Attribution:
             'record="sources")'
         )
     row = torch.zeros(len(lin.tokens), dtype=torch.float64)
-    row[-1] = 1.0
+    row[list(lin.positions)] = 1 / len(lin.rows)
     for name in reversed(names):
         mean = reduce(exact(lin.taps[name]), "head query key -> query key", "mean")
         row = (row @ mean + row) / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,6 +16,8 @@ from tl_jacobian.errors import ArgumentError, DirectionError
 from tl_jacobian.results.arguments import excerpt
 from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
+
+L = TypeVar("L", bound=Linearized)
 
 
 class Explained(NamedTuple):
@@ -72,9 +74,9 @@ def members_of(lin: Linearized | LinearizationBatch) -> list[Any]:
     return members
 
 
-def one_of(lin: Linearization) -> Linearization:
-    """A single linearization, a fresh one."""
-    if not isinstance(lin, Linearization):
+def one_of(lin: L) -> L:
+    """A single linearization, of a position or an answer, a fresh one."""
+    if not isinstance(lin, Linearized):
         raise ArgumentError(
             f"got a {type(lin).__name__}, expected one linearization: batch[i], or linearize(model, prompt) (tokens of "
             "shape (1, pos) are a batch: pass tokens[0])"

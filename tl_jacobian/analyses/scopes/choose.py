@@ -35,13 +35,13 @@ from tl_jacobian.analyses.scopes.simple import (
     semantic_scope,
     temperature_scope,
 )
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import LinearizationBatch, Linearized
 from tl_jacobian.core.progress import progress
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.scopes import SCOPES, Combine, FisherMethod, ScopeName, ScopeSpec
 
-OwnScope = Callable[[Linearization], Attribution]
+OwnScope = Callable[[Any], Attribution]
 if TYPE_CHECKING:
     Scope = ScopeName | Tensor | ScalarOutput | OwnScope
 else:
@@ -102,7 +102,7 @@ class Chosen:
             return None
         return self.options.get("method") or ("auto" if "rank" not in self.options else "low_rank")
 
-    def explain(self, lin: Linearization) -> Explained:
+    def explain(self, lin: Linearized) -> Explained:
         """The directions of one linearization that are explained.
 
         Raises:
@@ -114,10 +114,10 @@ class Chosen:
         return explained
 
     @overload
-    def attribute(self, lin: Linearization, **each: Any) -> Attribution: ...
+    def attribute(self, lin: Linearized, **each: Any) -> Attribution: ...
     @overload
-    def attribute(self, lin: LinearizationBatch, **each: Any) -> list[Attribution]: ...
-    def attribute(self, lin: Linearization | LinearizationBatch, **each: Any) -> Attribution | list[Attribution]:
+    def attribute(self, lin: LinearizationBatch[Any], **each: Any) -> list[Attribution]: ...
+    def attribute(self, lin: Linearized | LinearizationBatch[Any], **each: Any) -> Attribution | list[Attribution]:
         """Whole attributions, those of a batch from shared backward passes.
 
         Args:
@@ -125,7 +125,7 @@ class Chosen:
                 it can use.
         """
         if self.spec is None:
-            return self._owned(lin) if isinstance(lin, Linearization) else [self._owned(one) for one in lin]
+            return self._owned(lin) if isinstance(lin, Linearized) else [self._owned(one) for one in lin]
         options = {**self.options, **{name: value for name, value in each.items() if self.takes(name)}}
         if self.method is not None:
             options["method"] = self.method
@@ -148,7 +148,7 @@ class Chosen:
                 bar.update()
         return found
 
-    def _owned(self, lin: Linearization) -> Attribution:
+    def _owned(self, lin: Linearized) -> Attribution:
         assert self.own is not None  # a scope without a specification is a function
         made = self.own(lin)
         if isinstance(made, Attribution) and len(made) == len(lin.tokens) and made.tokens == tuple(lin.tokens.tolist()):

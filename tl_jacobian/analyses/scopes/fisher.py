@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, overload
 
 import torch
@@ -101,31 +101,27 @@ def fisher_scope(
     members = members_of(lin)
     _check_generators(generator, method, len(members))
     if method == "low_rank":
-        return _summed(lin, lambda one: explain_fisher(one, 1 if rank is None else rank))
+        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank))
     if method == "exact" or (method == "auto" and members and members[0].y.numel() <= _CHEAP):
-        return _summed(lin, _exact)
+        return _exactly(lin)
     seeds = _seeds(generator, len(members))
     found = estimate(members, Budget(n_products, rtol or _RTOL), seeds)
     made = [_estimated(one, e, seed) for one, e, seed in zip(members, found, seeds, strict=True)]
     return made[0] if isinstance(lin, Linearized) else made
 
 
-def _summed(lin: Linearized | LinearizationBatch[Any], explain: Callable[[Linearization], Explained]) -> Any:
-    """As :func:`apply`; an answer's scores are the sums of its positions', taken one after the other."""
+def _exactly(lin: Linearized | LinearizationBatch[Any]) -> Any:
+    """Every direction of every position; an answer's positions one after the other, whose traces add up."""
     if isinstance(lin, LinearizationBatch) and any(isinstance(one, AnswerLinearization) for one in lin):
-        return [_summed(one, explain) for one in lin]
+        return [_exactly(one) for one in lin]
     if not isinstance(lin, AnswerLinearization):
-        return apply(lin, "fisher", explain)
-    scores, n_products, explained = torch.zeros(len(lin.tokens), dtype=torch.float64), 0, None
+        return apply(lin, "fisher", _exact)
+    scores = torch.zeros(len(lin.tokens), dtype=torch.float64)
     for one in lin:
-        explained = explain(one)
-        (found,) = squares([one], [explained.v])
+        (found,) = squares([one], [_exact(one).v])
         scores[: found.shape[1]] += found.sum(0)
-        n_products += len(explained.v)
-    assert explained is not None  # an answer has a token
-    details = {**explained.details, "n_products": n_products}
-    details.pop("explained_trace", None)  # of one position
-    return attribution(lin, "fisher", explained.target + along(lin), scores, SCOPES["fisher"].combine, details)
+    details = {"method": "exact", "n_products": lin.y.numel(), "score": _unit(lin)}
+    return attribution(lin, "fisher", _what(lin), scores, SCOPES["fisher"].combine, details)
 
 
 def _check(method: str, rank: int | None, n_products: int | None, rtol: float | None) -> None:
@@ -164,6 +160,10 @@ def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator))
 
 
+def _what(lin: Linearized) -> str:
+    return f"predicted distribution{along(lin)}"
+
+
 def _unit(lin: Linearized) -> str:
     return f"nats (twice the KL divergence) per squared unit of {lin.per}"
 
@@ -175,15 +175,23 @@ def _exact(lin: Linearization) -> Explained:
     return Explained(pairs.scaled(), "predicted distribution", details)
 
 
-def explain_fisher(lin: Linearization, rank: int = 1) -> Explained:
-    """The leading directions of the Fisher matrix, scaled by the roots of their eigenvalues."""
+def explain_fisher(lin: Linearized, rank: int = 1) -> Explained:
+    """The leading directions of the Fisher matrix of each position, scaled by the roots of their eigenvalues."""
     if not is_id(rank) or not 1 <= rank <= lin.d_model:
         raise ArgumentError(f"rank={rank!r}, expected 1 to d_model={lin.d_model}")
-    factor = FisherFactor(lin.unembedding, lin.logits)
-    pairs = eigenpairs(factor, rank)
-    explained = pairs.values.sum(dtype=torch.float64).item() / max(factor.trace, 1e-30)
-    details = {"method": "low_rank", "n_products": rank, "explained_trace": explained, "score": _unit(lin)}
-    return Explained(pairs.scaled(), f"predicted distribution, rank {rank} of its Fisher", details)
+    positions = lin.logits.reshape(-1, lin.logits.shape[-1])
+    v = lin.y.new_zeros(len(positions), rank, len(positions), lin.d_model)
+    traces = []
+    for i, logits in enumerate(positions):
+        factor = FisherFactor(lin.unembedding, logits)
+        pairs = eigenpairs(factor, rank)
+        v[i, : len(pairs.values), i] = pairs.scaled()
+        traces.append((pairs.values.sum(dtype=torch.float64).item(), max(factor.trace, 1e-30)))
+    explained = sum(found for found, _ in traces) / sum(trace for _, trace in traces)
+    n = len(positions) * rank
+    details = {"method": "low_rank", "n_products": n, "explained_trace": explained, "score": _unit(lin)}
+    words = f"predicted distribution, rank {rank} of its Fisher{along(lin)}"
+    return Explained(v.reshape(n, *lin.y.shape), words, details)
 
 
 def _estimated(lin: Linearized, found: Estimate, seed: int) -> Attribution:
@@ -198,4 +206,4 @@ def _estimated(lin: Linearized, found: Estimate, seed: int) -> Attribution:
         "score": _unit(lin),
     }
     stderr, combine = None if exact else found.stderr, SCOPES["fisher"].combine
-    return attribution(lin, "fisher", "predicted distribution" + along(lin), found.scores, combine, details, stderr)
+    return attribution(lin, "fisher", _what(lin), found.scores, combine, details, stderr)
