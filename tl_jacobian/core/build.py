@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.chat import cut_off
 from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
@@ -180,7 +181,11 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     return tuple(
         _member(
             host,
-            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request)),
+            partial(
+                make,
+                rerun=HostRerun(host, prompts[row].tokens[: at + 1], request),
+                regions=cut_off(prompts[row].regions, at + 1),
+            ),
             prompts[row].tokens[: at + 1],
             texts[row][: at + 1],
             i,

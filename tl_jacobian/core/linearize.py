@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -23,6 +23,7 @@ from tl_jacobian.core.prompts import Read, as_list, is_batch, read_prompt
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 from tl_jacobian.results.arguments import checked
 
+Messages = Sequence[Mapping[str, Any]]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -77,7 +78,7 @@ _DEFAULTS = Options()
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
     *,
     position: int = -1,
     prepend_bos: bool | None = None,
@@ -91,7 +92,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
     *,
     position: Sequence[int] | Int[Tensor, "*targets"],
     prepend_bos: bool | None = None,
@@ -105,7 +106,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: list[str] | list[list[int]] | list[Tensor],
+    prompt: list[str] | list[list[int]] | list[Tensor] | Sequence[Messages],
     *,
     position: int | Sequence[int] | Int[Tensor, "*targets"] = -1,
     prepend_bos: bool | None = None,
@@ -139,7 +140,9 @@ def linearize(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: text, or token ids (re-tokenising decoded text can shift positions). A list
+        prompt: text, token ids (re-tokenising decoded text can shift positions), or a conversation: a list of messages
+            ``{"role": "user", "content": "..."}``, which the tokenizer's chat template writes, ready for the
+            assistant's next message; results then know whose each token is (:meth:`Attribution.roles`). A list
             of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
@@ -167,7 +170,8 @@ def linearize(
 
     Raises:
         MemoryBudgetError: not even recomputing fits into the budget; says what would.
-        PromptError: empty or too long prompt, ids or position out of range.
+        PromptError: empty or too long prompt, ids or position out of range; messages without a chat template, that it
+            refuses, or that can't be told apart in what it makes of them.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
             unembedding, or a ``final_norm`` that doesn't fit.
         HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.

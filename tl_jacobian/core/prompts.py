@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.chat import is_conversation, read_conversation
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import PromptError, TargetError
 from tl_jacobian.results.arguments import excerpt, ids, is_id, warn
 from tl_jacobian.results.arguments import position as place
+from tl_jacobian.results.tokens import Regions
 
 
 def is_batch(prompt: Any) -> bool:
     """Whether this is a list of prompts rather than one (a list of ids is one)."""
     if hasattr(prompt, "ndim"):  # a tensor or a numpy array
         return prompt.ndim == 2
+    if is_conversation(prompt):
+        return False
     return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
 
 
@@ -33,10 +38,12 @@ class Read(NamedTuple):
     Attributes:
         tokens: ids.
         positions: the explained ones, counted from the start.
+        regions: of a conversation, whose each token is.
     """
 
     tokens: list[int]
     positions: list[int]
+    regions: Regions = MappingProxyType({})
 
     def at(self, positions: Sequence[Any]) -> Read:
         """The same tokens, explained at other positions and cut off after the last of them.
@@ -45,7 +52,7 @@ class Read(NamedTuple):
             PromptError: one is no integer, or outside the prompt.
         """
         counted = [place(position, len(self.tokens)) for position in positions]
-        return Read(self.tokens[: max(counted) + 1], counted)
+        return Read(self.tokens[: max(counted) + 1], counted, self.regions)
 
 
 def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: bool | None) -> Read:
@@ -54,11 +61,14 @@ def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: 
     Raises:
         PromptError: what is wrong, with the value and the remedy.
     """
-    tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
+    if is_conversation(prompt):
+        tokens, regions = read_conversation(host, prompt, prepend_bos)
+    else:
+        tokens, regions = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt), {}
     if not tokens:
         raise PromptError(f"the prompt {excerpt(prompt)} is empty, expected at least one token")
     _check_range(tokens, host.d_vocab)
-    read = Read(tokens, []).at(positions)
+    read = Read(tokens, [], regions).at(positions)
     if host.n_ctx is not None and len(read.tokens) > host.n_ctx:
         raise PromptError(
             f"the prompt has {len(read.tokens)} tokens up to the explained position, but the model's context "

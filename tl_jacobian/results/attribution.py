@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import Value
+from tl_jacobian.results.base import FrozenDict, Value
 from tl_jacobian.results.panels import (
     Bar,
     Bars,
@@ -32,7 +32,7 @@ from tl_jacobian.results.panels import (
     scale_of,
 )
 from tl_jacobian.results.scopes import Combine, scope_title
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Regions, Word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +90,7 @@ class Attribution(Value):
         word_groups: the prompt's words as (text, number of tokens).
         units: token positions of each unit, no position in two of them; default one token each.
         predictions: the most probable next tokens.
+        regions: of a conversation, the token positions of its ``"roles"`` and ``"messages"``: see :meth:`roles`.
         metadata: what exactly was explained, what was held fixed, and by what (JSON values).
 
     Raises:
@@ -115,15 +116,19 @@ class Attribution(Value):
     word_groups: tuple[Word, ...] = ()
     units: tuple[Positions, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    regions: Regions = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._own("scores", "stderr", dtype=torch.float32)
         self._freeze("metadata")
+        self._set("regions", FrozenDict(self.regions))
         if not self.units:
             self._set("units", tuple((i,) for i in range(len(self.tokens))))
         self._check_lengths()
         check_units(self.units, len(self.tokens))
+        for found in self.regions.values():
+            check_units([region.positions for region in found], len(self.tokens))
 
     def _check_lengths(self) -> None:
         lengths = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "units": len(self.units)}
@@ -222,6 +227,33 @@ class Attribution(Value):
         groups = [sorted(unit) for unit in units]
         check_units(groups, len(self.tokens))
         return self._merged(groups, texts)
+
+    def roles(self) -> Attribution:
+        """The same attribution of a conversation per role: ``"system"``, ``"user"``, ``"assistant"``, ...
+
+        A role's score is that of all its tokens jointly; ``"template"`` has the tokens that the chat template adds,
+        which include a default system prompt. Long messages gather more: they have more tokens to move.
+
+        Raises:
+            ArgumentError: the prompt wasn't given as messages, or scores aren't per token.
+        """
+        return self._by_region("roles")
+
+    def messages(self) -> Attribution:
+        """The same attribution of a conversation per message: ``"user 1"``, ``"assistant 1"``, ``"user 2"``, ...
+
+        Otherwise as :meth:`roles`.
+        """
+        return self._by_region("messages")
+
+    def _by_region(self, kind: str) -> Attribution:
+        if kind not in self.regions:
+            raise ArgumentError(
+                f"this attribution knows no {kind}: give linearize() the prompt as messages, "
+                '[{"role": "user", "content": "..."}], for which the chat template is applied'
+            )
+        regions = self.regions[kind]
+        return self.grouped_by([r.positions for r in regions], [r.name for r in regions])
 
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""
