@@ -275,8 +275,8 @@ def find_contents(render: Callable[[Sequence[str]], str], text: str, contents: S
     places = _places(render, text, marked, [mark for pair in marks for mark in pair])
     found = []
     for i, (content, (a, b)) in enumerate(zip(contents, marks, strict=True)):
-        spans = None if places is None else _paired(text, content, places[a], places[b])
-        found.append(spans if spans or not content else _find_one(render, text, contents, i, a))
+        spans = places and _paired(text, content, places[a], places[b])
+        found.append((spans or _find_one(render, text, contents, i, a)) if content else [])
     return found
 
 
