@@ -9,14 +9,16 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import torch
+from cases import HAS_HOOKED, make
 from hypothesis import given, settings
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from tests.core.chat_templates import TEMPLATES, tokenizer, written
+import tl_jacobian as tj
+from chat_templates import TEMPLATES, tokenizer, written
 from tl_jacobian.core.chat import Message, cut_off, read_answered, read_conversation
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.core.prompts import Read, is_batch, read_prompt
-from tl_jacobian.errors import PromptError
+from tl_jacobian.errors import ArgumentError, PromptError
 
 SYSTEM, USER, ANSWER = (
     {"role": role, "content": text} for role, text in (("system", "Be terse."), ("user", "Hi"), ("assistant", "Ho"))
@@ -265,3 +267,58 @@ def test_regions_are_cut_off_with_the_tokens():
     whole = read_prompt(host(), [SYSTEM, USER], [-1], None)
     assert found == Read(whole.tokens[:4], [3], whole.regions)
     assert all(at < 4 for region in cut_off(whole.regions, 4)["roles"] for at in region.positions)
+
+
+SHORT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<>"
+
+
+@pytest.fixture(scope="module", params=["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
+def model(request):
+    made = make("llama", request.param)
+    made.tokenizer = copy.copy(made.tokenizer)
+    made.tokenizer.chat_template = SHORT
+    return made
+
+
+def test_roles_and_messages_of_an_attribution(model, tmp_path):
+    messages = [SYSTEM, USER, {**ANSWER, "content": "Ho"}, {**USER, "content": "Hi"}]
+    lin = tj.linearize(model, messages)
+    text = tj.linearize(model, "<system>Be terse.<user>Hi<assistant>Ho<user>Hi<>", prepend_bos=False)
+    assert lin.tokens.tolist() == text.tokens.tolist()
+    a, plain = tj.semantic_scope(lin), tj.semantic_scope(text)
+    assert torch.equal(a.scores, plain.scores)
+    assert plain.regions == {}
+    for found, names in (
+        (a.roles(), ("system", "user", "assistant", "template")),
+        (a.messages(), ("system 1", "user 1", "assistant 1", "user 2", "template")),
+    ):
+        assert found.str_tokens == names
+        joint = [plain.scores[list(unit)].double().square().sum().sqrt().item() for unit in found.units]
+        assert found.scores.tolist() == pytest.approx(joint, rel=1e-6)
+        assert sorted(at for unit in found.units for at in unit) == list(range(len(a)))
+        found.save(tmp_path / "a.json")
+        assert tj.Attribution.load(tmp_path / "a.json") == found
+    assert "".join(a.str_tokens[at] for at in a.roles().units[1]) == "HiHi"
+    with pytest.raises(ArgumentError, match=r"knows no roles: give linearize\(\) the prompt as messages"):
+        plain.roles()
+
+
+def test_positions_and_batches(model):
+    alone, other = tj.linearize(model, [SYSTEM, USER]), tj.linearize(model, [USER])
+    batch = tj.linearize(model, [[SYSTEM, USER], [USER]])
+    assert [one.regions for one in batch] == [alone.regions, other.regions]
+    early = tj.semantic_scope(tj.linearize(model, [SYSTEM, USER], position=10))
+    assert early.roles().units == ((8, 9, 10), (0, 1, 2, 3, 4, 5, 6, 7))
+    several = tj.linearize(model, [SYSTEM, USER], position=[10, -1])
+    assert several[0].regions == early.regions
+    assert several[1].regions == alone.regions
+
+
+def test_rows_of_maps_know_whose_tokens_are(model):
+    m = tj.attribution_map(model, [USER])
+    assert m[-1].regions == tj.semantic_scope(tj.linearize(model, [USER])).regions
+    n = len(m[-1].tokens)
+    written_by_itself = tj.attribute_generation(model, [USER], 3)
+    assert written_by_itself[-1].messages().units[1] == (n, n + 1)
+    assert written_by_itself[-1].messages().str_tokens == ("user 1", "assistant 1", "template")
+    assert "assistant" not in written_by_itself[0].roles().str_tokens
