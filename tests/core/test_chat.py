@@ -10,11 +10,11 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from cases import HAS_HOOKED, make
+from chat_templates import TEMPLATES, tokenizer, written
 from hypothesis import given, settings
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import tl_jacobian as tj
-from chat_templates import TEMPLATES, tokenizer, written
 from tl_jacobian.core.chat import Message, cut_off, read_answered, read_conversation
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.core.prompts import Read, is_batch, read_prompt

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution, Prediction, Ranked
 from tl_jacobian.results.tokens import Region, Word
 
