@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import PromptError
@@ -44,7 +44,7 @@ class Conversation(NamedTuple):
     regions: Regions
 
 
-def is_conversation(prompt: Any) -> bool:
+def is_conversation(prompt: Any) -> TypeGuard[Sequence[Any]]:
     """Whether this is meant as a list of messages.
 
     >>> is_conversation([{"role": "user", "content": "Hi"}]), is_conversation([{"input_ids": [1]}]), is_conversation([])
