@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import pytest
 from cases import HAS_HOOKED, make
 from typer.testing import CliRunner
@@ -34,11 +37,11 @@ def test_every_scope_prints_tokens_and_predictions(scope, host):
 
 
 def test_files_are_written(tmp_path):
-    html, json = tmp_path / "a.html", tmp_path / "a.json"
-    result = run("Paris", "--target", "s", "--html", str(html), "--json", str(json))
+    html, saved = tmp_path / "a.html", tmp_path / "a.json"
+    result = run("Paris", "--target", "s", "--html", str(html), "--json", str(saved))
     assert result.exit_code == 0, result.output
     assert "CircuitsVis" in html.read_text()
-    assert tj.Attribution.load(json).target.startswith("logit of 's'")
+    assert tj.Attribution.load(saved).target.startswith("logit of 's'")
 
 
 def test_prompt_from_standard_input_without_its_last_newline():
@@ -49,14 +52,61 @@ def test_prompt_from_standard_input_without_its_last_newline():
 
 def test_words_and_contrast_and_rank():
     output = run("one two now", "--words", "--no-bos").output
+    assert run("one two now", "--by", "words", "--no-bos").output == output
     assert "3 highest scores of 4" in output, "token 0 is a unit of its own, and left out"
     assert "minus logit of" in run("one", "--target", "a", "--minus", "b").output
     assert "rank 3" in run("one", "--scope", "fisher", "--rank", "3").output
 
 
+TURNS = [{"role": "system", "content": "Be."}, {"role": "user", "content": "Hi"}]
+
+
+@pytest.fixture
+def chat_model(monkeypatch):
+    """``--model demo`` has a chat template."""
+
+    def load_demo_model(kind, **options):
+        model = make("gpt2", "bridge")
+        model.tokenizer = copy.copy(model.tokenizer)
+        model.tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<>"
+        return model
+
+    monkeypatch.setattr(load, "load_demo_model", load_demo_model)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_messages_from_a_file_or_standard_input(chat_model, tmp_path, wrapped):
+    path, saved = tmp_path / "chat.json", tmp_path / "a.json"
+    path.write_text(json.dumps({"messages": TURNS} if wrapped else TURNS), encoding="utf-8-sig")
+    shown = run("--messages", str(path), "--by", "roles", "--json", str(saved))
+    assert shown.exit_code == 0, shown.output
+    assert tj.Attribution.load(saved).str_tokens == ("system", "user", "template")
+    assert run("--messages", "-", "--by", "roles", stdin=path.read_text(encoding="utf-8-sig")).output == shown.output
+    assert "'user 1'" in run("--messages", str(path), "--by", "messages").output
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "can't read messages"),
+        ("3", "holds no messages, expected"),
+        ('{"a": []}', "holds no messages"),
+        ("[]", "no messages"),
+    ],
+)
+def test_messages_that_can_not_be_read(chat_model, tmp_path, text, message):
+    path = tmp_path / "chat.json"
+    path.write_text(text)
+    result = run("--messages", str(path))
+    assert (result.exit_code, message in " ".join(result.output.split())) == (1, True), result.output
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
+        (["Paris", "--messages", "chat.json"], 2, "a prompt and --messages; give one of them"),
+        (["Paris", "--by", "roles"], 2, "--by roles is for --messages"),
+        (["--messages", "/no/such/chat.json"], 1, "can't read messages from '/no/such/chat.json'"),
         (["Paris", "--target", "abc"], 1, "target 'abc' is 3 tokens"),
         (["Paris", "--position", "99"], 1, "position=99 is outside"),
         (["", "--bos"], 1, "the prompt '' is empty"),

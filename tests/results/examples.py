@@ -26,7 +26,7 @@ from tl_jacobian.results.patching import PatchComparison
 from tl_jacobian.results.paths import PathSplit
 from tl_jacobian.results.run_report import RunReport
 from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum, Move, Moves
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Region, Word
 
 NAN, INF = math.nan, math.inf
 ODD = ("</script>", "שלום 🦜", "a\n\nb\u2028", "\ud800\x00", "")
@@ -146,6 +146,7 @@ def examples() -> dict[str, Value]:
     return {
         "attribution": attribution(stderr=torch.tensor([0.0, 1e-3, 1.0]), combine="sum"),
         "attribution of words": attribution().grouped_by([(2, 0), (1,)], ["ends", ODD[3]]),
+        "attribution of a conversation": attribution(regions={"roles": (Region("user", (0, 2)), Region(ODD[3], (1,)))}),
         "attribution of nothing": attribution(()),
         "attribution with predictions": attribution(predictions=(Prediction(1, "é", 0.25), Prediction(2, ODD[3], 0.0))),
         "attribution that isn't finite": attribution((NAN, INF, -INF)),

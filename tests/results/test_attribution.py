@@ -13,8 +13,9 @@ import pytest
 import torch
 from hypothesis import given
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution, Prediction, Ranked
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Region, Word
 
 
 def make(scores: list[float] | torch.Tensor = (3.0, 4.0, 1.0), **fields: Any) -> Attribution:
@@ -251,3 +252,26 @@ def test_dataframe_has_one_row_a_unit():
 
 def test_dataframe_has_standard_errors_where_there_are_some():
     assert make(stderr=torch.tensor([0.5, 0.25, 0.0])).to_dataframe()["stderr"].tolist() == [0.5, 0.25, 0.0]
+
+
+REGIONS = {"roles": (Region("user", (0, 2)), Region("template", (1,))), "messages": (Region("user 1", (2,)),)}
+
+
+def test_roles_and_messages_are_groups_of_tokens():
+    a = make([3.0, 12.0, 4.0], regions=REGIONS)
+    assert (a.roles().str_tokens, a.roles().units) == (("user", "template"), ((0, 2), (1,)))
+    assert a.roles().scores.tolist() == [5.0, 12.0]
+    assert make([3.0, 12.0, 4.0], regions=REGIONS, combine="sum").roles().scores.tolist() == [7.0, 12.0]
+    assert a.messages().scores.tolist() == [4.0]
+    with pytest.raises(ArgumentError, match=r"knows no roles: give linearize\(\) the prompt as messages"):
+        make([1.0]).roles()
+    with pytest.raises(ArgumentError, match="this attribution is per word"):
+        a.roles().messages()
+    with pytest.raises(TypeError, match="can't be changed"):
+        a.regions["roles"] = ()
+
+
+@pytest.mark.parametrize(("positions", "why"), [((0, 3), "expected 0 to 2"), ((1,), "in two units"), ((), "no token")])
+def test_regions_are_disjoint_tokens_of_the_prompt(positions, why):
+    with pytest.raises(ArgumentError, match=why):
+        make([3.0, 12.0, 4.0], regions={"roles": (Region("user", (1,)), Region("template", positions))})

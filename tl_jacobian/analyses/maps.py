@@ -13,10 +13,11 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
+from tl_jacobian.core.chat import written_on
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import LinearizationBatch
-from tl_jacobian.core.linearize import Options, linearize_read, model_first
+from tl_jacobian.core.linearize import Messages, Options, linearize_read, model_first
 from tl_jacobian.core.norms import FinalNorm
 from tl_jacobian.core.prompts import Read, Target, read_prompt
 from tl_jacobian.core.rerun import generate
@@ -28,7 +29,7 @@ from tl_jacobian.results.scopes import Confidence, FisherMethod, takers_of
 from tl_jacobian.results.tokens import Word, group_words
 
 if TYPE_CHECKING:
-    Prompt = str | Sequence[int] | Int[Tensor, " pos"]
+    Prompt = str | Sequence[int] | Int[Tensor, " pos"] | Messages
     TargetRule = Literal["next", "predicted"]
 else:  # what is neither is refused with what may have been meant
     Prompt = TargetRule = Any
@@ -64,7 +65,7 @@ def attribution_map(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: one text, or its token ids.
+        prompt: one text, its token ids, or a list of messages: see :func:`linearize`.
         scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
             v in y, or a function: one of two values, ``fn(y, logits) -> scalar tensor``, or one of a single value,
             ``fn(lin) -> Attribution``, which is called with one :class:`Linearization` at a time.
@@ -175,7 +176,8 @@ def attribute_generation(
     )
     rule = _rule(chosen, target)  # what can't be explained needn't be generated
     host = resolve(model)
-    start = read_prompt(host, prompt, [-1], prepend_bos).tokens
+    read = read_prompt(host, prompt, [-1], prepend_bos)
+    start = read.tokens
     tokens = generate(host, start, n_tokens, temperature=temperature, generator=generator)
     at = list(range(len(start) - 1, len(tokens) - 1))
     facts = {
@@ -185,7 +187,8 @@ def attribute_generation(
         "temperature": float(temperature),
         "ended": host.is_eos(tokens[-1]),
     }
-    lins = linearize_read(host, [Read(tokens, []).at(at)], Options(final_norm, max_memory))
+    whole = Read(tokens, [], written_on(read.regions, len(start), len(tokens)))
+    lins = linearize_read(host, [whole.at(at)], Options(final_norm, max_memory))
     return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
 
 

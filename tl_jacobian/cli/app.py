@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_values
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from tl_jacobian.cli.evaluate import evaluate
 from tl_jacobian.cli.options import (
     DEFAULT_SCOPE,
     BosOption,
+    By,
     ConfidenceOption,
     DeviceOption,
     Dtype,
@@ -32,6 +34,7 @@ from tl_jacobian.cli.options import (
 )
 from tl_jacobian.cli.run import run
 from tl_jacobian.core.build import versions
+from tl_jacobian.core.chat import is_conversation
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.errors import JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
@@ -65,7 +68,18 @@ def attribute(
     method: MethodOption = None,
     position: Annotated[int, typer.Option(help="Token whose next-token prediction is explained.")] = -1,
     bos: BosOption = None,
-    words: Annotated[bool, typer.Option(help="Show words instead of tokens.")] = False,
+    messages: Annotated[
+        Path | None,
+        typer.Option(
+            help='Explain the answer to a conversation: a JSON list of {"role", "content"}; "-" reads it from '
+            "standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    by: Annotated[
+        By, typer.Option(help="What to show scores of; roles and messages are those of --messages.")
+    ] = By.tokens,
+    words: Annotated[bool, typer.Option(help="The same as --by words.")] = False,
     skip_first: Annotated[
         bool, typer.Option(help="Leave the first token, an attention sink, out of the colours (hatched).")
     ] = True,
@@ -83,11 +97,14 @@ def attribute(
     options = scope_options(scope, target if target_id is None else target_id, minus, confidence, rank, method)
     for path in (html, json):
         _check_writable(path)
-    text = _read(prompt)
+    if messages is not None and prompt != "-":
+        raise typer.BadParameter("a prompt and --messages; give one of them")
+    if messages is None and by in (By.roles, By.messages):
+        raise typer.BadParameter(f"--by {by.value} is for --messages")
+    asked = _read(prompt) if messages is None else _read_messages(messages)
     try:
-        lin = _linearize(model, host, device, dtype, text, position, bos)
-        result = _attributed(lin, str(scope), options)
-        result = result.words() if words else result
+        lin = _linearize(model, host, device, dtype, asked, position, bos)
+        result = _grouped(_attributed(lin, str(scope), options), By.words if words else by)
     except JacobianScopeError as error:
         fail(str(error))
     # Shown before anything is written: minutes of work must not be lost to a full disk.
@@ -107,6 +124,23 @@ def _check_writable(path: Path | None) -> None:
         fail(f"can't write {str(path)!r}: expected a file in a folder that exists")
 
 
+def _read_messages(path: Path) -> Any:
+    """A conversation: a JSON list, or an object with one under "messages"."""
+    try:
+        text = _read("-") if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+        found = json_values.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        fail(f"can't read messages from {str(path)!r}: {error}")
+    found = found.get("messages") if isinstance(found, dict) else found
+    if not is_conversation(found):
+        fail(f'{str(path)!r} holds no messages, expected a JSON list of {{"role": "user", "content": "..."}}')
+    return found
+
+
+def _grouped(a: Attribution, by: By) -> Attribution:
+    return a if by == By.tokens else getattr(a, by.value)()
+
+
 def _read(prompt: str) -> str:
     if prompt != "-":
         return prompt
@@ -120,13 +154,13 @@ def _read(prompt: str) -> str:
 
 
 def _linearize(
-    model: str, host: Host | None, device: str, dtype: Dtype, text: str, position: int, bos: bool | None
+    model: str, host: Host | None, device: str, dtype: Dtype, prompt: Any, position: int, bos: bool | None
 ) -> Linearization:
     import tl_jacobian as tj
     from tl_jacobian.core.host.load import load_model
 
     loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)
-    return tj.linearize(loaded, text, position=position, prepend_bos=bos)
+    return tj.linearize(loaded, prompt, position=position, prepend_bos=bos)
 
 
 def _attributed(lin: Linearization, scope: Any, options: Mapping[str, Any]) -> Attribution:

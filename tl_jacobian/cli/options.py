@@ -30,6 +30,13 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class By(StrEnum):
+    tokens = "tokens"
+    words = "words"
+    roles = "roles"
+    messages = "messages"
+
+
 def _help(option: str) -> str:
     """An option of scopes in one line, and whose it is."""
     takers = takers_of(option)

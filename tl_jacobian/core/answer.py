@@ -24,7 +24,7 @@ from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Regions, Word
 
 # What the answer has of its last position.
 _SHARED = (
@@ -38,6 +38,7 @@ _SHARED = (
     "output_hook",
     "taps",
     "anatomy",
+    "regions",
     "encode",
     "decode",
     "facts",
@@ -93,6 +94,7 @@ class AnswerLinearization(Linearized):
     output_hook: str | None = field(init=False)
     taps: Taps = field(init=False)
     anatomy: Anatomy | None = field(init=False)
+    regions: Regions = field(init=False)
     rerun: Rerun | None = field(init=False)
     encode: Callable[[str], list[int]] | None = field(init=False)
     decode: Callable[[int], str] = field(init=False)

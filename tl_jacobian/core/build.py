@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.core.answer import AnswerLinearization
+from tl_jacobian.core.chat import cut_off
 from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
@@ -197,7 +198,11 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     return tuple(
         _member(
             host,
-            partial(make, rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request)),
+            partial(
+                make,
+                rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request),
+                regions=cut_off(prompts[row].regions, at + 1),
+            ),
             prompts[row].tokens[: at + 1],
             texts[row][: at + 1],
             i,

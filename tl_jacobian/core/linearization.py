@@ -29,7 +29,7 @@ from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, Hoo
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Regions, Word
 
 
 def check_direction(v: Any, y: Float[Tensor, "*own"], stacked: bool | None = False) -> None:
@@ -92,6 +92,7 @@ class Linearized:
     output_hook: str | None
     taps: Taps
     anatomy: Anatomy | None
+    regions: Regions
     rerun: Rerun | None
     encode: Callable[[str], list[int]] | None
     decode: Callable[[int], str]
@@ -247,6 +248,7 @@ class Linearization(Linearized):
         logits: the model's own logits at ``position``; ``(d_vocab,)``, float32 or better.
         tokens: ids of the tokens that can matter: those up to and including ``position``.
         str_tokens: their texts; ``words`` groups them.
+        regions: of a conversation, whose tokens they are: ``"roles"`` and ``"messages"``; else empty.
         position: the token whose next-token prediction is explained; the last of ``tokens``.
         probs, predictions: the predicted distribution, and its ten most probable tokens.
         head: the model's unembedding.
@@ -287,6 +289,7 @@ class Linearization(Linearized):
     decode: Callable[[int], str] = field(default=str, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     weights_version: int = 0
+    regions: Regions = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> tuple[int, ...]:

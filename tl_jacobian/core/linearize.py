@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, ParamSpec, TypeVar, overload
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.build import Request, answers, build
+from tl_jacobian.core.chat import is_answered
 from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
 from tl_jacobian.core.host.base import Host, Watch
@@ -23,7 +24,7 @@ from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
 from tl_jacobian.core.prompts import Read, Span, as_list, is_batch, read_answer, read_prompt
 from tl_jacobian.core.rerun import generate
-from tl_jacobian.errors import ArgumentError, UnsupportedModelError
+from tl_jacobian.errors import ArgumentError, PromptError, UnsupportedModelError
 from tl_jacobian.results.arguments import checked, whole
 
 
@@ -38,6 +39,7 @@ class Generate(Enum):
 
 GENERATE = Generate.GENERATE
 
+Messages = Sequence[Mapping[str, Any]]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -92,7 +94,7 @@ _DEFAULTS = Options()
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
     *,
     position: int = -1,
     prepend_bos: bool | None = None,
@@ -109,7 +111,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
     *,
     position: Sequence[int] | Int[Tensor, "*targets"],
     prepend_bos: bool | None = None,
@@ -126,7 +128,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: list[str] | list[list[int]] | list[Tensor],
+    prompt: list[str] | list[list[int]] | list[Tensor] | Sequence[Messages],
     *,
     position: int | Sequence[int] | Int[Tensor, "*targets"] = -1,
     prepend_bos: bool | None = None,
@@ -200,7 +202,10 @@ def linearize(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: text, or token ids (re-tokenising decoded text can shift positions). A list
+        prompt: text, token ids (re-tokenising decoded text can shift positions), or a conversation: a list of messages
+            ``{"role": "user", "content": "..."}``, which the tokenizer's chat template writes, ready for the
+            assistant's next message; results then know whose each token is (:meth:`Attribution.roles`). Where the last
+            message is the assistant's, it is the answer that is explained. A list
             of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
@@ -235,7 +240,8 @@ def linearize(
 
     Raises:
         MemoryBudgetError: not even recomputing fits into the budget; says what would.
-        PromptError: empty or too long prompt, or an empty answer, ids or position out of range.
+        PromptError: empty or too long prompt, or an empty answer, ids or position out of range; messages without a chat
+            template, that it refuses, or that can't be told apart in what it makes of them.
         TargetError: ``span`` isn't a part of the answer.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
             unembedding, or a ``final_norm`` that doesn't fit.
@@ -256,14 +262,15 @@ def linearize(
     several = is_batch(prompt)
     position = as_list(position)
     prompts = list(prompt) if several else [prompt]
-    if answer is None:
+    own = [is_answered(p) for p in prompts]  # conversations that end with the answer
+    if answer is None and not any(own):
         _only_with_answer(span=span, max_new_tokens=max_new_tokens)
         positions = _positions(position, len(prompts), several)
         read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
     else:
         if position != -1:
             raise ArgumentError(f"position={position!r} with an answer, whose positions are explained; use span=")
-        given = _answers(answer, len(prompts), several, max_new_tokens)
+        given = _own_answers(own) if answer is None else _answers(answer, len(prompts), several, max_new_tokens)
         read = [
             read_answer(host, *_written(host, p, one, prepend_bos, max_new_tokens), span, prepend_bos)
             for p, one in zip(prompts, given, strict=True)
@@ -276,6 +283,14 @@ def _only_with_answer(**given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise ArgumentError(f"{name}={value!r} is for an answer: linearize(model, prompt, answer=..., {name}=...)")
+
+
+def _own_answers(own: Sequence[bool]) -> list[None]:
+    if not all(own):
+        raise PromptError(
+            f"{sum(own)} of {len(own)} conversations end with the assistant's message, expected all or none"
+        )
+    return [None] * len(own)
 
 
 def _answers(answer: Any, n_prompts: int, several: bool, max_new_tokens: int | None) -> Sequence[Any]:
@@ -298,11 +313,11 @@ def _only_generated(max_new_tokens: int | None) -> None:
 
 
 def _written(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None, n: int | None) -> tuple[Any, Any]:
-    """The prompt and its answer; where the model is to write it, both as ids."""
+    """The prompt and its answer, which the model may be to write."""
     if answer is not GENERATE:
         return prompt, answer
     start = read_prompt(host, prompt, [-1], prepend_bos).tokens
-    return start, generate(host, start, whole("max_new_tokens", n))[len(start) :]
+    return prompt, generate(host, start, whole("max_new_tokens", n))[len(start) :]
 
 
 def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFAULTS) -> LinearizationBatch[Any]:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.chat import is_conversation, read_answered, read_conversation, written_on
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import PromptError, TargetError
 from tl_jacobian.results.arguments import excerpt, ids, is_id, warn
 from tl_jacobian.results.arguments import position as place
-from tl_jacobian.results.tokens import first_characters
+from tl_jacobian.results.tokens import Regions, first_characters
 
 
 def is_batch(prompt: Any) -> bool:
     """Whether this is a list of prompts rather than one (a list of ids is one)."""
     if hasattr(prompt, "ndim"):  # a tensor or a numpy array
         return prompt.ndim == 2
+    if is_conversation(prompt):
+        return False
     return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
 
 
@@ -34,12 +38,14 @@ class Read(NamedTuple):
     Attributes:
         tokens: ids, of prompt and answer.
         positions: the explained ones, counted from the start.
+        regions: of a conversation, whose each token is.
         answer: the tokens that are explained, one for each position; none where there is no answer.
         answer_start: place of the answer's first token.
     """
 
     tokens: list[int]
     positions: list[int]
+    regions: Regions = MappingProxyType({})
     answer: Sequence[int] = ()
     answer_start: int = 0
 
@@ -59,18 +65,20 @@ def read_prompt(host: Host, prompt: Any, positions: Sequence[Any], prepend_bos: 
     Raises:
         PromptError: what is wrong, with the value and the remedy.
     """
-    tokens = _prompt_ids(host, prompt, prepend_bos)
+    tokens, regions = _prompt_ids(host, prompt, prepend_bos)
     _check_range(tokens, host.d_vocab)
-    read = Read(tokens, []).at(positions)
+    read = Read(tokens, [], regions).at(positions)
     _check_length(host, read.tokens)
     return read
 
 
-def _prompt_ids(host: Host, prompt: Any, prepend_bos: bool | None) -> list[int]:
+def _prompt_ids(host: Host, prompt: Any, prepend_bos: bool | None) -> tuple[list[int], Regions]:
+    if is_conversation(prompt):
+        return read_conversation(host, prompt, prepend_bos)
     tokens = _text_ids(host, prompt, prepend_bos) if isinstance(prompt, str) else _ids(prompt)
     if not tokens:
         raise PromptError(f"the prompt {excerpt(prompt)} is empty, expected at least one token")
-    return tokens
+    return tokens, {}
 
 
 def _check_length(host: Host, tokens: Sequence[int]) -> None:
@@ -89,33 +97,35 @@ def read_answer(host: Host, prompt: Any, answer: Any, span: Span | None, prepend
     """A prompt with its answer, the positions that predict the answer's tokens explained together.
 
     Two texts are tokenised as one where the prompt's tokens stay what they are; else, and where either is given as
-    ids, each by itself.
+    ids, each by itself. A conversation's answer is the assistant's next message, or (None) its last.
 
     Raises:
         PromptError: the answer is empty, or the prompt can't be read; see :func:`read_prompt`.
         TargetError: no token of the answer is in ``span``.
     """
-    tokens, start = _joined(host, prompt, answer, prepend_bos)
+    tokens, start, regions = _joined(host, prompt, answer, prepend_bos)
     given = tokens[start:]
     if not given:
         raise PromptError(f"the answer {excerpt(answer)} is empty, expected at least one token")
     _check_range(tokens, host.d_vocab)
     chosen = range(len(given)) if span is None else _in_span(host, given, span)
-    read = Read(tokens, [], [given[i] for i in chosen], start).at([start + i - 1 for i in chosen])
+    read = Read(tokens, [], regions, [given[i] for i in chosen], start).at([start + i - 1 for i in chosen])
     _check_length(host, read.tokens)
     return read
 
 
-def _joined(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None) -> tuple[list[int], int]:
-    """Ids of prompt and answer, and where the answer begins."""
-    alone = _prompt_ids(host, prompt, prepend_bos)
+def _joined(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None) -> tuple[list[int], int, Regions]:
+    """Ids of prompt and answer, where the answer begins, and whose each token is."""
+    if answer is None:
+        found = read_answered(host, prompt)
+        return found.prompt + found.answer, len(found.prompt), found.regions
+    alone, regions = _prompt_ids(host, prompt, prepend_bos)
     if not isinstance(answer, str):
-        return alone + _ids(answer), len(alone)
-    if isinstance(prompt, str) and answer:
-        both = host.tokenize(prompt + answer, prepend_bos)
-        if both[: len(alone)] == alone:
-            return both, len(alone)
-    return alone + host.encode(answer), len(alone)
+        both = alone + _ids(answer)
+    else:
+        together = host.tokenize(prompt + answer, prepend_bos) if isinstance(prompt, str) and answer else []
+        both = together if together[: len(alone)] == alone else alone + host.encode(answer)
+    return both, len(alone), written_on(regions, len(alone), len(both))
 
 
 def _in_span(host: Host, answer: Sequence[int], span: Span) -> Sequence[int]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import Value
+from tl_jacobian.results.base import FrozenDict, Value
 from tl_jacobian.results.panels import (
     Bar,
     Bars,
@@ -32,7 +32,7 @@ from tl_jacobian.results.panels import (
     scale_of,
 )
 from tl_jacobian.results.scopes import Combine, scope_title
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Regions, Word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +92,7 @@ class Attribution(Value):
         answer_start: index of the answer's first token, where an answer was explained: tokens from there on are its
             own, as sources of what follows them; None where there is only a prompt. See :attr:`prompt`, :attr:`answer`.
         predictions: the most probable next tokens.
+        regions: of a conversation, the token positions of its ``"roles"`` and ``"messages"``: see :meth:`roles`.
         metadata: what exactly was explained, what was held fixed, and by what (JSON values).
 
     Raises:
@@ -118,15 +119,19 @@ class Attribution(Value):
     units: tuple[Positions, ...] = ()
     answer_start: int | None = None
     predictions: tuple[Prediction, ...] = ()
+    regions: Regions = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._own("scores", "stderr", dtype=torch.float32)
         self._freeze("metadata")
+        self._set("regions", FrozenDict(self.regions))
         if not self.units:
             self._set("units", tuple((i,) for i in range(len(self.tokens))))
         self._check_lengths()
         check_units(self.units, len(self.tokens))
+        for found in self.regions.values():
+            check_units([region.positions for region in found], len(self.tokens))
 
     def _check_lengths(self) -> None:
         lengths = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "units": len(self.units)}
@@ -272,6 +277,35 @@ class Attribution(Value):
     def _index(self) -> dict[int, int]:
         """The unit of each token position that has one."""
         return {at: i for i, unit in enumerate(self.units) for at in unit}
+
+    def roles(self) -> Attribution:
+        """The same attribution of a conversation per role: ``"system"``, ``"user"``, ``"assistant"``, ...
+
+        A role's score is that of all its tokens jointly; ``"template"`` has the tokens that the chat template adds,
+        which include a default system prompt. Long messages gather more: they have more tokens to move.
+
+        Raises:
+            ArgumentError: the prompt wasn't given as messages, or scores aren't per token.
+        """
+        return self._by_region("roles")
+
+    def messages(self) -> Attribution:
+        """The same attribution of a conversation per message: ``"user 1"``, ``"assistant 1"``, ``"user 2"``, ...
+
+        Otherwise as :meth:`roles`.
+        """
+        return self._by_region("messages")
+
+    def _by_region(self, kind: str) -> Attribution:
+        if kind not in self.regions:
+            raise ArgumentError(
+                f"this attribution knows no {kind}: give linearize() the prompt as messages, "
+                '[{"role": "user", "content": "..."}], for which the chat template is applied'
+            )
+        known = self._index
+        found = [(r.name, [at for at in r.positions if at in known]) for r in self.regions[kind]]
+        kept = [(name, positions) for name, positions in found if positions]  # of a part, those in it
+        return self.grouped_by([positions for _, positions in kept], [name for name, _ in kept])
 
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""

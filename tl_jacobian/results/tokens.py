@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 _VISIBLE = {"\n": "↵", "\r": "␍", "\t": "⇥"}
@@ -24,6 +24,17 @@ class Word(NamedTuple):
 
     text: str
     size: int
+
+
+class Region(NamedTuple):
+    """Tokens that belong together, such as all that one speaker said: a name, and positions, not always neighbours."""
+
+    name: str
+    positions: tuple[int, ...]
+
+
+# What is known of a prompt's parts, by kind: the "roles" and "messages" of a conversation.
+Regions = Mapping[str, tuple[Region, ...]]
 
 
 def visible(text: str) -> str:

@@ -55,7 +55,7 @@ def test_a_batch_of_ids_in_a_tensor_is_a_list_of_prompts():
 @pytest.mark.parametrize(
     ("one", "why"),
     [
-        (7, r"7 \(int\), expected text, token ids \(a list, tuple or tensor\), an object with \"text\" or \"tokens\""),
+        (7, r"7 \(int\), expected text, token ids \(a list, tuple or tensor\), messages, an object with"),
         (None, r"None \(NoneType\), expected text, token ids"),
         ([1.5], r"\[1\.5\] \(list\), expected text, token ids"),
         ([True], r"\[True\] \(list\), expected"),

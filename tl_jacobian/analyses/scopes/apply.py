@@ -109,6 +109,7 @@ def attribution(
         target=target,
         combine=combine,
         word_groups=lin.words,
+        regions=lin.regions,
         predictions=lin.predictions if isinstance(lin, Linearization) and lin.output_hook is None else (),
         metadata={
             "features": f"{inputs} at {lin.input_hook}, positions 0 to the explained one",

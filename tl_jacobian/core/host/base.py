@@ -119,6 +119,26 @@ class Host(Protocol):
 
     def token_texts(self, tokens: list[int]) -> tuple[str, ...]: ...
 
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        """A conversation as the tokenizer's chat template writes it.
+
+        Raises:
+            PromptError: there is no template, or it refuses these messages.
+        """
+        ...
+
+    def chat_ids(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> list[int]:
+        """Token ids of the same, as the tokenizer itself makes them."""
+        ...
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a piece of text, nothing added, and the characters that each one stands for.
+
+        Raises:
+            PromptError: the tokenizer can't tell.
+        """
+        ...
+
     def is_bos(self, token: int) -> bool: ...
 
     def is_eos(self, token: int) -> bool: ...

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
@@ -28,6 +29,7 @@ from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
+from tl_jacobian.results.arguments import excerpt
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -185,15 +187,44 @@ class TransformerLensHost:
     def token_texts(self, tokens: list[int]) -> tuple[str, ...]:
         return token_texts(self.model.tokenizer, tokens)
 
+    def chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> str:
+        return self._chat(messages, add_generation_prompt, tokenize=False)
+
+    def chat_ids(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool) -> list[int]:
+        return list(self._chat(messages, add_generation_prompt, tokenize=True, return_dict=False))
+
+    def _chat(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool, **how: bool) -> Any:
+        self._need_tokenizer(messages)
+        tokenizer = self.model.tokenizer
+        if getattr(tokenizer, "chat_template", None) is None:
+            raise PromptError(
+                "this model's tokenizer has no chat template, so messages can't be written as its prompt: set "
+                "model.tokenizer.chat_template to that of the model's chat version, or pass text"
+            )
+        try:
+            return tokenizer.apply_chat_template(list(messages), add_generation_prompt=add_generation_prompt, **how)
+        except (TemplateError, TypeError, ValueError) as error:
+            raise PromptError(f"the chat template refuses these messages: {error}") from error
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        self._need_tokenizer(text)
+        if not self.model.tokenizer.is_fast:
+            raise PromptError(
+                f"a {type(self.model.tokenizer).__name__} doesn't tell which characters a token stands for, so its "
+                "messages can't be told apart: give the model a fast tokenizer, or pass text"
+            )
+        found = self.model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(found["input_ids"]), [(start, stop) for start, stop in found["offset_mapping"]]
+
     def is_bos(self, token: int) -> bool:
         return self.model.tokenizer is not None and token == self.model.tokenizer.bos_token_id
 
     def is_eos(self, token: int) -> bool:
         return self.model.tokenizer is not None and token == self.model.tokenizer.eos_token_id
 
-    def _need_tokenizer(self, text: str) -> None:
+    def _need_tokenizer(self, text: Any) -> None:
         if self.model.tokenizer is None:
-            raise PromptError(f"{text!r} can't be tokenised: this model has no tokenizer; pass token ids")
+            raise PromptError(f"{excerpt(text)} can't be tokenised: this model has no tokenizer; pass token ids")
 
     # -- numbers -------------------------------------------------------------------
 

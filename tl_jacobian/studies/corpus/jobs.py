@@ -14,9 +14,10 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
+from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
-from tl_jacobian.core.linearize import linearize
-from tl_jacobian.core.prompts import Target
+from tl_jacobian.core.linearize import Options, linearize_read
+from tl_jacobian.core.prompts import Read, Target, read_prompt
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
@@ -118,6 +119,7 @@ _FIELDS: Mapping[str, Any] = {
     "combine": "",
     "word_groups": [["", 1]],
     "predictions": [[0, "", 0.5]],
+    "regions": {},
 }
 
 
@@ -207,7 +209,8 @@ class ScopeJob:
         return {**_FIELDS, **({} if self.chosen.spec else {"scope": ""}), "metadata": {}}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        batch = linearize(self.model, [list(p.tokens or ()) for p in prompts], max_memory=self.max_memory)
+        host = resolve(self.model)
+        batch = linearize_read(host, [_read(host, p) for p in prompts], Options(max_memory=self.max_memory))
         found = self.chosen.attribute(
             batch,
             target=[self.target if p.target is None else p.target for p in prompts],
@@ -215,6 +218,16 @@ class ScopeJob:
         )
         own = [{} if self.chosen.spec else {"scope": a.scope} for a in found]  # a function calls it as it likes
         return [{**to_record(a, self.facts), **name} for a, name in zip(found, own, strict=True)]
+
+
+def _read(host: Host, prompt: CorpusPrompt) -> Read:
+    """A prompt's tokens and, where they are those of its messages, whose each of them is."""
+    tokens = list(prompt.tokens or ())
+    if prompt.messages is not None:
+        read = read_prompt(host, prompt.messages, [-1], None)
+        if read.tokens == tokens:
+            return read
+    return read_prompt(host, tokens, [-1], None)
 
 
 @checked
@@ -240,7 +253,8 @@ def from_record(record: Mapping[str, Any], settings: Mapping[str, Any], versions
     which = {"prompt": record["prompt"], "id": record["id"]}
     metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
     scope = record.get("scope", settings["scope"])
-    whole = {"scope": scope, **{name: record[name] for name in _FIELDS}, "metadata": metadata}
+    fields = {"regions": {}, **record}  # older records have none
+    whole = {"scope": scope, **{name: fields[name] for name in _FIELDS}, "metadata": metadata}
     try:
         return from_plain(Attribution, whole)
     except (msgspec.MsgspecError, ValueError, TypeError) as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Int
 from torch import Tensor
 
+from tl_jacobian.core.chat import is_conversation
 from tl_jacobian.errors import ArgumentError, CorpusError
 from tl_jacobian.results.arguments import checked, ids, is_id, whole
 
@@ -32,6 +33,7 @@ class CorpusPrompt:
         tokens: token ids, or None where it is text; what a job is handed always has them.
         target: token to explain, for jobs that have a target; as text or id.
         error: why it can't be read, or None. The run goes on without it and records this.
+        messages: a conversation, or None where the prompt is text or tokens: see :func:`linearize`.
 
     >>> CorpusPrompt(0, "0", "The capital of France is", target=" Paris").tokens is None
     True
@@ -43,6 +45,7 @@ class CorpusPrompt:
     tokens: tuple[int, ...] | None = None
     target: str | int | None = None
     error: str | None = None
+    messages: tuple[Any, ...] | None = None
 
 
 class Unreadable(NamedTuple):
@@ -88,17 +91,23 @@ def prompt_of(index: int, row: Any, column: str) -> CorpusPrompt:
 
 
 def _filled(found: CorpusPrompt, row: Mapping[str, Any], column: str) -> CorpusPrompt:
-    text, tokens, target = row.get(column), row.get("tokens"), row.get("target")
+    tokens, target = row.get("tokens"), row.get("target")
+    named = column if column in row else _MESSAGES
+    text = row.get(named)
     if target is not None and not _known(target, (str, int)):
         return _broken(found, f"target {shown(target)}, expected text or a token id")
     if tokens is not None:
         if not isinstance(tokens, list) or not all(_known(t, (int,)) for t in tokens):
             return _broken(found, f"tokens {shown(tokens)}, expected a list of token ids")
         text = text if isinstance(text, str) else None
-    elif column not in row:
+    elif named not in row:
         return _broken(found, f"there is no column {column!r}, expected one with text (it has {sorted(map(str, row))})")
-    elif not isinstance(text, str):
-        return _broken(found, f"column {column!r} is {shown(text)}, expected text")
+    elif is_conversation(text):
+        return replace(found, target=target, messages=tuple(text))
+    elif not isinstance(text, str) or named != column:
+        return _broken(
+            found, f"column {named!r} is {shown(text)}, expected {'text' if named == column else 'messages'}"
+        )
     if (bad := _not_unicode(text, target)) is not None:
         return _broken(found, f"{shown(bad)} holds half a surrogate pair, expected valid Unicode text")
     return CorpusPrompt(found.index, found.id, text, None if tokens is None else tuple(tokens), target)
@@ -129,7 +138,8 @@ def shown(value: Any) -> str:
 
 
 _BOM = b"\xef\xbb\xbf"
-_KEPT = ("id", "target", "tokens")  # beside the text
+_MESSAGES = "messages"  # where there is no text
+_KEPT = ("id", "target", "tokens", _MESSAGES)  # beside the text
 
 
 def text_rows(path: Path, column: str) -> Iterator[Any]:
@@ -173,7 +183,7 @@ def parquet_rows(path: Path, column: str) -> Iterator[Any]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if column not in names and "tokens" not in names:
+            if not _has_prompts(names, column):
                 raise CorpusError(
                     f"{path} has no column {column!r}, expected one with the prompts: its columns are {names}; "
                     "choose with column= (--column)"
@@ -183,6 +193,10 @@ def parquet_rows(path: Path, column: str) -> Iterator[Any]:
                 yield from _table_rows(batch)
     except (pa.ArrowException, OSError) as error:
         raise CorpusError(f"{path} can't be read as Parquet: {error}") from error
+
+
+def _has_prompts(names: Sequence[str], column: str) -> bool:
+    return any(name in names for name in (column, "tokens", _MESSAGES))
 
 
 def _table_rows(batch: Any) -> Iterator[Any]:
@@ -221,7 +235,7 @@ def hub_rows(name: str, column: str, split: str, limit: int | None) -> Iterator[
     """
     data = _loaded(name, split, streaming=limit is not None)
     names = data.column_names
-    if names is not None and column not in names and "tokens" not in names:
+    if names is not None and not _has_prompts(names, column):
         raise CorpusError(
             f"data set {name!r} has no column {column!r}, expected one with the prompts: its columns are {names}; "
             "choose with column= (--column)"
@@ -274,7 +288,8 @@ def read_corpus(
             the folder of one. JSON prompts are text, or objects with the column, which may also have an ``"id"``, a
             ``"target"`` (text or id) and ``"tokens"`` (ids, which then take the place of the text). Blank lines
             are no prompts.
-        column: which column holds the text.
+        column: which column holds the text, or conversations (lists of messages, as for :func:`linearize`). Where
+            there is none of that name, ``"messages"`` are read.
         split: of a data set.
         limit: so many prompts from the start; default all.
 
@@ -307,15 +322,15 @@ def _rows(source: Any, column: str, split: str, limit: int | None) -> Iterator[A
     return hub_rows(str(source), column, split, limit)
 
 
-Given = str | Sequence[int] | Int[Tensor, " pos"] | Mapping[str, Any] | CorpusPrompt
+Given = str | Sequence[int] | Sequence[Mapping[str, Any]] | Int[Tensor, " pos"] | Mapping[str, Any] | CorpusPrompt
 
 
 def as_prompts(prompts: Iterable[Given] | Int[Tensor, "prompts pos"]) -> list[CorpusPrompt]:
     """A corpus of what a caller gave, numbered in its order; prompts that have a number keep it.
 
     Args:
-        prompts: each one text, token ids, an object with ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a
-            ``"target"``, or a :class:`CorpusPrompt`.
+        prompts: each one text, token ids, a list of messages, an object with ``"text"``, ``"tokens"`` or ``"messages"``
+            that may have an ``"id"`` and a ``"target"``, or a :class:`CorpusPrompt`.
 
     Raises:
         ArgumentError: not a list, or one of them is none of these (says which).
@@ -335,13 +350,15 @@ def _as_prompt(index: int, given: Any) -> CorpusPrompt:
         return given
     if isinstance(given, str):
         return CorpusPrompt(index, str(index), given)
+    if is_conversation(given):
+        return CorpusPrompt(index, str(index), messages=tuple(given))
     if (tokens := ids(given)) is not None:
         return CorpusPrompt(index, str(index), tokens=tuple(tokens))
     if not isinstance(given, Mapping):
         hint = "; a single prompt goes into a list of its own: [[...]]" if is_id(given) else ""
         raise ArgumentError(
-            f"prompt {index}: {shown(given)}, expected text, token ids (a list, tuple or tensor), an object with "
-            f'"text" or "tokens", or a CorpusPrompt{hint}'
+            f"prompt {index}: {shown(given)}, expected text, token ids (a list, tuple or tensor), messages, an "
+            f'object with "text", "tokens" or "messages", or a CorpusPrompt{hint}'
         )
     found = prompt_of(index, _plain(given), "text")
     if found.error is not None:

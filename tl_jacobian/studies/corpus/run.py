@@ -66,7 +66,8 @@ def tokenizer_of(model: Any, *, prepend_bos: bool | None = None) -> Tokenize:
     host = resolve(model)
 
     def tokenize(prompt: CorpusPrompt) -> list[int]:
-        given = prompt.text if prompt.tokens is None else list(prompt.tokens)
+        given = prompt.text if prompt.messages is None else prompt.messages
+        given = given if prompt.tokens is None else list(prompt.tokens)
         return read_prompt(host, given, [-1], prepend_bos).tokens
 
     return tokenize
@@ -176,7 +177,10 @@ class Corpus:
 
     def digest(self) -> str:
         """Of everything that was read."""
-        return _digest([p.index, p.id, p.text, p.tokens, p.target, p.error] for p in self.prompts)
+        rows = ([p.index, p.id, p.text, p.tokens, p.target, p.error] for p in self.prompts)
+        return _digest(
+            row if p.messages is None else [*row, p.messages] for row, p in zip(rows, self.prompts, strict=True)
+        )
 
     def tokens_digest(self) -> str:
         """Of what the tokenizer made of it."""
@@ -186,7 +190,7 @@ class Corpus:
 def _digest(rows: Any) -> str:
     total = hashlib.sha256()
     for row in rows:
-        total.update(json.dumps(row).encode() + b"\n")
+        total.update(json.dumps(row, default=str).encode() + b"\n")
     return total.hexdigest()
 
 
@@ -396,8 +400,9 @@ def attribute_corpus(
 
     Args:
         model: a HookedTransformer or a TransformerBridge; left as it was.
-        prompts: of :func:`read_corpus`, or a list of texts, of token ids (lists, tuples, tensors), or of objects with
-            ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``.
+        prompts: of :func:`read_corpus`, or a list of texts, of token ids (lists, tuples, tensors), of conversations
+            (lists of messages), or of objects with ``"text"``, ``"tokens"`` or ``"messages"`` that may have an ``"id"``
+            and a ``"target"``.
         scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
             v in y, or a function, ``fn(y, logits) -> scalar tensor`` or ``fn(lin) -> Attribution``: see
             :class:`ScopeJob`.
