@@ -58,6 +58,20 @@ def test_words_and_contrast_and_rank():
     assert "rank 3" in run("one", "--scope", "fisher", "--rank", "3").output
 
 
+def test_a_whole_answer_or_a_piece_of_it(tmp_path):
+    saved = tmp_path / "a.json"
+    result = run("Paris is", "--answer", " in Fr", "--span", "Fr", "--no-bos", "--json", str(saved))
+    assert result.exit_code == 0, result.output
+    a = tj.Attribution.load(saved)
+    assert a.target == "log-probability of the answer 'Fr'"
+    assert a.answer_start == len("Paris is")
+    written = run("Paris is", "--generate", "3", "--scope", "temperature", "--json", str(saved))
+    assert written.exit_code == 0, written.output
+    assert "summed over the answer" in tj.Attribution.load(saved).target
+    for wrong in (["--answer", "a", "--generate", "2"], ["--span", "a"]):
+        assert run("Paris is", *wrong).exit_code == 2
+
+
 TURNS = [{"role": "system", "content": "Be."}, {"role": "user", "content": "Hi"}]
 
 

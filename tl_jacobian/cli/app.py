@@ -35,7 +35,7 @@ from tl_jacobian.cli.options import (
 from tl_jacobian.cli.run import run
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.chat import is_conversation
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.errors import JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
 
@@ -76,6 +76,14 @@ def attribute(
             show_default=False,
         ),
     ] = None,
+    answer: Annotated[
+        str | None, typer.Option(help="Explain this whole answer instead of one token.", show_default=False)
+    ] = None,
+    generate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Explain the answer that the model writes itself, of so many tokens at most."),
+    ] = None,
+    span: Annotated[str | None, typer.Option(help="The piece of the answer to explain (default: all of it).")] = None,
     by: Annotated[
         By, typer.Option(help="What to show scores of; roles and messages are those of --messages.")
     ] = By.tokens,
@@ -90,7 +98,7 @@ def attribute(
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
 ) -> None:
-    """Show which tokens of PROMPT drove the model's next-token prediction.
+    """Show which tokens of PROMPT drove the model's next-token prediction, or a whole answer.
 
     Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
     """
@@ -101,9 +109,14 @@ def attribute(
         raise typer.BadParameter("a prompt and --messages; give one of them")
     if messages is None and by in (By.roles, By.messages):
         raise typer.BadParameter(f"--by {by.value} is for --messages")
+    if answer is not None and generate is not None:
+        raise typer.BadParameter("--answer and --generate; give one of them")
+    if span is not None and answer is None and generate is None:
+        raise typer.BadParameter("--span is a piece of the answer: give --answer or --generate")
     asked = _read(prompt) if messages is None else _read_messages(messages)
+    explained = {"answer": answer, "span": span, "max_new_tokens": generate, "position": position, "prepend_bos": bos}
     try:
-        lin = _linearize(model, host, device, dtype, asked, position, bos)
+        lin = _linearize(model, host, device, dtype, asked, explained)
         result = _grouped(_attributed(lin, str(scope), options), By.words if words else by)
     except JacobianScopeError as error:
         fail(str(error))
@@ -154,16 +167,17 @@ def _read(prompt: str) -> str:
 
 
 def _linearize(
-    model: str, host: Host | None, device: str, dtype: Dtype, prompt: Any, position: int, bos: bool | None
-) -> Linearization:
+    model: str, host: Host | None, device: str, dtype: Dtype, prompt: Any, options: Mapping[str, Any]
+) -> Linearized:
     import tl_jacobian as tj
     from tl_jacobian.core.host.load import load_model
 
     loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)
-    return tj.linearize(loaded, prompt, position=position, prepend_bos=bos)
+    answer = tj.GENERATE if options["max_new_tokens"] is not None else options["answer"]
+    return tj.linearize(loaded, prompt, **{**options, "answer": answer})
 
 
-def _attributed(lin: Linearization, scope: Any, options: Mapping[str, Any]) -> Attribution:
+def _attributed(lin: Linearized, scope: Any, options: Mapping[str, Any]) -> Attribution:
     from tl_jacobian.analyses.scopes.choose import choose
 
     return choose(scope, **options).attribute(lin)
