@@ -26,7 +26,6 @@ from tl_jacobian.core.prompts import Read
 from tl_jacobian.core.rerun import padded, run
 from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
-from tl_jacobian.results.tokens import group_words
 
 _PACKAGES = ("tl_jacobian", "transformer-lens", "transformers", "torch")
 
@@ -206,7 +205,7 @@ def _member(
         logits=precise(trace.logits[row]),
         tokens=torch.tensor(prompt),
         str_tokens=texts,
-        words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
+        read=lambda start, stop: host.decode(prompt[start:stop]),
         row=row,
         resid=None if trace.resid is None else trace.resid[row],
         taps=Taps(trace.taps, graph.rows[row], len(prompt)),

@@ -27,7 +27,7 @@ from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, Hoo
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.tokens import Word, group_words
 
 
 def check_direction(v: Any, y: Float[Tensor, " d_model"], ndims: tuple[int, ...] = (1,)) -> None:
@@ -66,7 +66,8 @@ class Linearization:
             ``(d_model,)``, float32 or better.
         logits: the model's own logits at ``position``; ``(d_vocab,)``, float32 or better.
         tokens: ids of the tokens that can matter: those up to and including ``position``.
-        str_tokens: their texts; ``words`` groups them.
+        str_tokens: their texts.
+        words: the same, grouped into words and numbers.
         position: the token whose next-token prediction is explained; the last of ``tokens``.
         probs, predictions: the predicted distribution, and its ten most probable tokens.
         head: the model's unembedding.
@@ -78,7 +79,8 @@ class Linearization:
         anatomy: weights and norms between those activations; None on a toy.
         rerun: the same model on other values of x; None on a toy.
         encode: text -> token ids, for targets given as strings.
-        decode: token ids -> text.
+        decode: token id -> text.
+        read: text of tokens ``start:stop`` of the prompt; None: their texts joined.
         facts: host, model, processing state and versions, for an attribution's metadata.
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
@@ -91,7 +93,6 @@ class Linearization:
     logits: Float[Tensor, " d_vocab"]
     tokens: Int[Tensor, " pos"]
     str_tokens: tuple[str, ...]
-    words: tuple[Word, ...]
     head: Unembedding
     graph: Graph = field(repr=False)
     row: int = 0
@@ -104,6 +105,7 @@ class Linearization:
     rerun: Rerun | None = field(default=None, repr=False)
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
+    read: Callable[[int, int], str] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     weights_version: int = 0
 
@@ -138,6 +140,11 @@ class Linearization:
     def prompt_row(self) -> int:
         """This prompt's row of the forward pass (``row`` is that of its final hidden state)."""
         return self.graph.rows[self.row]
+
+    @cached_property
+    def words(self) -> tuple[Word, ...]:
+        """Tokens grouped into words and numbers; worked out when first asked for, for a prompt may have many positions."""
+        return group_words(self.str_tokens, self.read)
 
     @cached_property
     def probs(self) -> Float[Tensor, " d_vocab"]:

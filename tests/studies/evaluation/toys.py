@@ -11,7 +11,6 @@ from torch import Tensor
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.results.tokens import Word
 
 VOCAB, WIDTH = 12, 5
 KEY = 7  # the token that the model reads
@@ -69,7 +68,6 @@ def members(ids: Tensor, read: Callable[[Tensor, Tensor], Tensor], values: Tenso
             logits=(y[row] @ UNEMBED).detach(),
             tokens=ids,
             str_tokens=texts,
-            words=tuple(Word(text, 1) for text in texts),
             head=Unembedding(UNEMBED),
             graph=graph,
             row=row,

@@ -23,7 +23,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -34,7 +33,7 @@ from filelock import lock_descriptor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
 from tl_jacobian.results.arguments import checked, warn
-from tl_jacobian.results.files import umask
+from tl_jacobian.results.files import new_file
 
 _ENDING = ".tmp"
 _WINDOWS = os.name == "nt"  # where a file that someone has open can't be renamed or deleted
@@ -100,8 +99,7 @@ def only_run(folder: Path) -> Iterator[bool]:
 def _claimed(path: Path) -> tuple[int, str]:
     """A new hidden file beside ``path``, locked."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_ENDING)
-        os.chmod(name, 0o666 & ~umask())  # mkstemp makes files that only their owner can read
+        handle, name = new_file(path.parent, f".{path.name}.", _ENDING)
         _locked(handle, wait=True)
         if os.path.exists(name):
             return handle, name
