@@ -6,7 +6,7 @@ model's own logits; nothing a scope says would be true otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +20,7 @@ from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
-from tl_jacobian.core.memory import plan
+from tl_jacobian.core.memory import at_once, plan
 from tl_jacobian.core.norms import NormAffine, is_bare
 from tl_jacobian.core.prompts import Read
 from tl_jacobian.core.rerun import padded, run
@@ -93,7 +93,7 @@ def _rounding(y: Tensor, w: Tensor, logit: Tensor) -> float:
     Each sums d_model products in an order of its own, in float32 or better, and rounds the
     result to the model's precision.
     """
-    summed = _precision_of_sums(y) * float(y.norm().double() * w.norm().double())
+    summed = _precision_of_sums(y) * (float(y.norm()) * float(w.norm()))
     stored = torch.finfo(logit.dtype).eps * abs(float(logit))
     return 16 * summed + 4 * stored
 
@@ -122,26 +122,46 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class HostRerun:
-    """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, as it was linearised."""
+    """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, as it was linearised.
+
+    Attributes:
+        held: bytes of the budget that the linearization itself keeps.
+    """
 
     host: Host
     tokens: list[int]
     request: Request
+    held: int = 0
 
-    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch:
-        watch = replace(self.request.watch, value=values, taps=())
-        reads = [Read(self.tokens, [len(self.tokens) - 1])] * len(values)
-        with recording():
-            return LinearizationBatch(build(self.host, reads, replace(self.request, watch=watch)))
+    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Iterator[LinearizationBatch]:
+        for part in values.split(self._at_once(len(values), record=True)):
+            watch = replace(self.request.watch, value=part, taps=())
+            reads = [Read(self.tokens, [len(self.tokens) - 1])] * len(part)
+            with recording():
+                yield LinearizationBatch(build(self.host, reads, replace(self.request, watch=watch, budget=self._left)))
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
-        watch = Watch(self.request.watch.source, value=values)
-        return precise(run(self.host, [self.tokens] * len(values), watch).logits)
+        source, found = self.request.watch.source, []
+        for part in values.split(self._at_once(len(values))):
+            found.append(precise(run(self.host, [self.tokens] * len(part), Watch(source, value=part)).logits))
+        return torch.cat(found)
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
-        return precise(run(self.host, tokens, Watch(self.request.watch.source)).logits)
+        n, found = self._at_once(len(tokens)), []
+        for at in range(0, len(tokens), n):
+            found.append(precise(run(self.host, tokens[at : at + n], Watch(self.request.watch.source)).logits))
+        return torch.cat(found)
+
+    @property
+    def _left(self) -> int | None:
+        """Of the caller's budget, beside what the linearization keeps."""
+        return None if self.request.budget is None else max(0, self.request.budget - self.held)
+
+    def _at_once(self, most: int, record: bool = False) -> int:
+        footprint = lambda n: self.host.footprint(n, len(self.tokens), n)  # noqa: E731
+        return at_once(footprint, most, self._left, self.host.available_memory(), self.held, record)
 
 
 def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linearization, ...]:
@@ -161,6 +181,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     else:
         y, bare = trace.y, False
     direction = footprint(n_pos).direction
+    held = 0 if request.budget is None else footprint(n_pos).kept(use.recompute)
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
     make = partial(
         Linearization,
@@ -179,7 +200,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     return tuple(
         _member(
             host,
-            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request)),
+            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request, held)),
             prompts[row].tokens[: at + 1],
             texts[row][: at + 1],
             i,

@@ -143,7 +143,7 @@ class Linearization:
 
     @cached_property
     def words(self) -> tuple[Word, ...]:
-        """Tokens grouped into words and numbers; worked out when first asked for, for a prompt may have many positions."""
+        """Tokens grouped into words and numbers, when first asked for: a prompt may have many positions."""
         return group_words(self.str_tokens, self.read)
 
     @cached_property

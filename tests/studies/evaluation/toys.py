@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -47,8 +47,8 @@ class ToyRerun:
         self.runs.append(len(values))
         return self.read(values, self.tokens) @ UNEMBED
 
-    def linearized(self, values: Tensor) -> Sequence[Linearization]:
-        return members(self.tokens, self.read, values)
+    def linearized(self, values: Tensor) -> Iterator[Sequence[Linearization]]:
+        yield members(self.tokens, self.read, values)
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         self.runs.append(len(tokens))

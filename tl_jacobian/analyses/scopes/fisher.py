@@ -12,6 +12,7 @@ from tl_jacobian.analyses.scopes.estimate import Budget, Estimate, estimate
 from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Attribution
@@ -158,7 +159,7 @@ def explain_fisher(lin: Linearization, rank: int = 1) -> Explained:
         raise ArgumentError(f"rank={rank!r}, expected 1 to d_model={lin.d_model}")
     factor = FisherFactor(lin.unembedding, lin.logits)
     pairs = eigenpairs(factor, rank)
-    explained = pairs.values.sum(dtype=torch.float64).item() / max(factor.trace, 1e-30)
+    explained = exact(pairs.values).sum().item() / max(factor.trace, 1e-30)
     details = {"method": "low_rank", "n_products": rank, "explained_trace": explained, "score": _unit(lin)}
     return Explained(pairs.scaled(), f"predicted distribution, rank {rank} of its Fisher", details)
 

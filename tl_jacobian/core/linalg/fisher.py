@@ -157,7 +157,7 @@ class FisherFactor:
 
     @cached_property
     def trace(self) -> float:
-        return self.row_weights.sum(dtype=torch.float64).item()
+        return self.row_weights.cpu().double().sum().item()
 
     def rows(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
         """Rows of A for some tokens of the vocabulary."""
@@ -240,7 +240,7 @@ def _whitening(gram: Float[Tensor, "k k"]) -> Float[Tensor, "n k"]:
     Where none is, the symmetric ones, which leave the basis closest to what it was: eigenvectors of a Gram
     matrix that is the identity already are rounding's choice, and what is found next would hang on it.
     """
-    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = torch.linalg.eigh(gram.cpu().double())
     kept = values > _NEGLIGIBLE * values.max().clamp(min=torch.finfo(gram.dtype).tiny) if len(values) else values > 0
     rows = (vectors[:, kept] / values[kept].sqrt()).T
-    return (vectors @ rows if kept.all() else rows).to(gram.dtype)
+    return (vectors @ rows if kept.all() else rows).to(gram)
