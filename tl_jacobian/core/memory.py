@@ -92,6 +92,7 @@ class Footprint:
         stream: the residual stream between two blocks.
         block: what one block keeps for its backward pass.
         n_blocks: how many there are.
+        run: what one block works with where nothing is recorded.
         again: what recording a block's backward pass adds, for Jacobian-vector products.
         direction: one direction on its way back through a block, results included.
         head: the most that a scope works with at the unembedding.
@@ -102,6 +103,7 @@ class Footprint:
     stream: int
     block: int
     n_blocks: int
+    run: int
     again: int
     direction: int
     head: int
@@ -113,8 +115,8 @@ class Footprint:
 
     @property
     def passing(self) -> int:
-        """A forward pass of which nothing is recorded: one block's activations at a time."""
-        return self.ends + 2 * self.stream + self.block
+        """The most of a forward pass of which nothing is recorded."""
+        return self.ends + 2 * self.stream + self.run
 
     def peak(self, recompute: bool, directions: int = 1, push: bool = True) -> int:
         """The most at any time, with so many directions at once.
@@ -218,7 +220,7 @@ def at_once(
     budget = int(_PART_OF_AVAILABLE * available) if left is None else left
 
     def size(n: int) -> int:
-        return footprint(n).peak(recompute=True, push=False) if record else footprint(n).passing
+        return footprint(n).peak(recompute=True) if record else footprint(n).passing
 
     if size(1) > budget:
         needed = text_of(size(1))

@@ -84,8 +84,9 @@ def fisher_scope(
 
     Returns:
         Scores in nats per squared unit of embedding norm (times two), with ``stderr`` where they are
-        estimates (None where exact). ``metadata["method"]``, ``["n_products"]`` (vector-Jacobian and
-        Jacobian-vector) and ``["relative_error"]`` say what was done.
+        estimates (None where exact): the score lies within one in 0.64 to 0.74 of all cases and within two in 0.91 to
+        0.96, for a budget as for an accuracy (a normal error: 0.68 and 0.95). ``metadata["method"]``,
+        ``["n_products"]`` (vector-Jacobian and Jacobian-vector) and ``["relative_error"]`` say what was done.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")

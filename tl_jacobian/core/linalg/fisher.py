@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 # Columns of the unembedding that are converted or centred at once: bounds the copy, whatever the vocabulary.
-_BLOCK = 16_384
+BLOCK = 4096
 
 
 @runtime_checkable
@@ -112,8 +112,8 @@ class FisherFactor:
         if weight.dtype == self.logits.dtype:
             yield 0, weight
             return
-        for at in range(0, self.head.d_vocab, _BLOCK):
-            yield at, weight[:, at : at + _BLOCK].to(self.logits.dtype)
+        for at in range(0, self.head.d_vocab, BLOCK):
+            yield at, weight[:, at : at + BLOCK].to(self.logits.dtype)
 
     # -- products ------------------------------------------------------------------
 
@@ -167,7 +167,7 @@ class FisherFactor:
     def dense(self) -> Float[Tensor, "d_model d_model"]:
         """F itself: d_model^2 d_vocab operations."""
         fisher = self.logits.new_zeros(self.head.d_model, self.head.d_model)
-        for tokens in torch.arange(self.head.d_vocab, device=self.logits.device).split(_BLOCK):
+        for tokens in torch.arange(self.head.d_vocab, device=self.logits.device).split(BLOCK):
             a = self.rows(tokens)
             fisher += a.T @ a
         return fisher
