@@ -47,7 +47,6 @@ def linear(j: Tensor, dtype: torch.dtype = torch.float64, weight: Tensor | None 
         logits=unembedding.logits(value),
         tokens=torch.tensor([3, 4]),
         str_tokens=("a", "b"),
-        words=(),
         head=unembedding,
         graph=Graph(x, y, 1),
     )

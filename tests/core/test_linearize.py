@@ -11,6 +11,8 @@ from cases import CONTEXT, HAS_HOOKED, VOCAB, hf_model, make, shared, tokenizer
 from hypothesis import given, settings
 
 import tl_jacobian as tj
+from tl_jacobian.core import linearization
+from tl_jacobian.results.tokens import group_words
 
 TEXT = "Paris is in"
 hosts = pytest.mark.parametrize("state", ["hooked", "bridge"] if HAS_HOOKED else ["bridge"])
@@ -259,6 +261,17 @@ def test_a_model_with_untrained_norms_has_no_temperature_either():
         model.original_model.model.norm.weight.fill_(1.0)
     with pytest.raises(tj.errors.DegenerateScopeError, match="no gain or bias"):
         tj.temperature_scope(tj.linearize(model, TEXT))
+
+
+def test_words_are_grouped_when_asked_for_and_once(monkeypatch):
+    """For every position of a long prompt that takes longer than the model."""
+    asked = []
+    monkeypatch.setattr(linearization, "group_words", lambda *given: asked.append(1) or group_words(*given))
+    lins = tj.linearize(shared("gpt2", "bridge"), TEXT, position=range(len(TEXT)))
+    assert not asked
+    assert [w.text for w in lins[2].words] == ["<bos>", "Pa"]
+    assert lins[2].words == tj.semantic_scope(lins[2]).word_groups
+    assert len(asked) == 1
 
 
 @hosts

@@ -17,7 +17,15 @@ PLENTY = 1 << 60
 def toy(n: int) -> Footprint:
     """Ten blocks; like a transformer's, some parts grow with the square of the length."""
     return Footprint(
-        ends=100 + n, stream=n, block=10 * n + n * n, n_blocks=10, again=n * n, direction=n * n, head=50, holes=n
+        ends=100 + n,
+        stream=n,
+        block=10 * n + n * n,
+        n_blocks=10,
+        run=4 * n * n,
+        again=n * n,
+        direction=n * n,
+        head=50,
+        holes=n,
     )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
+import pytest
 import torch
-from cases import shared
+from allocations import Allocations
+from cases import LAYERS, cases, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.core.linearize import Options, linearize_read
 from tl_jacobian.core.prompts import Read
 from tl_jacobian.core.rerun import last_logits, padded, run
@@ -35,3 +41,74 @@ def test_a_read_prompt_gives_what_the_prompt_gives():
     (read,) = linearize_read(resolve(model), [Read(lin.tokens.tolist(), [lin.position])], Options(record="resid"))
     assert torch.equal(lin.y, read.y)
     assert list(lin.taps) == list(read.taps)
+
+
+# -- within the budget -------------------------------------------------------------------
+
+LONG = [i % 200 for i in range(40)]
+
+
+def left_for_runs(model, state, n, record):
+    """A linearization whose budget leaves room for n runs, and not for one more."""
+    host = resolve(model)
+    need, runs = host.footprint(1, len(LONG), 1), host.footprint(n, len(LONG), n)
+    size = runs.peak(recompute=True) if record else runs.passing
+    return tj.linearize(model, LONG, max_memory=need.kept(recompute=False) + size)
+
+
+@pytest.fixture
+def prompts_a_pass(monkeypatch):
+    """How many prompts each forward pass has."""
+    seen, forward = [], TransformerLensHost.forward
+    monkeypatch.setattr(
+        TransformerLensHost,
+        "forward",
+        lambda self, tokens, *rest, **k: seen.append(len(tokens)) or forward(self, tokens, *rest, **k),
+    )
+    return seen
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
+@pytest.mark.parametrize("record", [False, True])
+def test_runs_go_together_as_the_budget_allows_and_their_values_stay(architecture, state, record, prompts_a_pass):
+    model, n = shared(architecture, state), 11 if record else 3 * LAYERS
+    lin = left_for_runs(model, state, n, record)
+    assert "kept" in lin.facts["activations"]
+    ask = (
+        (lambda one: tj.baselines.smoothgrad(one, 5, samples=25, batch_size=25))
+        if record
+        else (lambda one: tj.baselines.leave_one_out(one, 5, batch_size=40))
+    )
+    want = ask(tj.linearize(model, LONG)).scores
+    assert max(prompts_a_pass) == (25 if record else 40)
+    prompts_a_pass.clear()
+    with Allocations() as counted:
+        found = counted.run(lambda: ask(lin))
+    assert max(prompts_a_pass) == n
+    torch.testing.assert_close(found.scores, want, rtol=1e-6, atol=1e-6)
+    assert counted.runs[0][0] <= lin.rerun.request.budget - lin.rerun.held
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
+def test_a_run_that_does_not_fit_is_refused_and_what_would_do_is_said(architecture, state):
+    model = shared(architecture, state)
+    least = resolve(model).footprint(1, len(LONG), 1).peak(recompute=True)
+    lin = tj.linearize(model, LONG, max_memory=least)
+    lin = dataclasses.replace(lin, rerun=dataclasses.replace(lin.rerun, held=least))
+    with pytest.raises(tj.errors.MemoryBudgetError, match=r"once more is predicted to take .* linearize with") as error:
+        tj.baselines.smoothgrad(lin, 5, samples=2)
+    enough = re.search(r"with max_memory='(.*?)'", str(error.value))[1]
+    tj.baselines.smoothgrad(tj.linearize(model, LONG, max_memory=enough), 5, samples=2)
+
+
+def test_without_a_budget_what_is_free_at_the_time_decides(monkeypatch, prompts_a_pass):
+    model = shared("llama", "bridge")
+    lin, host = tj.linearize(model, LONG), resolve(model)
+    free = int(host.footprint(3, len(LONG), 3).passing / 0.9) + 1
+    monkeypatch.setattr(TransformerLensHost, "available_memory", lambda self: free)
+    prompts_a_pass.clear()
+    tj.baselines.leave_one_out(lin, 5)
+    assert max(prompts_a_pass) == 3
+    monkeypatch.setattr(TransformerLensHost, "available_memory", lambda self: 10)
+    with pytest.raises(tj.errors.MemoryBudgetError, match="9B can be used now; free memory"):
+        tj.baselines.leave_one_out(lin, 5)

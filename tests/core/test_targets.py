@@ -35,7 +35,6 @@ def toy(**fields: Any) -> Linearization:
         logits=torch.tensor([0.0, 3.0, 1.0, 0.0, 0.0, 0.0, 0.0]),
         tokens=torch.tensor([0]),
         str_tokens=("a",),
-        words=(),
         head=Unembedding(torch.ones(2, 7)),
         graph=Graph(x, x.sum(1), 1),
         encode=encode,

@@ -8,7 +8,8 @@ import threading
 
 import pytest
 
-from tl_jacobian.results.files import atomic
+from tl_jacobian.results.files import atomic, new_file
+from tl_jacobian.studies.corpus.store import write_durably
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -75,6 +76,24 @@ def test_permissions_follow_the_umask(tmp_path, umask):
         assert os.umask(umask) == umask
     finally:
         os.umask(before)
+
+
+def test_saving_never_changes_the_umask_not_even_for_a_moment(tmp_path, monkeypatch):
+    """It belongs to the process: files that other threads create meanwhile would be open to everyone."""
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail(f"umask({mask:#o})"))
+    with atomic(tmp_path / "a") as file:
+        file.write("x")
+    write_durably(tmp_path / "b", b"x")
+
+
+def test_a_name_that_is_taken_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / ".x-aa.tmp").write_text("theirs")
+    names = iter(["aa", "aa", "bb"])
+    monkeypatch.setattr("secrets.token_hex", lambda n: next(names))
+    handle, name = new_file(tmp_path, ".x-", ".tmp")
+    os.close(handle)
+    assert name == str(tmp_path / ".x-bb.tmp")
+    assert (tmp_path / ".x-aa.tmp").read_text() == "theirs"
 
 
 def test_a_missing_folder_is_named(tmp_path):

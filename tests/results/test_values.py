@@ -389,3 +389,14 @@ def test_options_of_their_own_reach_the_panels(recorder):
 def test_metadata_survive_as_they_are():
     assert codec.from_plain(type(grid()), codec.to_plain(grid())).metadata["big"] == DETAILS["big"]
     assert base.same(grid().metadata["nan"], NAN)
+
+
+@pytest.mark.parametrize("ax", [True, 3, "x", [], object()])
+def test_axes_that_are_none_are_refused(ax, unchecked):
+    with pytest.raises(ArgumentError, match="expected matplotlib axes"):
+        examples()["attribution"].plot(ax=ax)
+
+
+def test_a_method_that_was_not_evaluated_has_no_gap():
+    with pytest.raises(ArgumentError, match="method='x', expected one of"):
+        examples()["evaluation"].completeness_gap("x")

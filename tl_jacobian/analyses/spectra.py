@@ -240,11 +240,11 @@ def fisher_spectrum(lin: Linearization, k: int = 16, *, generator: torch.Generat
 
 def _squares(factor: FisherFactor, pairs: Eigenpairs, generator: torch.Generator) -> tuple[float, float]:
     """tr F^2 = sum of the known lambda^2 + E ||F P g||^2 over signs g, P what they leave out; and its error."""
-    known = pairs.values.double().square().sum().item()
+    known = exact(pairs.values).square().sum().item()
     if len(pairs.values) == factor.head.d_model:
         return known, 0.0
     g = signs((_PROBES, factor.head.d_model), generator).to(pairs.vectors)
-    rest = factor.matvec(g - (g @ pairs.vectors.T) @ pairs.vectors).double().square().sum(dim=1)
+    rest = exact(factor.matvec(g - (g @ pairs.vectors.T) @ pairs.vectors)).square().sum(dim=1)
     return known + rest.mean().item(), rest.std().item() / _PROBES**0.5
 
 

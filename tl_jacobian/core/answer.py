@@ -24,13 +24,12 @@ from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
-from tl_jacobian.results.tokens import Regions, Word
+from tl_jacobian.results.tokens import Regions
 
 # What the answer has of its last position.
 _SHARED = (
     "tokens",
     "str_tokens",
-    "words",
     "head",
     "graph",
     "bare_norm",
@@ -41,6 +40,7 @@ _SHARED = (
     "regions",
     "encode",
     "decode",
+    "read",
     "facts",
     "weights_version",
 )
@@ -86,7 +86,6 @@ class AnswerLinearization(Linearized):
     logits: Float[Tensor, "answer d_vocab"] = field(init=False)
     tokens: Int[Tensor, " pos"] = field(init=False)
     str_tokens: tuple[str, ...] = field(init=False)
-    words: tuple[Word, ...] = field(init=False)
     head: Unembedding = field(init=False)
     graph: Graph = field(init=False)
     bare_norm: bool = field(init=False)
@@ -98,6 +97,7 @@ class AnswerLinearization(Linearized):
     rerun: Rerun | None = field(init=False)
     encode: Callable[[str], list[int]] | None = field(init=False)
     decode: Callable[[int], str] = field(init=False)
+    read: Callable[[int, int], str] | None = field(init=False)
     facts: Mapping[str, Any] = field(init=False)
     weights_version: int = field(init=False)
 

@@ -6,7 +6,7 @@ model's own logits; nothing a scope says would be true otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -24,13 +24,12 @@ from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
-from tl_jacobian.core.memory import plan
+from tl_jacobian.core.memory import at_once, plan
 from tl_jacobian.core.norms import NormAffine, is_bare
 from tl_jacobian.core.prompts import Read
 from tl_jacobian.core.rerun import padded, run
 from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
-from tl_jacobian.results.tokens import group_words
 
 _PACKAGES = ("tl_jacobian", "transformer-lens", "transformers", "torch")
 
@@ -98,7 +97,7 @@ def _rounding(y: Tensor, w: Tensor, logit: Tensor) -> float:
     Each sums d_model products in an order of its own, in float32 or better, and rounds the
     result to the model's precision.
     """
-    summed = _precision_of_sums(y) * float(y.norm().double() * w.norm().double())
+    summed = _precision_of_sums(y) * (float(y.norm()) * float(w.norm()))
     stored = torch.finfo(logit.dtype).eps * abs(float(logit))
     return 16 * summed + 4 * stored
 
@@ -131,11 +130,13 @@ class HostRerun:
 
     Attributes:
         read: its tokens, and the explained positions: one, or those of an answer.
+        held: bytes of the budget that the linearization itself keeps.
     """
 
     host: Host
     read: Read
     request: Request
+    held: int = 0
 
     @property
     def tokens(self) -> list[int]:
@@ -144,23 +145,36 @@ class HostRerun:
     def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> HostRerun:
         return replace(self, read=self.read.at(positions)._replace(answer=tuple(answer), answer_start=start))
 
-    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch[Any]:
-        watch = replace(self.request.watch, value=values, taps=())
-        with recording():
-            members = build(self.host, [self.read] * len(values), replace(self.request, watch=watch))
-        return LinearizationBatch(
-            answers(self.host, members, [self.read] * len(values)) if self.read.answer else members
-        )
+    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Iterator[LinearizationBatch[Any]]:
+        for part in values.split(self._at_once(len(values), record=True)):
+            watch, reads = replace(self.request.watch, value=part, taps=()), [self.read] * len(part)
+            with recording():
+                made = build(self.host, reads, replace(self.request, watch=watch, budget=self._left))
+            yield LinearizationBatch(answers(self.host, made, reads) if self.read.answer else made)
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n *answer d_vocab"]:
-        watch = Watch(self.request.watch.source, value=values)
-        found = precise(run(self.host, [self.tokens] * len(values), watch, self.read.positions).logits)
-        return rearrange(found, "(n answer) d_vocab -> n answer d_vocab", n=len(values)) if self.read.answer else found
+        source, at, found = self.request.watch.source, self.read.positions, []
+        for part in values.split(self._at_once(len(values))):
+            found.append(precise(run(self.host, [self.tokens] * len(part), Watch(source, value=part), at).logits))
+        logits = torch.cat(found)
+        return rearrange(logits, "(n at) d_vocab -> n at d_vocab", n=len(values)) if self.read.answer else logits
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
-        return precise(run(self.host, tokens, Watch(self.request.watch.source)).logits)
+        n, found = self._at_once(len(tokens)), []
+        for at in range(0, len(tokens), n):
+            found.append(precise(run(self.host, tokens[at : at + n], Watch(self.request.watch.source)).logits))
+        return torch.cat(found)
+
+    @property
+    def _left(self) -> int | None:
+        """Of the caller's budget, beside what the linearization keeps."""
+        return None if self.request.budget is None else max(0, self.request.budget - self.held)
+
+    def _at_once(self, most: int, record: bool = False) -> int:
+        footprint = lambda n: self.host.footprint(n, len(self.tokens), n * len(self.read.positions))  # noqa: E731
+        return at_once(footprint, most, self._left, self.host.available_memory(), self.held, record)
 
 
 def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linearization, ...]:
@@ -180,6 +194,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     else:
         y, bare = trace.y, False
     direction = footprint(n_pos).direction
+    held = 0 if request.budget is None else footprint(n_pos).kept(use.recompute)
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
     make = partial(
         Linearization,
@@ -200,7 +215,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
             host,
             partial(
                 make,
-                rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request),
+                rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request, held),
                 regions=cut_off(prompts[row].regions, at + 1),
             ),
             prompts[row].tokens[: at + 1],
@@ -239,7 +254,7 @@ def _member(
         logits=precise(trace.logits[row]),
         tokens=torch.tensor(prompt),
         str_tokens=texts,
-        words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
+        read=lambda start, stop: host.decode(prompt[start:stop]),
         row=row,
         resid=None if trace.resid is None else trace.resid[row],
         taps=Taps(trace.taps, graph.rows[row], len(prompt)),

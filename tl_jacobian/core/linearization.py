@@ -29,7 +29,7 @@ from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, Hoo
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
-from tl_jacobian.results.tokens import Regions, Word
+from tl_jacobian.results.tokens import Regions, Word, group_words
 
 
 def check_direction(v: Any, y: Float[Tensor, "*own"], stacked: bool | None = False) -> None:
@@ -84,7 +84,6 @@ class Linearized:
     logits: Float[Tensor, "*positions d_vocab"]
     tokens: Int[Tensor, " pos"]
     str_tokens: tuple[str, ...]
-    words: tuple[Word, ...]
     head: Unembedding
     graph: Graph
     bare_norm: bool
@@ -96,12 +95,18 @@ class Linearized:
     rerun: Rerun | None
     encode: Callable[[str], list[int]] | None
     decode: Callable[[int], str]
+    read: Callable[[int, int], str] | None
     facts: Mapping[str, Any]
     weights_version: int
 
     @property
     def rows(self) -> tuple[int, ...]:
         raise NotImplementedError
+
+    @cached_property
+    def words(self) -> tuple[Word, ...]:
+        """Tokens grouped into words and numbers, when first asked for: a prompt may have many positions."""
+        return group_words(self.str_tokens, self.read)
 
     @property
     def unembedding(self) -> Unembedding:
@@ -247,7 +252,8 @@ class Linearization(Linearized):
             ``(d_model,)``, float32 or better.
         logits: the model's own logits at ``position``; ``(d_vocab,)``, float32 or better.
         tokens: ids of the tokens that can matter: those up to and including ``position``.
-        str_tokens: their texts; ``words`` groups them.
+        str_tokens: their texts.
+        words: the same, grouped into words and numbers.
         regions: of a conversation, whose tokens they are: ``"roles"`` and ``"messages"``; else empty.
         position: the token whose next-token prediction is explained; the last of ``tokens``.
         probs, predictions: the predicted distribution, and its ten most probable tokens.
@@ -260,7 +266,8 @@ class Linearization(Linearized):
         anatomy: weights and norms between those activations; None on a toy.
         rerun: the same model on other values of x; None on a toy.
         encode: text -> token ids, for targets given as strings.
-        decode: token ids -> text.
+        decode: token id -> text.
+        read: text of tokens ``start:stop`` of the prompt; None: their texts joined.
         facts: host, model, processing state and versions, for an attribution's metadata.
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
@@ -274,7 +281,6 @@ class Linearization(Linearized):
     logits: Float[Tensor, " d_vocab"]
     tokens: Int[Tensor, " pos"]
     str_tokens: tuple[str, ...]
-    words: tuple[Word, ...]
     head: Unembedding
     graph: Graph = field(repr=False)
     row: int = 0
@@ -287,6 +293,7 @@ class Linearization(Linearized):
     rerun: Rerun | None = field(default=None, repr=False)
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
+    read: Callable[[int, int], str] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     weights_version: int = 0
     regions: Regions = field(default_factory=dict, repr=False)

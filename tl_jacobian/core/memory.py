@@ -92,6 +92,7 @@ class Footprint:
         stream: the residual stream between two blocks.
         block: what one block keeps for its backward pass.
         n_blocks: how many there are.
+        run: what one block works with where nothing is recorded.
         again: what recording a block's backward pass adds, for Jacobian-vector products.
         direction: one direction on its way back through a block, results included.
         head: the most that a scope works with at the unembedding.
@@ -102,6 +103,7 @@ class Footprint:
     stream: int
     block: int
     n_blocks: int
+    run: int
     again: int
     direction: int
     head: int
@@ -110,6 +112,11 @@ class Footprint:
     def kept(self, recompute: bool) -> int:
         """What stays from ``linearize`` until the linearization is gone."""
         return self.ends + self.n_blocks * (self.stream + self.holes if recompute else self.block)
+
+    @property
+    def passing(self) -> int:
+        """The most of a forward pass of which nothing is recorded."""
+        return self.ends + 2 * self.stream + self.run
 
     def peak(self, recompute: bool, directions: int = 1, push: bool = True) -> int:
         """The most at any time, with so many directions at once.
@@ -195,13 +202,50 @@ def _shorter(footprint: Callable[[int], Footprint], n_prompts: int, n_pos: int, 
     return fewer + (f"at most {longest} tokens, or " if longest else "")
 
 
+def at_once(
+    footprint: Callable[[int], Footprint], most: int, left: int | None, available: int, held: int, record: bool
+) -> int:
+    """How many runs of a linearized prompt, at most ``most``, go into one forward pass beside it.
+
+    Args:
+        footprint: of so many of them.
+        left: bytes that the caller's budget leaves, or None.
+        available: bytes that are free on the model's devices: most of it is the budget, without one from the caller.
+        held: what the linearization keeps, in the caller's budget.
+        record: whether they are linearized too.
+
+    Raises:
+        MemoryBudgetError: not even one fits.
+    """
+    budget = int(_PART_OF_AVAILABLE * available) if left is None else left
+
+    def size(n: int) -> int:
+        return footprint(n).peak(recompute=True) if record else footprint(n).passing
+
+    if size(1) > budget:
+        needed = text_of(size(1))
+        raise MemoryBudgetError(
+            f"running the prompt once more is predicted to take {needed} beside its linearization, and "
+            + (
+                f"{text_of(budget)} can be used now; free memory, or shorten the prompt"
+                if left is None
+                else f"max_memory= leaves {text_of(budget)}: linearize with max_memory={text_of(held + size(1))!r}"
+            )
+        )
+    return _most(lambda n: size(n) <= budget, 1, most + 1)
+
+
 def _longest(footprint: Callable[[int], Footprint], n_pos: int, budget: int) -> int:
-    """The longest prompt that fits, found by halving; 0 if none does."""
-    fits, too_long = 0, n_pos
-    while too_long - fits > 1:
-        middle = (fits + too_long) // 2
-        if footprint(middle).peak(recompute=True) <= budget:
-            fits = middle
+    """The longest prompt that fits; 0 if none does."""
+    return _most(lambda n: footprint(n).peak(recompute=True) <= budget, 0, n_pos)
+
+
+def _most(fits: Callable[[int], bool], least: int, too_many: int) -> int:
+    """The largest number that fits, found by halving, between one that does and one that is too many."""
+    while too_many - least > 1:
+        middle = (least + too_many) // 2
+        if fits(middle):
+            least = middle
         else:
-            too_long = middle
-    return fits
+            too_many = middle
+    return least

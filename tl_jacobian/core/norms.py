@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import UnsupportedModelError
 
 FinalNorm = nn.Module | Tensor | tuple[Tensor, Tensor | None]
@@ -93,7 +94,7 @@ def is_bare(resid: Float[Tensor, "batch d_model"], y: Float[Tensor, "batch d_mod
     one forward pass, so it holds for any host and any way of folding: the angle between the
     two is a rounding error exactly when the norm has no gain of its own.
     """
-    precise, resid = y.detach().double(), resid.detach().to(y.device, torch.float64)
+    precise, resid = exact(y), exact(resid)
     centered = resid - resid.mean(dim=-1, keepdim=True)
     # Norms work in float32 whatever the model's precision, and centring a vector with a large
     # mean cancels some digits; then y is rounded to the model's precision. Trained gains turn
@@ -145,7 +146,7 @@ def freeze(
     Raises:
         UnsupportedModelError: no scale makes y of h.
     """
-    h, target = h.double(), y.to(h.device, torch.float64)
+    h, target = exact(h), exact(y)
     one = torch.ones_like(h)
     if affine is None:
         return FrozenNorm(one, 0 * one, 1.0, centred=False)

@@ -6,7 +6,7 @@ The tokens that a model writes itself are chosen from the very forward pass that
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.progress import progress
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import is_id
 
@@ -32,8 +33,8 @@ class Rerun(Protocol):
         """
         ...
 
-    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Sequence[Any]:
-        """Linearizations at each of n values of x, from one forward pass."""
+    def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Iterator[Sequence[Any]]:
+        """Linearizations at each of n values of x, as many in one forward pass as memory allows."""
         ...
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n *answer d_vocab"]:
@@ -109,8 +110,8 @@ def generate(
 def _choose(logits: Float[Tensor, " d_vocab"], temperature: float, generator: torch.Generator | None) -> int:
     if generator is None:
         return int(logits.argmax())
-    probs = (logits.double().to(generator.device) / temperature).softmax(dim=-1)
-    return int(torch.multinomial(probs, 1, generator=generator))
+    probs = (exact(logits) / temperature).softmax(dim=-1)
+    return int(torch.multinomial(probs.to(generator.device), 1, generator=generator))
 
 
 def _check(n_tokens: Any, temperature: Any, generator: Any) -> None:

@@ -23,12 +23,12 @@ def precise(tensor: Tensor) -> Tensor:
 
 
 def exact(tensor: Tensor) -> Tensor:
-    """In float64 on the CPU (some accelerators have none), without its graph.
+    """In float64, on the CPU (Apple's GPUs have none), without its graph: what results are summed in.
 
     >>> exact(torch.ones(1, requires_grad=True))
     tensor([1.], dtype=torch.float64)
     """
-    return tensor.detach().to("cpu", torch.float64)
+    return tensor.detach().cpu().to(torch.float64)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.render import axes, figure_curves, words
 from tl_jacobian.render.colors import (
     MAX_OPACITY,
@@ -50,11 +51,13 @@ def figure(panels: Sequence[Panel], ax: Axes | None = None) -> Axes:
         ax: matplotlib axes that the first is drawn into, alone; default a new figure's.
 
     Raises:
-        ArgumentError: there is nothing to draw.
+        ArgumentError: there is nothing to draw, or ``ax`` is something else.
         ImportError: matplotlib isn't installed.
     """
     shown = words.seen(panels, "figure")
     plt = _pyplot()
+    if ax is not None and not hasattr(ax, "get_figure"):
+        raise ArgumentError(f"ax={ax!r:.80} is a {type(ax).__name__}, expected matplotlib axes: plt.subplots()[1]")
     if ax is not None or len(shown) == 1:
         only: Axes = plt.subplots(figsize=_size(shown[0]), layout="constrained")[1] if ax is None else ax
         draw(shown[0], only)

@@ -126,6 +126,8 @@ class Evaluation(Value):
 
     def completeness_gap(self, method: str) -> float | None:
         """Median over prompts of the relative gap that a method's parts leave; None where it has no such promise."""
+        if method not in self.methods:
+            raise ArgumentError(f"method={method!r}, expected one of {self.methods}")
         gaps = [g for r in self.usable if (g := r["methods"][method].get("completeness_gap")) is not None]
         return plain_statistics.median(gaps) if gaps else None
 

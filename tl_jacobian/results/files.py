@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,12 +35,12 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO]:
             yield file
         return
     # A short name of its own: that of the target may be as long as names can be.
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".tlj-")
+    handle, name = new_file(target.parent, ".tlj-")
     try:
         with os.fdopen(handle, mode, encoding=encoding) as file:
             yield file
-        # mkstemp makes files that only their owner can read
-        os.chmod(name, stat.S_IMODE(before.st_mode) if before is not None else 0o666 & ~umask())
+        if before is not None:
+            os.chmod(name, stat.S_IMODE(before.st_mode))
         os.replace(name, target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -54,8 +54,19 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def umask() -> int:
-    """Permissions that new files don't get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+# What tempfile opens its files with, where the system has it.
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+
+
+def new_file(folder: Path, prefix: str, suffix: str = "") -> tuple[int, str]:
+    """A file that wasn't there, open for reading and writing, and its name.
+
+    ``tempfile`` makes files that only their owner can read. Here the system itself applies the umask, which can't be
+    read without changing it, and with it the files that other threads create meanwhile.
+    """
+    while True:
+        name = str(folder / f"{prefix}{secrets.token_hex(6)}{suffix}")
+        try:
+            return os.open(name, _NEW, 0o666), name
+        except FileExistsError:
+            continue

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import captum.attr
 import pytest
 import torch
+from allocations import Allocations
 from cases import HAS_HOOKED, LAYERS, cases, hf_model, make, shared
 
 import tl_jacobian as tj
@@ -37,6 +40,30 @@ def test_leaving_out_is_an_intervention(architecture, state):
             new, old = logits.log_softmax(-1), lin.logits.log_softmax(-1)
             assert drops[t].item() == pytest.approx((old - new)[TARGET].item(), abs=1e-5)
             assert far[t].item() == pytest.approx((old.exp() * (old - new)).sum().item(), abs=1e-5)
+
+
+class Vast:
+    """Runs of a model with a vocabulary of 100,000 tokens."""
+
+    def __init__(self, lin):
+        self.x = lin.graph.x.detach()[0]
+
+    def logits(self, values):
+        return (values - self.x).sum((1, 2))[:, None] * torch.linspace(-1, 1, 100_000)
+
+    linearized = prompts = logits
+
+
+def test_leaving_out_holds_logits_of_a_batch_alone():
+    """Positions x vocabulary in float64, twice, were 5 GB at 2,048 tokens and 128,000 words; here 128 MB."""
+    lin = tj.linearize(shared("gpt2", "bridge", torch.float32), [i % 200 for i in range(64)])
+    lin = dataclasses.replace(lin, logits=torch.zeros(100_000), rerun=Vast(lin))
+    with Allocations() as counted:
+        found = counted.run(lambda: tj.baselines.leave_one_out(lin, 0, batch_size=4))
+    assert counted.runs[0][0] < 8 * 4 * 100_000 * 8
+    change = -lin.graph.x.detach()[0].sum(1).double()
+    want = (change[:, None] * torch.linspace(-1, 1, 100_000).double()).log_softmax(-1)[:, 0]
+    torch.testing.assert_close(found.scores.double(), torch.tensor(1e-5).double().log() - want, rtol=1e-4, atol=1e-3)
 
 
 def run_without(model, tokens, t, vector):

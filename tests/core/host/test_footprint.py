@@ -11,6 +11,7 @@ from cases import CONTEXT, VOCAB, WIDTH, cases, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.rerun import run
 
 PROMPT = [i % 200 for i in range(CONTEXT)]
 CASES = [
@@ -51,8 +52,10 @@ def test_what_is_kept_and_the_peaks(architecture, state, dtype, recompute):
         graph = dataclasses.replace(lin.graph, room=1 << 40, results=None)
         pulled = counted.run(lambda: graph.pull(v))
         pushed = counted.run(lambda: graph.pusher()(dx))
-    del pulled, pushed
-    (made, kept), (pull, _), (push, _) = counted.runs
+        again = counted.run(lambda: run(resolve(model), [PROMPT] * 2).logits)
+    del pulled, pushed, again
+    (made, kept), (pull, _), (push, _), (passing, _) = counted.runs
+    bounded(footprint(model, 2, CONTEXT, 2).passing, passing, loose)
     assert kept <= need.kept(recompute)
     bounded(need.peak(recompute, push=False), made, loose)
     bounded(need.peak(recompute, k, push=False), kept + pull, loose)

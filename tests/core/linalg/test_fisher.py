@@ -70,7 +70,7 @@ def test_fisher_is_the_curvature_of_the_kl_divergence(setting):
 
 @pytest.mark.parametrize("block", [1, 4, 17, 100])
 def test_blocks_of_the_vocabulary_change_nothing(monkeypatch, block):
-    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(module, "BLOCK", block)
     head, y = make(bias=True, cap=True, gain=True), randn(D, seed=4)
     torch.testing.assert_close(fisher_matrix(head, head.logits(y)), naive(head, y), rtol=1e-11, atol=1e-12)
 
@@ -165,7 +165,7 @@ def test_blocks_of_half_precision_weights_change_nothing(monkeypatch, block):
     weight = randn(D, VOCAB).bfloat16()
     logits, v = randn(VOCAB, seed=1), randn(2, D, seed=2)
     whole = FisherFactor(Unembedding(weight.double()), logits)
-    monkeypatch.setattr(module, "_BLOCK", block)
+    monkeypatch.setattr(module, "BLOCK", block)
     factor = FisherFactor(Unembedding(weight), logits)
     torch.testing.assert_close(factor.matvec(v), whole.matvec(v))
     torch.testing.assert_close(factor.row_weights, whole.row_weights)

@@ -434,7 +434,11 @@ def test_a_run_that_is_not_done_is_read_only_on_request(tmp_path):
 
 def test_notes_that_were_copied_are_seen(tmp_path):
     toys.run(tmp_path)
-    (tmp_path / "done" / "00099.json").write_bytes((tmp_path / "done" / "00001.json").read_bytes())
+    before = read_records(tmp_path)
+    copied = (tmp_path / "done" / "00001.json").read_bytes()
+    (tmp_path / "done" / "00099.json").write_bytes(copied)  # there are eight shards: it can't be one's
+    assert read_records(tmp_path) == before
+    (tmp_path / "done" / "00002.json").write_bytes(copied)
     with pytest.raises(CorpusError, match="notes of the same prompts twice"):
         read_records(tmp_path)
 

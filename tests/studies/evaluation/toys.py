@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.results.tokens import Word
 
 VOCAB, WIDTH = 12, 5
 KEY = 7  # the token that the model reads
@@ -48,8 +47,8 @@ class ToyRerun:
         self.runs.append(len(values))
         return self.read(values, self.tokens) @ UNEMBED
 
-    def linearized(self, values: Tensor) -> Sequence[Linearization]:
-        return members(self.tokens, self.read, values)
+    def linearized(self, values: Tensor) -> Iterator[Sequence[Linearization]]:
+        yield members(self.tokens, self.read, values)
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Tensor:
         self.runs.append(len(tokens))
@@ -69,7 +68,6 @@ def members(ids: Tensor, read: Callable[[Tensor, Tensor], Tensor], values: Tenso
             logits=(y[row] @ UNEMBED).detach(),
             tokens=ids,
             str_tokens=texts,
-            words=tuple(Word(text, 1) for text in texts),
             head=Unembedding(UNEMBED),
             graph=graph,
             row=row,

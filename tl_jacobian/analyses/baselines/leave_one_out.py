@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from einops import repeat
@@ -13,6 +13,7 @@ from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, rerun
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
@@ -51,16 +52,28 @@ def leave_one_out(
     if measure == "kl" and target is not None:
         raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
     rerun_of(lin)  # one linearization, which can be run again
-    token = None if measure == "kl" else resolve_target(lin, target)
-    return left_out(lin, logits_without_each(lin, replacement, batch_size), token, _named(replacement))
+    token = resolve_target(lin, target)
+    return left_out(lin, without_each(lin, token, replacement, batch_size), measure, token, replacement)
 
 
-def logits_without_each(
-    lin: Linearization, replacement: Replacement = "zero", batch_size: int = BATCH
-) -> Float[Tensor, "pos d_vocab"]:
-    """Logits at the explained position after replacing each token's embedding in turn."""
+class WithoutEach(NamedTuple):
+    """What leaving out each token does to the prediction, in nats; ``(pos,)`` each, float64.
+
+    Attributes:
+        log_prob: by how much one token's log-probability falls.
+        kl: the divergence of the new distribution from the old.
+    """
+
+    log_prob: Float[Tensor, " pos"]
+    kl: Float[Tensor, " pos"]
+
+
+def without_each(
+    lin: Linearization, token: int, replacement: Replacement = "zero", batch_size: int = BATCH
+) -> WithoutEach:
+    """Both measures, from the same runs; logits, as many as the vocabulary is large, are held for a batch alone."""
     whole("batch_size", batch_size)
-    rerun, x = rerun_of(lin), inputs_of(lin)
+    rerun, x, old = rerun_of(lin), inputs_of(lin), exact(lin.logits).log_softmax(-1)
     left = _replacement(x, replacement)
 
     def without(part: Tensor) -> Tensor:
@@ -68,21 +81,25 @@ def logits_without_each(
         values[torch.arange(len(part)), part] = left
         return values
 
-    return torch.cat([rerun.logits(v) for v in batches(len(x), without, batch_size, "tokens left out")])
+    falls, divergences = [], []
+    for values in batches(len(x), without, batch_size, "tokens left out"):
+        new = exact(rerun.logits(values)).log_softmax(-1)
+        falls.append(old[token] - new[:, token])
+        divergences.append((old.exp() * (old - new)).sum(-1).clamp_min(0.0))
+    return WithoutEach(torch.cat(falls), torch.cat(divergences))
 
 
 def left_out(
-    lin: Linearization, logits: Float[Tensor, "pos d_vocab"], token: int | None, replacement: str
+    lin: Linearization, found: WithoutEach, measure: Measure, token: int, replacement: Replacement
 ) -> Attribution:
-    """What :func:`logits_without_each` says of one token's log-probability, or (None) of the distribution."""
-    new, old = logits.double().log_softmax(-1), lin.logits.double().log_softmax(-1)
-    details = {"score": "nats", "measure": "kl" if token is None else "log_prob", "replacement": replacement}
-    if token is None:
-        scores = (old.exp() * (old - new)).sum(-1).clamp_min(0.0)
-        return attribution(lin, "leave_one_out", "predicted distribution", scores.cpu(), "sum", details)
-    details |= {"target_token": token, "value": old[token].item()}
+    """One of the measures as an attribution."""
+    how = replacement if isinstance(replacement, str) else "given by the caller"
+    details = {"score": "nats", "measure": measure, "replacement": how}
+    if measure == "kl":
+        return attribution(lin, "leave_one_out", "predicted distribution", found.kl, "sum", details)
+    details |= {"target_token": token, "value": exact(lin.logits).log_softmax(-1)[token].item()}
     words = f"log-probability of {name_of(lin, token)}"
-    return attribution(lin, "leave_one_out", words, (old[token] - new[:, token]).cpu(), "sum", details)
+    return attribution(lin, "leave_one_out", words, found.log_prob, "sum", details)
 
 
 def _replacement(x: Float[Tensor, "pos d_in"], replacement: Replacement) -> Float[Tensor, " d_in"]:
@@ -91,7 +108,3 @@ def _replacement(x: Float[Tensor, "pos d_in"], replacement: Replacement) -> Floa
             raise ArgumentError(f"replacement has shape {tuple(replacement.shape)}, expected {tuple(x.shape[1:])}")
         return replacement.detach().to(x)
     return torch.zeros_like(x[0]) if replacement == "zero" else x.mean(0)
-
-
-def _named(replacement: Replacement) -> str:
-    return replacement if isinstance(replacement, str) else "given by the caller"

@@ -23,6 +23,7 @@ from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, number, warn, whole
 from tl_jacobian.results.attribution import Attribution
@@ -87,11 +88,11 @@ def path_integrated_scope(
     """
     _check(steps, tol, max_steps, batch_size)
     rerun, path = rerun_of(lin), _path(lin, target, minus, baseline)
-    ends = value_of(rerun.logits(torch.stack([path.x, path.baseline])), path.token, path.other).double()
+    ends = exact(value_of(rerun.logits(torch.stack([path.x, path.baseline])), path.token, path.other))
     change = (ends[0] - ends[1]).item()
     while True:
         integral = _integral(lin, path, nodes, steps, batch_size)
-        parts = (path.x - path.baseline).double() * integral
+        parts = exact(path.x - path.baseline) * integral
         gap = abs(parts.sum().item() - change) / max(abs(change), 1e-12)
         if gap <= tol or 2 * steps > max_steps:
             break
@@ -111,7 +112,7 @@ def path_integrated_scope(
         "steps": steps,
         "completeness_gap": gap,
     }
-    return attribution(lin, "path_integrated", explained.target, parts.norm(dim=-1).cpu(), "root_sum_squares", details)
+    return attribution(lin, "path_integrated", explained.target, parts.norm(dim=-1), "root_sum_squares", details)
 
 
 @checked
@@ -131,7 +132,7 @@ def path_integrand(
     grads = logit_gradients(rerun, path.at(at), path.token, path.other)
     explained = explain_logit(lin, path.token, path.other)
     return Grid(
-        values=grads.double().norm(dim=-1).float(),
+        values=exact(grads).norm(dim=-1).float(),
         rows=tuple(f"{alpha:g}" for alpha in alphas),
         columns=lin.str_tokens,
         title=f"gradient of {explained.target} between the baseline and the prompt",
@@ -147,11 +148,11 @@ def path_integrand(
 def _integral(lin: Linearization, path: Path, nodes: Nodes, steps: int, batch_size: int) -> Float[Tensor, "pos d_in"]:
     """The mean of the gradient along the path."""
     alphas, weights = _quadrature(nodes, steps, path.x.dtype)
-    total = torch.zeros_like(path.x, dtype=torch.float64)
+    total = torch.zeros(path.x.shape, dtype=torch.float64)
     start = 0
     for values in batches(steps, lambda part: path.at(alphas[part]), batch_size, "points of the path"):
-        grads = logit_gradients(rerun_of(lin), values, path.token, path.other).double()
-        share = weights[start : start + len(values)].to(grads)
+        grads = exact(logit_gradients(rerun_of(lin), values, path.token, path.other))
+        share = weights[start : start + len(values)]
         total += einsum(share, grads, "n, n pos d_in -> pos d_in")
         start += len(values)
     return total

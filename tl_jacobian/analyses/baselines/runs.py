@@ -58,8 +58,10 @@ def batches(
 def logit_gradients(
     rerun: Rerun, values: Float[Tensor, "n pos d_in"], token: int, other: int | None
 ) -> Float[Tensor, "n pos d_in"]:
-    """The explained logit's gradient in x at each of n values: one backward pass for all."""
-    runs = rerun.linearized(values)
-    v = torch.stack([explain_logit(run, token, other).v[0] for run in runs])
-    (grads,) = runs[0].graph.stream(v[None])
-    return grads[0]
+    """The explained logit's gradient in x at each of n values: one backward pass for each forward pass."""
+    found = []
+    for runs in rerun.linearized(values):
+        v = torch.stack([explain_logit(run, token, other).v[0] for run in runs])
+        (grads,) = runs[0].graph.stream(v[None])
+        found.append(grads[0])
+    return torch.cat(found)

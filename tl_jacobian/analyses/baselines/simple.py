@@ -40,8 +40,8 @@ def input_x_gradients(lins: Sequence[Linearized], explained: Sequence[Explained]
     for slots, grads in pulled(lins, [e.v for e in explained]):
         for at, _, member in slots:
             x = inputs_of(lins[member])
-            product = x.double() * grads[at, lins[member].prompt_row, : len(x)].double()
-            scores[member] = product.norm(dim=-1).cpu()
+            product = exact(x) * exact(grads[at, lins[member].prompt_row, : len(x)])
+            scores[member] = product.norm(dim=-1)
     return [
         attribution(lin, "input_x_gradient", e.target, scores[i], "root_sum_squares", {**e.details, "score": "logits"})
         for i, (lin, e) in enumerate(zip(lins, explained, strict=True))
@@ -114,16 +114,16 @@ def smoothgrad(
     noise = number("noise", noise, above=0.0)
     generator = generator or torch.Generator().manual_seed(0)
     rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
-    size = noise * x.double().square().mean().sqrt().item()
+    size = noise * exact(x).square().mean().sqrt().item()
 
     def noisy(part: torch.Tensor) -> torch.Tensor:
         return x + size * torch.randn(len(part), *x.shape, generator=generator, dtype=torch.float64).to(x)
 
-    total = torch.zeros_like(x, dtype=torch.float64)
+    total = torch.zeros(x.shape, dtype=torch.float64)
     for values in batches(samples, noisy, batch_size, "noisy runs"):
         grads = logit_gradients(rerun, values, token, other)
-        total += reduce(grads.double(), "n pos d_in -> pos d_in", "sum")
+        total += reduce(exact(grads), "n pos d_in -> pos d_in", "sum")
     explained = explain_logit(lin, token, other)
     details = {**explained.details, "noise": noise, "samples": samples}
-    scores = (total / samples).norm(dim=-1).cpu()
+    scores = (total / samples).norm(dim=-1)
     return attribution(lin, "smoothgrad", explained.target, scores, "root_sum_squares", details)

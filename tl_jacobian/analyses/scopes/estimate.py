@@ -124,8 +124,8 @@ class Traces:
         if not self.probes:
             return Estimate(self.exact, torch.zeros_like(self.exact), self.n_products, len(self.deflation), 0)
         probes = torch.cat(self.probes)
-        error = probes.std(dim=0) / math.sqrt(len(probes))
-        return Estimate(self.exact + probes.mean(0), error, self.n_products, len(self.deflation), len(probes))
+        scores, stderr = self.exact + probes.mean(0), standard_error(probes)
+        return Estimate(scores, stderr, self.n_products, len(self.deflation), len(probes))
 
     def missing(self, rtol: float) -> int:
         """Probes to go until the relative error is ``rtol``: it falls with the square root of their number."""
@@ -138,6 +138,29 @@ def factor_of(lin: Linearized) -> Factor:
     if isinstance(lin, AnswerLinearization):
         return AnswerFactor(tuple(FisherFactor(lin.unembedding, logits) for logits in lin.logits))
     return FisherFactor(lin.unembedding, lin.logits)
+
+
+def standard_error(probes: Float[Tensor, "n pos"]) -> Float[Tensor, " pos"]:
+    """Of the mean of n probes, for every token.
+
+    A probe is a sum of squares: positive, and skewed as a gamma variable is. Where few of them happen to be small, so
+    is their spread, and s / sqrt(n) is too small just when the mean is: with 8 probes the squared error was 1.7 to 2.8
+    squared standard errors on average, where Student's t has 1.4. Two things mend that (1.1 to 1.5; with 16 probes
+    0.9 to 1.2):
+
+    - The probes of different tokens have much the same relative spread r sqrt(n) (0.3 to 1), so a token's is taken to
+      be at least the median one: tokens don't get a small error by luck.
+    - Of a gamma variable's mean m with relative error r, m r is too small a scale by sqrt(1 + 5 r^2), to second order.
+
+    >>> standard_error(torch.tensor([[1.0, 2.0], [3.0, 2.0]])).tolist()
+    [1.5, 0.0]
+    """
+    mean = probes.mean(0)
+    some = mean > 0
+    squared = torch.where(some, probes.var(0) / (len(probes) * mean.square()), 0.0)
+    if some.any():
+        squared = squared.maximum(squared[some].median())
+    return mean * (squared * (1 + 5 * squared)).sqrt()
 
 
 def begin(traces: Sequence[Traces], k: int, push: Push | None) -> None:

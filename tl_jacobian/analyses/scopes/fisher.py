@@ -14,6 +14,7 @@ from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.products import squares
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, is_id
 from tl_jacobian.results.attribution import Attribution
@@ -88,8 +89,9 @@ def fisher_scope(
 
     Returns:
         Scores in nats per squared unit of embedding norm (times two), with ``stderr`` where they are
-        estimates (None where exact). ``metadata["method"]``, ``["n_products"]`` (vector-Jacobian and
-        Jacobian-vector) and ``["relative_error"]`` say what was done.
+        estimates (None where exact): the score lies within one in 0.64 to 0.74 of all cases and within two in 0.91 to
+        0.96, for a budget as for an accuracy (a normal error: 0.68 and 0.95). ``metadata["method"]``,
+        ``["n_products"]`` (vector-Jacobian and Jacobian-vector) and ``["relative_error"]`` say what was done.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -186,7 +188,7 @@ def explain_fisher(lin: Linearized, rank: int = 1) -> Explained:
         factor = FisherFactor(lin.unembedding, logits)
         pairs = eigenpairs(factor, rank)
         v[i, : len(pairs.values), i] = pairs.scaled()
-        traces.append((pairs.values.sum(dtype=torch.float64).item(), max(factor.trace, 1e-30)))
+        traces.append((exact(pairs.values).sum().item(), max(factor.trace, 1e-30)))
     explained = sum(found for found, _ in traces) / sum(trace for _, trace in traces)
     n = len(positions) * rank
     details = {"method": "low_rank", "n_products": n, "explained_trace": explained, "score": _unit(lin)}

@@ -20,6 +20,7 @@ import psutil
 import torch
 
 from tl_jacobian.core.hooks import is_square
+from tl_jacobian.core.linalg.fisher import BLOCK
 from tl_jacobian.core.memory import Footprint
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -60,13 +61,14 @@ def _in_container(root: Path, limit: str, used: str, statistics: str, reclaimabl
 
 
 _STREAM, _HEADS, _GATED_MLP, _PLAIN_MLP = 5, 4, 3, 4  # what a block keeps, in widths
+_RUN_PATTERNS = 4  # where nothing is recorded: scores, masked scores, softmax and what is made of it
 _AGAIN = 4  # recording a block's backward pass, in what the block keeps
 _DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in widths
 _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
 # What counting allocations can't tell; measured with the C library's allocator by benchmarks/memory.py.
-_HOLES = 7  # freed but not given back, around each recomputed block's input, in widths of the residual stream
+_HOLES = 3  # freed but not given back, around each recomputed block's input, in widths of the residual stream
 _MARGIN = 1.25
 
 
@@ -108,11 +110,13 @@ def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = ()) 
     wide, patterns = _block_widths(cfg, sizes), sizes.n_prompts * cfg.n_heads * sizes.n_pos**2
     softmax = max(habits.softmax_bytes or sizes.itemsize, sizes.itemsize)
     capped = sizes.itemsize if (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0 else 0
+    copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
     block = wide + patterns * (_pattern(sizes.itemsize, habits) + capped) + sizes.n_pos**2
     parts = dict(
         ends=_ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps),
         stream=sizes.tokens * cfg.d_model * sizes.itemsize,
-        block=block + habits.copies_weights * _block_weights(cfg) * sizes.itemsize,
+        block=block + copied,
+        run=wide + patterns * (_RUN_PATTERNS * softmax + capped) + copied,
         again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
         direction=_direction(cfg, sizes) + patterns * _DIRECTION_PATTERNS * softmax,
         head=_head(cfg, sizes, habits),
@@ -160,9 +164,9 @@ def _direction(cfg: Any, sizes: Sizes) -> int:
 
 
 def _head(cfg: Any, sizes: Sizes, habits: Habits) -> int:
-    """A copy of the unembedding; later Fisher's factor, a block of the vocabulary at a time (core/linalg/fisher.py)."""
+    """A copy of the unembedding; later Fisher's factor, a block of the vocabulary at a time."""
     copied = habits.copies_weights * cfg.d_model * sizes.d_vocab * sizes.itemsize
-    columns = min(sizes.d_vocab, 16_384)
+    columns = min(sizes.d_vocab, BLOCK)
     return max(copied, (4 * columns * cfg.d_model + 3 * 32 * sizes.d_vocab) * sizes.precise)
 
 

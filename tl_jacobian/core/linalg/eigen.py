@@ -65,7 +65,7 @@ def eigenpairs(factor: FisherFactor, rank: int, rtol: float = 1e-5) -> Eigenpair
 def nucleus(factor: FisherFactor, tail: float, most: int | None = None) -> Nucleus:
     """The fewest rows of A that leave out at most ``tail`` of the trace (and at most ``most`` rows)."""
     weights, order = factor.row_weights.sort(descending=True)
-    kept = weights.double().cumsum(0)
+    kept = weights.cpu().double().cumsum(0)
     n = int((kept < (1 - tail) * kept[-1]).sum()) + 1
     n = min(n, most or n, len(order))
     return Nucleus(factor.rows(order[:n]), max(0.0, (kept[-1] - kept[n - 1]).item()))

@@ -28,7 +28,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 # Columns of the unembedding that are converted or centred at once: bounds the copy, whatever the vocabulary.
-_BLOCK = 16_384
+BLOCK = 4096
 
 
 @runtime_checkable
@@ -112,8 +112,8 @@ class FisherFactor:
         if weight.dtype == self.logits.dtype:
             yield 0, weight
             return
-        for at in range(0, self.head.d_vocab, _BLOCK):
-            yield at, weight[:, at : at + _BLOCK].to(self.logits.dtype)
+        for at in range(0, self.head.d_vocab, BLOCK):
+            yield at, weight[:, at : at + BLOCK].to(self.logits.dtype)
 
     # -- products ------------------------------------------------------------------
 
@@ -171,7 +171,7 @@ class FisherFactor:
 
     @cached_property
     def trace(self) -> float:
-        return self.row_weights.sum(dtype=torch.float64).item()
+        return self.row_weights.cpu().double().sum().item()
 
     def rows(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
         """Rows of A for some tokens of the vocabulary."""
@@ -181,7 +181,7 @@ class FisherFactor:
     def dense(self) -> Float[Tensor, "d_model d_model"]:
         """F itself: d_model^2 d_vocab operations."""
         fisher = self.logits.new_zeros(self.head.d_model, self.head.d_model)
-        for tokens in torch.arange(self.head.d_vocab, device=self.logits.device).split(_BLOCK):
+        for tokens in torch.arange(self.head.d_vocab, device=self.logits.device).split(BLOCK):
             a = self.rows(tokens)
             fisher += a.T @ a
         return fisher
@@ -288,7 +288,7 @@ def _whitening(gram: Float[Tensor, "k k"]) -> Float[Tensor, "n k"]:
     Where none is, the symmetric ones, which leave the basis closest to what it was: eigenvectors of a Gram
     matrix that is the identity already are rounding's choice, and what is found next would hang on it.
     """
-    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = torch.linalg.eigh(gram.cpu().double())
     kept = values > _NEGLIGIBLE * values.max().clamp(min=torch.finfo(gram.dtype).tiny) if len(values) else values > 0
     rows = (vectors[:, kept] / values[kept].sqrt()).T
-    return (vectors @ rows if kept.all() else rows).to(gram.dtype)
+    return (vectors @ rows if kept.all() else rows).to(gram)

@@ -250,15 +250,21 @@ def to_record(a: Attribution, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def from_record(record: Mapping[str, Any], settings: Mapping[str, Any], versions: Mapping[str, str]) -> Attribution:
     """The attribution of a record; ``metadata`` says which prompt it is of."""
-    which = {"prompt": record["prompt"], "id": record["id"]}
-    metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
-    scope = record.get("scope", settings["scope"])
+    which = {name: record.get(name) for name in ("prompt", "id")}
     fields = {"regions": {}, **record}  # older records have none
-    whole = {"scope": scope, **{name: fields[name] for name in _FIELDS}, "metadata": metadata}
     try:
+        metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
+        scope = record["scope"] if "scope" in record else settings["scope"]
+        whole = {"scope": scope, **{name: fields[name] for name in _FIELDS}, "metadata": metadata}
         return from_plain(Attribution, whole)
+    except KeyError as error:
+        raise AttributionFileError(
+            f"the record of prompt {which['prompt']}, or the run's manifest, is damaged: {error} is missing"
+        ) from error
     except (msgspec.MsgspecError, ValueError, TypeError) as error:
-        raise AttributionFileError(f"the record of prompt {record['prompt']} is damaged: {error}") from error
+        raise AttributionFileError(
+            f"the record of prompt {which['prompt']}, or the run's manifest, is damaged: {error}"
+        ) from error
 
 
 def _plain(option: Any) -> str | int | float | None:

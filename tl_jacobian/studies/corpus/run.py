@@ -352,7 +352,7 @@ def _held(work: Work, manifest: dict[str, Any]) -> Iterator[None]:
         with disk(work.folder, lambda: 0):
             write_or_compare(root, manifest, alone=alone)
             work.folder.make()
-        work.check_done()
+            work.check_done()
         yield
 
 

@@ -22,8 +22,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from os import PathLike
@@ -33,8 +33,8 @@ from typing import Any, Literal, NamedTuple
 from filelock import lock_descriptor
 
 from tl_jacobian.errors import ArgumentError, CorpusError
-from tl_jacobian.results.arguments import checked, warn
-from tl_jacobian.results.files import umask
+from tl_jacobian.results.arguments import checked, excerpt, warn
+from tl_jacobian.results.files import new_file
 
 _ENDING = ".tmp"
 _WINDOWS = os.name == "nt"  # where a file that someone has open can't be renamed or deleted
@@ -83,9 +83,16 @@ def only_run(folder: Path) -> Iterator[bool]:
     Gives whether the hold is certain: where there are no locks, nobody is refused.
 
     Raises:
-        CorpusError: another run holds it.
+        CorpusError: another run holds it, or its lock can't be opened.
     """
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    path = folder / ".lock"
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise CorpusError(
+            f"{str(path)!r} can't be opened ({error}), expected a file that may be written: what stands there is no "
+            "part of a run, remove it; or choose another folder"
+        ) from error
     try:
         held = _locked(handle)
         if held is False:
@@ -100,8 +107,7 @@ def only_run(folder: Path) -> Iterator[bool]:
 def _claimed(path: Path) -> tuple[int, str]:
     """A new hidden file beside ``path``, locked."""
     while True:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_ENDING)
-        os.chmod(name, 0o666 & ~umask())  # mkstemp makes files that only their owner can read
+        handle, name = new_file(path.parent, f".{path.name}.", _ENDING)
         _locked(handle, wait=True)
         if os.path.exists(name):
             return handle, name
@@ -324,7 +330,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CorpusError(f"{str(root)!r} isn't the folder of a run: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CorpusError(f"{str(path)!r} is damaged: {error}; choose another folder") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise CorpusError(
@@ -334,7 +340,35 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise CorpusError(
             f"{str(path)!r} is of version {found.get('version')!r}, expected {VERSION}; upgrade tl-jacobian"
         )
+    _check_manifest(path, found)
     return found
+
+
+_KINDS = {"job": dict, "corpus": dict, "versions": dict, "records": str, "batch_size": int, "shard_size": int}
+
+
+def _check_manifest(path: Path, found: Mapping[str, Any]) -> None:
+    """Raise CorpusError unless everything is there that a run writes, each of its kind."""
+    kinds: list[tuple[str, Any, type]] = [(name, found.get(name), kind) for name, kind in _KINDS.items()]
+    if isinstance(found.get("corpus"), dict):
+        kinds.append(("corpus.n_prompts", found["corpus"].get("n_prompts"), int))
+    wrong = [
+        (name, value, kind) for name, value, kind in kinds if type(value) is not kind or (kind is int and value < 1)
+    ]
+    if wrong:
+        name, value, kind = wrong[0]
+        raise CorpusError(
+            f"{str(path)!r} is damaged: {name} is {excerpt(value)}, expected {_CALLED[kind]}; put back what was "
+            "written there (shards and notes are of no use without it), or choose another folder"
+        )
+    if found["records"] not in _ENCODE:
+        raise CorpusError(
+            f"{str(path)!r} is damaged: records is {excerpt(found['records'])}, expected one of "
+            f"{', '.join(map(repr, _ENCODE))}; put back what was written there, or choose another folder"
+        )
+
+
+_CALLED = {dict: "an object", str: "text", int: "a positive integer"}
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -403,9 +437,11 @@ class Folder:
         """The note of a shard; None where it isn't done."""
         try:
             found: Any = json.loads(self.note_path(number).read_text())
-            return Note(tuple(found["prompts"]), int(found["errors"]), str(found["sha256"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            note = Note(tuple(found["prompts"]), found["errors"], found["sha256"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        whole = all(type(value) is int for value in (*note.prompts, note.errors)) and isinstance(note.sha256, str)
+        return note if whole else None
 
     def is_done(self, number: int, prompts: Sequence[int]) -> bool:
         """Whether the shard is whole and unchanged, and of exactly these prompts."""
@@ -443,8 +479,9 @@ class Folder:
         return decoded(path.read_bytes(), self.format)
 
     def done(self) -> Iterable[int]:
-        """Numbers of the shards that have a note."""
-        return sorted(int(path.stem) for path in self.notes.glob("[0-9]*.json"))
+        """Numbers of the shards that have a note; what else may lie there (a copy, an editor's file) is no note."""
+        found = (path for path in self.notes.glob("*.json") if path.stem.isdecimal() and path.stem.isascii())
+        return sorted(int(path.stem) for path in found if path == self.note_path(int(path.stem)))
 
     def _hash(self, number: int) -> str | None:
         try:
@@ -472,10 +509,13 @@ def read_records(out: str | PathLike[str], *, partial: bool = False) -> list[dic
 def each_record(out: str | PathLike[str], *, partial: bool = False) -> Iterator[dict[str, Any]]:
     """The same one by one, in the order of work: one shard in memory at a time."""
     manifest = read_manifest(Path(out))
-    check_format(manifest["records"])
     folder = Folder(Path(out), manifest["records"])
-    notes = {number: note for number in folder.done() if (note := folder.note(number)) is not None}
-    n_done, n_prompts = sum(len(note.prompts) for note in notes.values()), manifest["corpus"]["n_prompts"]
+    n_prompts = manifest["corpus"]["n_prompts"]
+    n_shards = math.ceil(n_prompts / manifest["shard_size"])  # what has a higher number was put there by someone else
+    notes = {
+        number: note for number in folder.done() if number < n_shards and (note := folder.note(number)) is not None
+    }
+    n_done = sum(len(note.prompts) for note in notes.values())
     if n_done > len({prompt for note in notes.values() for prompt in note.prompts}):
         raise CorpusError(
             f"{str(folder.notes)!r} has notes of the same prompts twice: delete those that were copied there"

@@ -19,6 +19,7 @@ from tl_jacobian.analyses.baselines.runs import BATCH, inputs_of, rerun_of
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
@@ -62,7 +63,7 @@ def log_probs_without(
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
     found = torch.empty(len(sets), dtype=torch.float64)
     touched = sets.any(1)
-    found[~touched] = lin.logits.double().log_softmax(-1)[target].cpu()
+    found[~touched] = exact(lin.logits).log_softmax(-1)[target]
     run = _delete if perturbation == "delete" else _replace
     found[touched] = run(lin, sets[touched], target, perturbation, batch_size)
     return found[which]
@@ -94,7 +95,7 @@ def _each_batch(runs, sets: Tensor, target: int, batch_size: int) -> Tensor:
     found = []
     with progress(len(sets), "prompts with tokens removed") as bar:
         for part in sets.split(batch_size):
-            found.append(runs(part).double().log_softmax(-1)[:, target].cpu())
+            found.append(exact(runs(part)).log_softmax(-1)[:, target])
             bar.update(len(part))
     return torch.cat(found) if found else sets.new_empty(0, dtype=torch.float64)
 

@@ -20,7 +20,7 @@ from tl_jacobian.analyses.baselines import (
     random_attribution,
     smoothgrad,
 )
-from tl_jacobian.analyses.baselines.leave_one_out import left_out, logits_without_each
+from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, without_each
 from tl_jacobian.analyses.baselines.runs import BATCH
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.scopes.choose import choose
@@ -258,8 +258,9 @@ def _agreements(
 ) -> dict[str, dict[str, Any]]:
     """Agreement with leaving out one token at a time, by either measure: the runs are the same."""
     replacement = "mean" if trial.perturbation == "mean" else "zero"
-    logits = logits_without_each(lin, replacement, trial.batch_size)
-    truth = {"log_prob": left_out(lin, logits, target, replacement), "kl": left_out(lin, logits, None, replacement)}
+    found = without_each(lin, target, replacement, trial.batch_size)
+    measures: tuple[Measure, ...] = ("log_prob", "kl")
+    truth = {measure: left_out(lin, found, measure, target, replacement) for measure in measures}
     return {
         name: {
             f"{what}_{measure}": None if math.isnan(value) else value  # JSON has no NaN

@@ -14,6 +14,7 @@ from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, pair,
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.arguments import positions as places
@@ -71,14 +72,14 @@ def linearity(
         return values
 
     runs = [value_of(rerun.logits(v), token, other) for v in batches(len(steps), moved, batch_size, "moved embeddings")]
-    before = value_of(lin.logits[None], token, other).double()
-    predicted = (step.double() * gradient[at].double()).sum(-1).cpu()
+    before = exact(value_of(lin.logits[None], token, other))
+    predicted = (exact(step) * exact(gradient[at])).sum(-1)
     return Linearity(
         epsilons=tuple(scale.tolist()),
         positions=tuple(at.tolist()),
         str_tokens=tuple(lin.str_tokens[i] for i in at.tolist()),
         predicted=scale[:, None] * predicted,
-        actual=(torch.cat(runs).double() - before).cpu().reshape(len(scale), len(at)),
+        actual=(exact(torch.cat(runs)) - before).reshape(len(scale), len(at)),
         metadata={**explained.details, "target": explained.target, "way": way, **lin.facts},
     )
 

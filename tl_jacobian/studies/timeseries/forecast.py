@@ -18,6 +18,7 @@ from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import last_logits
+from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import checked, number, warn, whole
 from tl_jacobian.results.attribution import COMBINE, Attribution
@@ -111,7 +112,7 @@ def _next_logs(
     with progress(len(tokens), "beginnings of numbers") as bar:
         for start in range(0, len(tokens), batch_size):
             part = tokens[start : start + batch_size]
-            found.append(last_logits(host, part).double().log_softmax(-1).cpu().numpy())
+            found.append(exact(last_logits(host, part)).log_softmax(-1).numpy())
             bar.update(len(part))
     return np.concatenate(found)
 
