@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.loan import Hook, Loan, When, is_ours, lock_of
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
-from tl_jacobian.core.host.recompute import Hook, forgetful, frozen, hooked, in_state, recomputed
+from tl_jacobian.core.host.recompute import recompute as recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
@@ -65,7 +66,8 @@ class TransformerLensAnatomy:
 
     def _measured(self, norm: nn.Module) -> NormAffine:
         without = [(m, {name: OrderedDict() for name in _HOOKS}) for m in nn.Module.modules(norm)]
-        with in_state(without):
+        with lock_of(self.model), Loan() as loan, loan:
+            loan.enter(without)
             return affine_of(norm, int(self.model.cfg.d_model), self.model.W_U)
 
 
@@ -215,18 +217,29 @@ class TransformerLensHost:
         watch: Watch = END_TO_END,
         recompute: bool = False,
     ) -> Trace:
-        parameters = self._parameters()
-        check_dropout(self.model)
-        check_weights(parameters)
-        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
-        pre = [(self.model.unembed, recorder.unembed)]
-        if (norm := getattr(self.model, "ln_final", None)) is not None:
-            pre.append((norm, recorder.final_norm))
-        blocks = [(block, recorder.block) for block in self.model.blocks]
-        again = recomputed(self.model.blocks) if recompute else forgetful(self.model.blocks)
-        with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
+        with lock_of(self.model), Loan() as loan, loan:
+            parameters = self._parameters()
+            check_dropout(self.model)
+            check_weights(parameters)
+            recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
+            hooks = self._recording(recorder)
+            loan.freeze(parameters)
+            for module, hook, when in hooks:
+                loan.hook(module, hook, when)
+            if recompute:
+                recomputed(loan, self.model, self.model.blocks)
+            else:
+                loan.forget(self.model.blocks)
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
+
+    def _recording(self, recorder: Recorder) -> list[tuple[nn.Module, Hook, When]]:
+        """The hooks of a recorded forward pass."""
+        before: list[tuple[nn.Module, Hook, When]] = [(self.model.unembed, recorder.unembed, "before")]
+        if (norm := getattr(self.model, "ln_final", None)) is not None:
+            before.append((norm, recorder.final_norm, "before"))
+        after: list[tuple[nn.Module, Hook, When]] = [(point, hook, "after") for point, hook in self._watched(recorder)]
+        return [*before, *after, *((block, recorder.block, "before, with keywords") for block in self.model.blocks)]
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
@@ -261,7 +274,8 @@ class TransformerLensHost:
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "layers places"]:
         good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
-        return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
+        with lock_of(self.model):
+            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -313,4 +327,5 @@ def _has_hooks(module: nn.Module | None) -> bool:
     """Whether the caller put hooks on a module or on any hook point inside it."""
     if module is None:
         return False
-    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    hooks = (h for m in module.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
+    return not all(map(is_ours, hooks))  # ours: another thread's, that runs this model meanwhile
