@@ -6,8 +6,8 @@ model's own logits; nothing a scope says would be true otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -19,6 +19,8 @@ from torch import Tensor
 from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
+from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import plan
 from tl_jacobian.core.norms import NormAffine, is_bare
@@ -114,39 +116,83 @@ class Request:
         watch: the activations to record.
         affine: gain and bias of the final norm, where the caller knows better than the model.
         budget: bytes that it and the scopes of its results may take; None: most of what is available.
+        notes: more of the metadata.
     """
 
     watch: Watch = END_TO_END
     affine: NormAffine | None = None
     budget: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class HostRerun:
-    """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, as it was linearised."""
+    """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, as it was linearised: under the same hooks."""
 
     host: Host
     tokens: list[int]
     request: Request
+    weights: Weights
+    under: Conditions
+
+    def check(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, " d_vocab"]) -> None:
+        self.weights.check()
+        now = self.logits(x[None])[0].to(logits)
+        if not _alike(now, logits, self.host.unembedding().weight.dtype):
+            off = ((now - logits).norm() / logits.norm()).item()
+            raise ContractError(
+                f"the model gives other logits than in linearize() ({off:.1%} off), under the same hooks and the same "
+                "embeddings: a hook depends on something that has changed since, such as a counter, a cache or random "
+                "numbers, or autocast was switched; make it give the same each time, or call linearize() again"
+            )
 
     def linearized(self, values: Float[Tensor, "n pos d_in"]) -> LinearizationBatch:
-        watch = replace(self.request.watch, value=values, taps=())
-        reads = [Read(self.tokens, [len(self.tokens) - 1])] * len(values)
-        with recording():
-            return LinearizationBatch(build(self.host, reads, replace(self.request, watch=watch)))
+        read = Read(self.tokens, [len(self.tokens) - 1])
+        members: list[Linearization] = []
+        for part in self._together(values):
+            request = replace(self.request, watch=replace(self.request.watch, value=part, taps=()))
+            with recording():
+                members += build(self.host, [read] * len(part), request, self.weights, self.under)
+        return LinearizationBatch(tuple(members))
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
-        watch = Watch(self.request.watch.source, value=values)
-        return precise(run(self.host, [self.tokens] * len(values), watch).logits)
+        source = self.request.watch.source
+        runs = [
+            run(self.host, [self.tokens] * len(part), Watch(source, value=part), self.under).logits
+            for part in self._together(values)
+        ]
+        return precise(torch.cat(runs))
+
+    def _together(self, values: Any) -> Sequence[Any]:
+        """What may go through the model together: hooks of the caller may mix what they see."""
+        return [values[i : i + 1] for i in range(len(values))] if self.under.mix else [values]
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
-        return precise(run(self.host, tokens, Watch(self.request.watch.source)).logits)
+        watch = Watch(self.request.watch.source)
+        return precise(torch.cat([run(self.host, p, watch, self.under).logits for p in self._together(tokens)]))
 
 
-def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linearization, ...]:
-    """A linearization for each explained position of each prompt, from one forward pass."""
+def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two runs of one model agree: batches of other shapes sum in other orders."""
+    eps = torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps
+    return bool((now - then).norm() <= max(eps, _precision_of_sums(now)) ** 0.5 * then.norm())
+
+
+def build(
+    host: Host,
+    prompts: Sequence[Read],
+    request: Request,
+    weights: Weights | None = None,
+    under: Conditions | None = None,
+) -> tuple[Linearization, ...]:
+    """A linearization for each explained position of each prompt, from one forward pass.
+
+    Args:
+        weights: the model's, where they are known; default: as they are now.
+        under: hooks and modes; default: as they are now.
+    """
     watch, affine = request.watch, request.affine
     tokens = padded([p.tokens for p in prompts])
     places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
@@ -154,7 +200,9 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
     n_pos = tokens.shape[1]
     use = plan(footprint, len(prompts), n_pos, request.budget, host.available_memory())
-    trace = host.forward(tokens, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
+    trace = host.forward(tokens, *torch.tensor(places).T, watch=watch, recompute=use.recompute, under=under)
+    # After the run: TransformerBridge wires up hooks of its own in its first one.
+    under, weights = under or host.conditions(), weights or host.weights()
     check_contract(trace, watch, head)
     if watch.output is None:  # a model over several devices may keep its unembedding elsewhere than its last block
         bare = trace.resid is not None and is_bare(trace.resid, trace.y)
@@ -173,14 +221,14 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
         anatomy=host.anatomy(affine),
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
-        facts=_facts(host, bare, affine is not None, use.recompute),
-        weights_version=head.version,
+        facts={**_facts(host, bare, affine is not None, use.recompute), **request.notes},
+        weights=weights,
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
     return tuple(
         _member(
             host,
-            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request)),
+            partial(make, rerun=HostRerun(host, prompts[row].tokens[: at + 1], request, weights, under)),
             prompts[row].tokens[: at + 1],
             texts[row][: at + 1],
             i,

@@ -20,10 +20,11 @@ from torch import Tensor
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import Anatomy
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError
+from tl_jacobian.errors import ArgumentError, DirectionError, HookPointError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
@@ -80,7 +81,7 @@ class Linearization:
         encode: text -> token ids, for targets given as strings.
         decode: token ids -> text.
         facts: host, model, processing state and versions, for an attribution's metadata.
-        weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
+        weights: the model's at the forward pass; None on a toy.
     """
 
     __expected__: ClassVar[str] = (
@@ -105,7 +106,7 @@ class Linearization:
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    weights_version: int = 0
+    weights: Weights | None = field(default=None, repr=False)
 
     @property
     def unembedding(self) -> Unembedding:
@@ -171,8 +172,10 @@ class Linearization:
 
         Raises:
             DirectionError: v has another shape, or isn't finite.
+            ContractError: the model's weights have changed.
         """
         self.check_direction(v, ndims=(1, 2))
+        self.check_fresh()
         grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
         return grads if v.ndim == 2 else grads[0]
 
@@ -204,6 +207,7 @@ class Linearization:
         Hook points that are ``optional`` are left out where y doesn't depend on them.
         """
         self.check_direction(v, ndims=(2,))
+        self.check_fresh()
         taps = [self.taps.tensor(name) for name in names]
         for grads in self.graph.stream_to(self.spread(v), taps):
             for name, grad in zip(names, grads, strict=True):
@@ -229,6 +233,7 @@ class Linearization:
         """
         x = self.graph.x
         check_change(dx, (len(self.tokens), x.shape[-1]))
+        self.check_fresh()
         many = dx if dx.ndim == 3 else dx[None]
         spread = many.new_zeros(len(many), *x.shape)
         spread[:, self.prompt_row, : len(self.tokens)] = many
@@ -249,6 +254,7 @@ class Linearization:
             PromptError: a position is outside the prompt.
             MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
+        self.check_fresh()
         n = len(self.tokens)
         keep = list(range(n)) if positions is None else places(positions, n)
         x = self.graph.x
@@ -265,12 +271,9 @@ class Linearization:
         return out
 
     def check_fresh(self) -> None:
-        """Raise ContractError if the unembedding has changed since the forward pass."""
-        if self.head.version != self.weights_version:
-            raise ContractError(
-                "the model's unembedding was changed in place after linearize(), so y and logits are those of another "
-                "model; call linearize() again"
-            )
+        """Raise ContractError if the model's weights have changed since the forward pass."""
+        if self.weights is not None:
+            self.weights.check()
 
     def check_direction(self, v: Tensor, ndims: tuple[int, ...] = (1,)) -> None:
         """Raise DirectionError unless v is a usable direction (or a stack of them)."""
@@ -285,15 +288,25 @@ class Linearization:
 
 @dataclass(frozen=True, eq=False)
 class LinearizationBatch(Sequence[Linearization]):
-    """Several prompts linearised in one forward pass; a sequence of :class:`Linearization`.
+    """Several linearizations; a sequence of :class:`Linearization`.
 
-    Scopes take a batch as they take a single linearization and share one backward pass
-    among its prompts. Each prompt's scores are those it gets alone.
+    Scopes take a batch as they take a single linearization, and share one backward pass among the prompts of one
+    forward pass. Each prompt's scores are those it gets alone.
+
+    Raises:
+        ArgumentError: its members' outputs differ in size, or aren't linearizations.
     """
 
     __expected__: ClassVar[str] = "a batch of them"
 
     members: tuple[Linearization, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", tuple(self.members))
+        if (other := next((m for m in self.members if not isinstance(m, Linearization)), None)) is not None:
+            raise ArgumentError(f"a {type(other).__name__} in a batch, expected linearizations")
+        if len(widths := sorted({one.d_model for one in self.members})) > 1:
+            raise ArgumentError(f"linearizations whose y have {widths} entries, expected one model and one output_hook")
 
     @overload
     def __getitem__(self, index: int) -> Linearization: ...

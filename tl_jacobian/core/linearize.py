@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
 from jaxtyping import Float, Int
@@ -135,15 +135,17 @@ def linearize(
 
     The model is left exactly as it was: hooks, ``requires_grad`` flags, ``.grad``, train or
     eval mode, the random number generators and the grad mode. The caller's own hooks run
-    as in any forward pass.
+    as in any forward pass. Later runs that belong to the linearization (leave-one-out, SmoothGrad, curves, ...) run
+    under the hooks and modes that the model had here, whatever it has then.
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompt: text, or token ids (re-tokenising decoded text can shift positions). A list
-            of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
+            of prompts gives a batch, each prompt with the scores it gets alone: from one forward pass, or, with hooks
+            of yours that aren't :func:`pointwise`, from one each.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
-            of a single prompt give a batch too, one linearization each, from one forward pass.
+            of a single prompt give a batch too, one linearization each.
         prepend_bos: whether to prepend the BOS token to text; default: the model's own setting.
         final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
             its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
@@ -198,10 +200,31 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
-    with recording():
-        members = build(host, prompts, Request(watch, _affine(host, options.final_norm), budget))
+    affine, passes = _affine(host, options.final_norm), list(_passes(host, prompts, watch))
+    budget = None if budget is None else budget // len(passes)
+    members: list[Linearization] = []
+    weights = None
+    for reads, seen in passes:
+        with recording():
+            members += build(host, reads, Request(seen, affine, budget), weights)
+        weights = members[0].weights
     check_reached(by_name, members[0].taps)
-    return LinearizationBatch(members)
+    return LinearizationBatch(tuple(members))
+
+
+def _passes(host: Host, prompts: Sequence[Read], watch: Watch) -> Iterator[tuple[Sequence[Read], Watch]]:
+    """Prompts that share a forward pass.
+
+    Hooks of the caller that may mix what they see are shown one prompt at a time, up to the explained position.
+    """
+    places = [(row, at) for row, read in enumerate(prompts) for at in read.positions]
+    if len(places) == 1 or not host.conditions().mix:
+        yield prompts, watch
+        return
+    fits = watch.value is not None and watch.value.ndim == 3 and len(watch.value) == len(prompts)
+    for row, at in places:
+        value = watch.value[row, : at + 1][None] if fits else watch.value  # type: ignore[index]
+        yield [Read(prompts[row].tokens[: at + 1], [at])], replace(watch, value=value)
 
 
 def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:

@@ -1,7 +1,7 @@
-"""Products with the Jacobians of several linearizations of one forward pass, packed into few backward passes.
+"""Products with the Jacobians of several linearizations, packed into few backward passes.
 
-A backward pass carries one direction for each prompt. Explained positions of *different*
-prompts therefore share it; those of the same prompt take turns.
+A backward pass carries one direction for each prompt of a forward pass. Explained positions of *different*
+prompts therefore share it; those of the same prompt take turns, and so do forward passes.
 """
 
 from __future__ import annotations
@@ -27,15 +27,29 @@ class Slot(NamedTuple):
     member: int
 
 
+def by_pass(lins: Sequence[Linearization]) -> list[list[int]]:
+    """Places of linearizations, those of one forward pass together."""
+    groups: dict[int, list[int]] = {}
+    for place, lin in enumerate(lins):
+        groups.setdefault(id(lin.graph), []).append(place)
+    return list(groups.values())
+
+
 def packed(lins: Sequence[Linearization], k: int) -> Iterator[list[Slot]]:
-    """All (direction, member) pairs, in chunks of backward passes that fit into memory."""
+    """All (direction, member) pairs, in chunks of backward passes that fit into memory; each of one forward pass."""
+    for group in by_pass(lins):
+        yield from _packed(lins, group, k)
+
+
+def _packed(lins: Sequence[Linearization], group: Sequence[int], k: int) -> Iterator[list[Slot]]:
     seen: Counter[int] = Counter()
     turns: dict[int, list[int]] = {}  # members that can share a pass
-    for member, lin in enumerate(lins):
-        turns.setdefault(seen[lin.prompt_row], []).append(member)
-        seen[lin.prompt_row] += 1
+    for member in group:
+        row = lins[member].prompt_row
+        turns.setdefault(seen[row], []).append(member)
+        seen[row] += 1
     passes = [(i, members) for members in turns.values() for i in range(k)]
-    size = lins[0].graph.chunk
+    size = lins[group[0]].graph.chunk
     for start in range(0, len(passes), size):
         chunk = passes[start : start + size]
         yield [Slot(at, i, member) for at, (i, members) in enumerate(chunk) for member in members]
@@ -45,10 +59,10 @@ def pulled(
     lins: Sequence[Linearization], v: Float[Tensor, "k members d_model"], what: str = "vector-Jacobian products"
 ) -> Iterator[tuple[list[Slot], Float[Tensor, "chunk batch pos d_in"]]]:
     """v_i^T J for k directions of each member, a chunk at a time; a progress bar when it takes long."""
-    graph = lins[0].graph
     with progress(len(v) * len(lins), what) as bar:
         for slots in packed(lins, len(v)):
             at, direction, member = map(list, zip(*slots, strict=True))
+            graph = lins[member[0]].graph
             spread = v.new_zeros(at[-1] + 1, *graph.y.shape)
             spread[at, [lins[m].row for m in member]] = v[direction, member]
             yield slots, graph.pull(spread)
@@ -61,7 +75,7 @@ def squares(lins: Sequence[Linearization], v: Float[Tensor, "k members d_model"]
     Never holds more than one chunk of products.
 
     Args:
-        lins: linearizations of one forward pass.
+        lins: linearizations.
         v: k directions for each of them.
     """
     out = [torch.empty(len(v), len(lin.tokens), dtype=torch.float64) for lin in lins]

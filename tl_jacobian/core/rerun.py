@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,17 +15,24 @@ from torch import Tensor
 
 from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
+from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.progress import progress
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import is_id
+
+T = TypeVar("T")
 
 
 @runtime_checkable
 class Rerun(Protocol):
     """Runs of one prompt with the values at its input hook replaced, explained at the same position."""
 
+    def check(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, " d_vocab"]) -> None:
+        """Raise ContractError unless the model still gives these logits at this x."""
+        ...
+
     def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Sequence[Any]:
-        """Linearizations at each of n values of x, from one forward pass."""
+        """Linearizations at each of n values of x."""
         ...
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n d_vocab"]:
@@ -42,16 +49,24 @@ def padded(prompts: Sequence[Sequence[int]]) -> Int[Tensor, "prompts pos"]:
     return torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in prompts], batch_first=True)
 
 
-def run(host: Host, prompts: Sequence[Sequence[int]], watch: Watch = END_TO_END) -> Trace:
+def run(
+    host: Host, prompts: Sequence[Sequence[int]], watch: Watch = END_TO_END, under: Conditions | None = None
+) -> Trace:
     """One forward pass of several prompts, each explained at its last token; no graph is recorded."""
     with forgetting():
         lasts = torch.tensor([len(ids) - 1 for ids in prompts])
-        return host.forward(padded(prompts), torch.arange(len(prompts)), lasts, watch)
+        return host.forward(padded(prompts), torch.arange(len(prompts)), lasts, watch, under=under)
+
+
+def together(host: Host, prompts: Sequence[T]) -> list[Sequence[T]]:
+    """Which prompts may share a forward pass: all, unless a hook of the caller's may mix what it sees."""
+    alone = len(prompts) > 1 and host.conditions().mix
+    return [prompts[i : i + 1] for i in range(len(prompts))] if alone else [prompts]
 
 
 def last_logits(host: Host, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompts d_vocab"]:
     """The model's logits after the last token of each prompt."""
-    return run(host, prompts).logits
+    return torch.cat([run(host, part).logits for part in together(host, prompts)])
 
 
 def generate(

@@ -9,7 +9,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, rerun_of
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
@@ -60,7 +60,7 @@ def logits_without_each(
 ) -> Float[Tensor, "pos d_vocab"]:
     """Logits at the explained position after replacing each token's embedding in turn."""
     whole("batch_size", batch_size)
-    rerun, x = rerun_of(lin), inputs_of(lin)
+    rerun, x = checked_rerun_of(lin), inputs_of(lin)
     left = _replacement(x, replacement)
 
     def without(part: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_jacobian.analyses.scopes.apply import one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.products import pulled
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.core.rerun import Rerun
@@ -32,6 +33,17 @@ def rerun_of(lin: Linearization) -> Rerun:
     """
     if (rerun := one_of(lin).rerun) is None:
         raise ArgumentError("this linearization has no model to run again; make it with linearize(model, prompt)")
+    return rerun
+
+
+def checked_rerun_of(lin: Linearization) -> Rerun:
+    """:func:`rerun_of`, after a run at the linearization's own x.
+
+    Raises:
+        ContractError: it doesn't give the linearization's logits any more.
+    """
+    rerun = rerun_of(lin)
+    rerun.check(inputs_of(lin), lin.logits)
     return rerun
 
 
@@ -58,8 +70,11 @@ def batches(
 def logit_gradients(
     rerun: Rerun, values: Float[Tensor, "n pos d_in"], token: int, other: int | None
 ) -> Float[Tensor, "n pos d_in"]:
-    """The explained logit's gradient in x at each of n values: one backward pass for all."""
+    """The explained logit's gradient in x at each of n values: one backward pass for all of a forward pass."""
     runs = rerun.linearized(values)
+    found = torch.empty_like(values)
     v = torch.stack([explain_logit(run, token, other).v[0] for run in runs])
-    (grads,) = runs[0].graph.stream(v[None])
-    return grads[0]
+    for slots, grads in pulled(runs, v[None]):
+        for at, _, member in slots:
+            found[member] = grads[at, runs[member].prompt_row]
+    return found

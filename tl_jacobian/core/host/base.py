@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.core.hooks import EMBED
+from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine
 from tl_jacobian.core.unembedding import Unembedding
@@ -132,14 +134,24 @@ class Host(Protocol):
         positions: Int[Tensor, " outputs"],
         watch: Watch = END_TO_END,
         recompute: bool = False,
+        under: Conditions | None = None,
     ) -> Trace:
         """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded.
 
-        With ``recompute`` a block's activations are computed again in every backward pass, not kept.
+        With ``recompute`` a block's activations are computed again in every backward pass, not kept. The caller's
+        hooks and modes are those of ``under``, or today's.
 
         Raises:
             HookPointError: a watched hook point doesn't exist, or has no activation for each position.
         """
+        ...
+
+    def conditions(self) -> Conditions:
+        """The caller's hooks, and the model's modes, as they are now."""
+        ...
+
+    def weights(self) -> Weights:
+        """The weights as they are now, to be compared with later ones."""
         ...
 
     def hook_points(self) -> tuple[str, ...]:

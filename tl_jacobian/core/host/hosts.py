@@ -95,6 +95,9 @@ class TransformerBridgeHost(TransformerLensHost):
         mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
         return list({id(p): p for p in [*mine, *theirs]}.values())
 
+    def _roots(self) -> tuple[nn.Module, ...]:
+        return (self.model, self.model.original_model)
+
     def _architecture(self) -> str | None:
         return self.cfg.architecture
 

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
-from tl_jacobian.core.host.loan import Hook, Loan, When, is_ours, lock_of
+from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
 from tl_jacobian.core.host.recompute import recompute as recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
 from tl_jacobian.core.unembedding import Unembedding
@@ -216,8 +218,11 @@ class TransformerLensHost:
         positions: Int[Tensor, " outputs"],
         watch: Watch = END_TO_END,
         recompute: bool = False,
+        under: Conditions | None = None,
     ) -> Trace:
         with lock_of(self.model), Loan() as loan, loan:
+            if under is not None:
+                under.enter(loan)
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
@@ -285,6 +290,13 @@ class TransformerLensHost:
             "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
         }
 
+    def conditions(self) -> Conditions:
+        with lock_of(self.model):  # without our own hooks
+            return Conditions(*self._roots())
+
+    def weights(self) -> Weights:
+        return Weights(self._roots())
+
     def weights_digest(self) -> str:
         return weights_digest(self._parameters())
 
@@ -302,6 +314,10 @@ class TransformerLensHost:
 
     def _parameters(self) -> list[nn.Parameter]:
         return list(nn.Module.parameters(self.model))
+
+    def _roots(self) -> tuple[nn.Module, ...]:
+        """The model, and what belongs to it without being a submodule."""
+        return (self.model,)
 
     def _architecture(self) -> str | None:
         raise NotImplementedError
@@ -328,4 +344,4 @@ def _has_hooks(module: nn.Module | None) -> bool:
     if module is None:
         return False
     hooks = (h for m in module.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
-    return not all(map(is_ours, hooks))  # ours: another thread's, that runs this model meanwhile
+    return any(callers(hook) is not None for hook in hooks)
