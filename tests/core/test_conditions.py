@@ -107,7 +107,7 @@ def test_changed_weights_are_refused_by_all(architecture, state, change):
     model = make(architecture, state)
     lin = tj.linearize(model, PROMPT)
     alter, how = CHANGES[change]
-    name, weight = next((n, p) for n, p in model.named_parameters() if "blocks.1" in n and p.ndim > 1)
+    weight = next(p for n, p in model.named_parameters() if ".1." in n and p.ndim > 1)
     alter(weight)
     products = {
         "vjp": lambda lin: lin.vjp(lin.y),
@@ -120,7 +120,6 @@ def test_changed_weights_are_refused_by_all(architecture, state, change):
     for run in (products | RERUNS).values():
         with pytest.raises(Changed, match=rf"weights were changed after linearize\(\) \(.*\.1\..* {how}\)"):
             run(lin)
-    assert name
     tj.semantic_scope(tj.linearize(model, PROMPT), 65)
 
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from tl_jacobian.core.host.loan import STATE, Loan, attributes_of, callers, modules_of
 from tl_jacobian.errors import ArgumentError
 
-F = TypeVar("F", bound=Callable[..., Any])
 _HOOKS = tuple(name for name in STATE if name.endswith("hooks") and name.startswith("_"))
 # Whose hooks are a part of the model.
 _LIBRARIES = ("torch", "transformers", "transformer_lens", "accelerate")
 _MARK = "_tl_jacobian_pointwise"
 
 
-def pointwise(hook: F) -> F:
+def pointwise(hook: Any) -> Any:
     """Say of a hook that it treats every prompt of a batch, and every position, alone: ``x + v``, say.
 
     With hooks, prompts run one by one, and so do the positions of a text: a hook may act on the last position, which is

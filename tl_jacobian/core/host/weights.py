@@ -89,12 +89,13 @@ class Weights:
 
     def _sampled(self) -> list[Tensor]:
         """Bytes: a NaN is the same as itself."""
-        return [torch.cat([_sample(w.tensor) for w in group]).view(torch.uint8) for group in self._alike().values()]
+        joined = (torch.cat([_sample(w.tensor) for w in group]) for group in self._alike().values())
+        return [samples.contiguous().view(torch.uint8) for samples in joined]
 
     def _first(self, then: Tensor, now: Tensor) -> str:
         """Name of the weight whose sample isn't what it was."""
         for group in self._alike().values():
-            sizes = [_sample(w.tensor).view(torch.uint8).numel() for w in group]
+            sizes = [_sample(w.tensor).numel() * w.tensor.element_size() for w in group]
             if sum(sizes) == then.numel() and then.device == group[0].tensor.device:
                 pairs = zip(group, then.split(sizes), now.split(sizes), strict=True)
                 if (name := next((w.name for w, a, b in pairs if not torch.equal(a, b)), None)) is not None:
@@ -117,7 +118,7 @@ def _found(roots: Iterable[nn.Module]) -> Iterator[_Weight]:
             for key, tensor in owner.items():
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    name = f"{prefix}.{key}".lstrip(".")
+                    name = f"{prefix}.{key}".lstrip(".").replace("_original_component.", "")  # TransformerBridge's
                     yield _Weight(name, owner, key, tensor, tensor.data_ptr(), _version(tensor), key in derived)
 
 
