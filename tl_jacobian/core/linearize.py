@@ -20,8 +20,8 @@ from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
 from tl_jacobian.core.prompts import Read, as_list, is_batch, read_prompt
-from tl_jacobian.errors import ArgumentError, UnsupportedModelError
-from tl_jacobian.results.arguments import checked
+from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
+from tl_jacobian.results.arguments import checked, warn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -200,16 +200,39 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
+    notes = gradient_notes(host, prompts[0], budget)
     affine, passes = _affine(host, options.final_norm), list(_passes(host, prompts, watch))
     budget = None if budget is None else budget // len(passes)
     members: list[Linearization] = []
     weights = None
     for reads, seen in passes:
         with recording():
-            members += build(host, reads, Request(seen, affine, budget), weights)
+            members += build(host, reads, Request(seen, affine, budget, notes), weights)
         weights = members[0].weights
     check_reached(by_name, members[0].taps)
     return LinearizationBatch(tuple(members))
+
+
+def gradient_notes(host: Host, prompt: Read, budget: int | None) -> dict[str, str]:
+    """What the metadata must say of gradient that gets lost.
+
+    Raises:
+        ContractError: it gets lost in the model itself.
+    """
+    need = host.footprint(1, len(prompt.tokens), 1).peak(recompute=False)
+    lost = host.lost_gradient(prompt.tokens, need > (host.available_memory() if budget is None else budget))
+    if lost is None:
+        return {}
+    if not lost.by_hooks:
+        raise ContractError(
+            f"the model goes on without gradient {lost}, so scores would be those of another function: a quantised or "
+            "custom module computes without autograd, or detaches what it makes; load the model without that"
+        )
+    warn(
+        f"linearize: your hooks detach what they see {lost}: scores hold that fixed, and are not those of the whole "
+        "model; meant so (frozen attention, frozen norms) that is fine, and the metadata say it"
+    )
+    return {"gradient": f"stopped by the caller's hooks {lost}"}
 
 
 def _passes(host: Host, prompts: Sequence[Read], watch: Watch) -> Iterator[tuple[Sequence[Read], Watch]]:

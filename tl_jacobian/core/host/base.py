@@ -67,6 +67,25 @@ class Trace(NamedTuple):
     taps: Mapping[str, Tensor]
 
 
+class Lost(NamedTuple):
+    """Gradient that gets lost on the way from x to y.
+
+    Attributes:
+        places: modules and hook points that give no gradient; empty: it is lost inside of one.
+        gap: how much of the first-order change is missing, relatively; None where it can't be told.
+        by_hooks: whether it is the caller's hooks that lose it.
+    """
+
+    places: tuple[str, ...]
+    gap: float | None
+    by_hooks: bool
+
+    def __str__(self) -> str:
+        more = f" and {len(self.places) - 5} more" if len(self.places) > 5 else ""
+        where = f"at {', '.join(self.places[:5])}{more}" if self.places else "inside of a module"
+        return where if self.gap is None else f"{where} (it misses {self.gap:.0%} of a change of the embeddings)"
+
+
 @dataclass(frozen=True)
 class Watch:
     """Which activations a forward pass records.
@@ -152,6 +171,10 @@ class Host(Protocol):
 
     def weights(self) -> Weights:
         """The weights as they are now, to be compared with later ones."""
+        ...
+
+    def lost_gradient(self, tokens: Sequence[int], recompute: bool = False) -> Lost | None:
+        """Where the model goes on without gradient under today's hooks; None: nowhere, as far as can be told."""
         ...
 
     def hook_points(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from tl_jacobian.core.host.loan import STATE, Loan, attributes_of, callers, modules_of
+from tl_jacobian.core.host.loan import STATE, Loan, attributes_of, callers, modules_of, place_of
 from tl_jacobian.errors import ArgumentError
 
 _HOOKS = tuple(name for name in STATE if name.endswith("hooks") and name.startswith("_"))
@@ -156,12 +156,10 @@ def _is_callers(module: nn.Module, state: dict[str, Any], kind: str, key: int) -
 
 def _callers_hooks(name: str, module: nn.Module) -> Iterator[CallersHook]:
     state = module.__dict__
-    place = getattr(module, "name", None)
     for kind, key, hook in _each(module, state):
         if _is_callers(module, state, kind, key):
             handle = _handle(state, key)
-            where = place if isinstance(place, str) and place else name
-            yield CallersHook(where, kind, hook if handle is None else handle.user_hook)
+            yield CallersHook(place_of(name, module), kind, hook if handle is None else handle.user_hook)
 
 
 def _home(hook: Any) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 Hook = Callable[..., Any]
 State = Sequence[tuple[nn.Module, dict[str, Any]]]
-When = Literal["before", "before, with keywords", "after"]
+When = Literal["before", "before, with keywords", "after", "after, with keywords"]
 
 # torch.nn.Module's dictionaries of forward hooks, each with those that say how a hook is called.
 _FORWARD = (
@@ -101,10 +101,11 @@ class Loan:
         """
         mine = _Mine(hook, self)
         self._undo.append(lambda: _remove(module, mine))  # found by what it is: no handle to be remembered in time
-        if when == "after":
-            module.register_forward_hook(mine)
+        keywords = when.endswith("keywords")
+        if when.startswith("after"):
+            module.register_forward_hook(mine, with_kwargs=keywords)
         else:
-            module.register_forward_pre_hook(mine, with_kwargs=when != "before")
+            module.register_forward_pre_hook(mine, with_kwargs=keywords)
 
     def put(self, owner: Any, name: str, value: Any) -> None:
         """An attribute of this one object."""
@@ -216,6 +217,12 @@ def modules_of(*roots: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             stack.extend(reversed(inside))
 
 
+def place_of(name: str, module: nn.Module) -> str:
+    """What to call a module in words: TransformerLens's name of a hook point, else without the bridge's wrappings."""
+    own = module.__dict__.get("name") if "fwd_hooks" in module.__dict__ else None
+    return own or name.replace("._original_component", "")
+
+
 def state_of(module: nn.Module, names: Sequence[str]) -> State:
     """These attributes of a module and of all inside it, such as its hooks, to come back to."""
     return [(m, attributes_of(m, names)) for m in nn.Module.modules(module)]
@@ -231,7 +238,7 @@ def _copy(value: Any) -> Any:
 
 
 # What torch.nn.Module calls on the way, hooks of every kind, and train or eval mode; and TransformerLens's own lists of
-# hooks, by which it decides what to compute.
+# hooks, by which it decides what to compute; and whether Hugging Face's modules checkpoint themselves.
 STATE = (
     "training",
     "_forward_hooks",
@@ -244,4 +251,5 @@ STATE = (
     "_is_full_backward_hook",
     "fwd_hooks",
     "bwd_hooks",
+    "gradient_checkpointing",
 )

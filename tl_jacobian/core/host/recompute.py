@@ -100,7 +100,7 @@ def _weights(block: nn.Module) -> list[tuple[int, int]]:
 
 def _digest(out: Any) -> Tensor:
     """Two numbers a token, detached: the output itself may be changed in place later."""
-    hidden = precise((out[0] if isinstance(out, (tuple, list)) else out).detach())
+    hidden = precise((out if isinstance(out, Tensor) else out[0]).detach())
     return torch.stack((hidden.norm(dim=-1), hidden.sum(dim=-1) / hidden.shape[-1] ** 0.5))
 
 

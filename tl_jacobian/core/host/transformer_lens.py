@@ -17,10 +17,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tl_jacobian.core.graph import forgetting, recording
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
-from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.conditions import Conditions
-from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
+from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
@@ -126,6 +128,7 @@ def _text(tokenizer: Any, token: int, piece: str | None) -> str:
     return tokenizer.decode([token], clean_up_tokenization_spaces=False)
 
 
+_ENOUGH = 16  # tokens that show whether a model loses gradient
 _SAMPLE = 64
 
 
@@ -220,15 +223,33 @@ class TransformerLensHost:
         recompute: bool = False,
         under: Conditions | None = None,
     ) -> Trace:
+        return self._traced(tokens, Places(tokens.shape[1], rows, positions), watch, recompute, under)
+
+    def _traced(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        places: Places,
+        watch: Watch,
+        recompute: bool = False,
+        under: Conditions | None = None,
+        look: Look | None = None,
+    ) -> Trace:
+        """:meth:`forward`; every module is shown to ``look``."""
         with lock_of(self.model), Loan() as loan, loan:
             if under is not None:
                 under.enter(loan)
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
+            recorder = Recorder(places, watch, self._where_to_cut())
             hooks = self._recording(recorder)
+            if look is not None:
+                hooks += [(m, partial(looking, look, n), "after, with keywords") for n, m in modules_of(*self._roots())]
             loan.freeze(parameters)
+            for _, module in modules_of(*self._roots()):
+                # A block that runs again in the backward pass would miss the hooks of this one.
+                if module.__dict__.get("gradient_checkpointing"):
+                    loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
             if recompute:
@@ -270,7 +291,7 @@ class TransformerLensHost:
         return footprint(self.cfg, sizes, self._habits(), taps)
 
     def available_memory(self) -> int:
-        return available({p.device for p in self._parameters()})
+        return available(self._devices())
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
@@ -297,6 +318,39 @@ class TransformerLensHost:
     def weights(self) -> Weights:
         return Weights(self._roots())
 
+    def lost_gradient(self, tokens: Sequence[int], recompute: bool = False) -> Lost | None:
+        now, weights = self.conditions(), self.weights()
+        found = known(self.model, weights, now.identity, lambda: self._search(tokens, now, recompute))
+        if not found.is_loss:
+            return None
+        bare = found
+        if now.hooks:
+            without = now.without_callers()
+            bare = known(self.model, weights, (), lambda: self._search(tokens, without, recompute))
+        return Lost(found.places, found.gap, by_hooks=not bare.is_loss)
+
+    def _search(self, tokens: Sequence[int], under: Conditions, recompute: bool) -> Found:
+        # Where nobody's hooks care for the length of the text, its beginning tells.
+        ids = torch.tensor([list(tokens if under.hooks else tokens[:_ENOUGH])])
+        last = ids.shape[1] - 1
+
+        def record(look: Look) -> Trace:
+            places = Places(last + 1, torch.tensor([0]), torch.tensor([last]))
+            return self._traced(ids, places, END_TO_END, recompute, under, look)
+
+        def run(values: Tensor, look: Look | None) -> Tensor:
+            parts = values.split(1) if under.mix else [values]
+            with forgetting():
+                return torch.cat([one(part, look) for part in parts])
+
+        def one(values: Tensor, look: Look | None) -> Tensor:
+            n = len(values)
+            places = Places(last + 1, torch.arange(n), torch.full((n,), last))
+            return self._traced(ids.expand(n, -1), places, Watch(value=values), False, under, look).y
+
+        with recording(), torch.random.fork_rng([d for d in self._devices() if d.type == "cuda"]):
+            return search(record, run)
+
     def weights_digest(self) -> str:
         return weights_digest(self._parameters())
 
@@ -314,6 +368,9 @@ class TransformerLensHost:
 
     def _parameters(self) -> list[nn.Parameter]:
         return list(nn.Module.parameters(self.model))
+
+    def _devices(self) -> set[torch.device]:
+        return {p.device for p in self._parameters()}
 
     def _roots(self) -> tuple[nn.Module, ...]:
         """The model, and what belongs to it without being a submodule."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tl_jacobian.core.host.loan import modules_of
+from tl_jacobian.core.host.loan import modules_of, place_of
 from tl_jacobian.errors import ContractError
 
 _SAMPLES = 64  # of each tensor; about a millisecond for a hundred million weights
@@ -59,11 +59,16 @@ class Weights:
     """
 
     def __init__(self, roots: Iterable[nn.Module]) -> None:
+        roots = list(roots)
+        self._modules = [(name, module, list(module._modules.values())) for name, module in modules_of(*roots)]
         self._weights = list(_found(roots))
         self._samples = self._sampled()
 
     def check(self) -> None:
         """Raise ContractError, naming the first weight that isn't what it was."""
+        for name, module, inside in self._modules:
+            if list(module._modules.values()) != inside:
+                raise _changed(f"what is inside {place_of(name, module) or 'the model'} was exchanged")
         for weight in self._weights:
             if (how := weight.change()) is not None:
                 raise _changed(f"{weight.name} was {how}")
@@ -118,7 +123,7 @@ def _found(roots: Iterable[nn.Module]) -> Iterator[_Weight]:
             for key, tensor in owner.items():
                 if tensor is not None and id(tensor) not in seen:
                     seen.add(id(tensor))
-                    name = f"{prefix}.{key}".lstrip(".").replace("_original_component.", "")  # TransformerBridge's
+                    name = f"{place_of(prefix, module)}.{key}".lstrip(".")
                     yield _Weight(name, owner, key, tensor, tensor.data_ptr(), _version(tensor), key in derived)
 
 
