@@ -181,7 +181,9 @@ def test_with_hooks_a_batch_is_its_members(architecture, state, hook):
             same(scope(several)[0].scores, scope(tj.linearize(model, PROMPT[:4])).scores)
         runs = [tj.baselines.leave_one_out(lin, 65, batch_size=n).scores for lin, n in ((batch[1], 16), (alone[1], 1))]
         same(*runs)
-        values = torch.stack([lin.graph.x.detach()[0] for lin in (alone[0], alone[0])]) * torch.tensor([[[1.0]], [[0.5]]])
+        values = torch.stack([lin.graph.x.detach()[0] for lin in (alone[0], alone[0])]) * torch.tensor(
+            [[[1.0]], [[0.5]]]
+        )
         given = tj.linearize(model, [PROMPT, PROMPT], input_value=values)
         same(given[0].logits, alone[0].logits)
         same(given[1].logits, tj.linearize(model, PROMPT, input_value=values[1:]).logits)

@@ -96,7 +96,11 @@ def with_projection(wrap):
 
 @pytest.mark.parametrize(
     ("wrap", "where"),
-    [(Detaching, r"at blocks\.1\.mlp\.down_proj"), (HalfDetaching, "inside"), (WithoutDerivative, r"at blocks\.1\.mlp\.down_proj")],
+    [
+        (Detaching, r"at blocks\.1\.mlp\.down_proj"),
+        (HalfDetaching, "inside"),
+        (WithoutDerivative, r"at blocks\.1\.mlp\.down_proj"),
+    ],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_a_model_that_loses_gradient_is_refused(wrap, where):

@@ -152,15 +152,11 @@ class Graph:
             grads = iter(self._batched(self.y, attached, v.clone() if v.is_inference() else v))
         return tuple(next(grads) if place.requires_grad else None for place in places)
 
-    def _batched(
-        self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, "k *shape"]
-    ) -> Sequence[Tensor | None]:
+    def _batched(self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, "k *shape"]) -> Sequence[Tensor | None]:
         """v^T d(end)/d(start), all of v at once where every function on the way can be batched, else one at a time."""
         if len(v) > 1 and self.batches:
             try:
-                return torch.autograd.grad(
-                    end, starts, v, retain_graph=True, is_grads_batched=True, allow_unused=True
-                )
+                return torch.autograd.grad(end, starts, v, retain_graph=True, is_grads_batched=True, allow_unused=True)
             except (JacobianScopeError, torch.OutOfMemoryError):
                 raise
             except RuntimeError:  # if it isn't batching, the same comes of one at a time
@@ -232,4 +228,6 @@ class Graph:
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)
             parts = dx.to(start.device).split(self.chunk)
             made = [self._batched(back, [u], part)[0] for part in parts]
-        return torch.cat([end.new_zeros(len(p), *end.shape) if m is None else m for m, p in zip(made, parts, strict=True)])
+        return torch.cat(
+            [end.new_zeros(len(p), *end.shape) if m is None else m for m, p in zip(made, parts, strict=True)]
+        )

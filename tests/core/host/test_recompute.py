@@ -280,3 +280,25 @@ def test_backward_hooks_take_part(architecture, state):
         expected = kept.vjp(kept.y)
     assert not torch.allclose(expected, tj.linearize(model, PROMPT).vjp(kept.y))
     same(lin.vjp(lin.y), expected)
+
+
+def test_blocks_that_return_lists():
+    model = make("llama", "bridge")
+    kept = tj.linearize(model, PROMPT)
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, args, out: list(out) if isinstance(out, tuple) else out)
+        inner = block.forward
+        block.forward = lambda *args, inner=inner, **kwargs: [inner(*args, **kwargs)]
+        block.register_forward_hook(lambda module, args, out: out[0])
+    lin = again(model)
+    same(lin.vjp(lin.y), kept.vjp(kept.y))
+
+
+@pytest.mark.parametrize("linearize", [tj.linearize, again])
+def test_checkpointing_left_on(linearize):
+    model = make("llama", "bridge")
+    expected = tj.semantic_scope(tj.linearize(model, PROMPT), 65).scores
+    model.original_model.gradient_checkpointing_enable()
+    model.original_model.train()
+    same(tj.semantic_scope(linearize(model, PROMPT), 65).scores, expected)
+    assert model.original_model.is_gradient_checkpointing

@@ -116,8 +116,8 @@ class TransformerBridgeHost(TransformerLensHost):
 
 
 def _goes_own_way(module: nn.Module) -> bool:
-    here = sys.modules[type(module).__module__]
-    return type(module).__name__ == "GatedDeltaNetBridge" and not hasattr(here, "_resolve_hf_fn")  # version 4 finds them
+    finds_them = hasattr(sys.modules[type(module).__module__], "_resolve_hf_fn")  # version 4
+    return type(module).__name__ == "GatedDeltaNetBridge" and not finds_them
 
 
 def hosts() -> dict[type, type]:
