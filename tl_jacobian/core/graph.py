@@ -152,7 +152,7 @@ class Graph:
             grads = iter(self._batched(self.y, attached, v.clone() if v.is_inference() else v))
         return tuple(next(grads) if place.requires_grad else None for place in places)
 
-    def _batched(self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, "k *shape"]) -> Sequence[Tensor | None]:
+    def _batched(self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, " k *shape"]) -> Sequence[Tensor | None]:
         """v^T d(end)/d(start), all of v at once where every function on the way can be batched, else one at a time."""
         if len(v) > 1 and self.batches:
             try:

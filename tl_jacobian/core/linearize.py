@@ -174,7 +174,8 @@ def linearize(
             unembedding, or a ``final_norm`` that doesn't fit.
         HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.
         ContractError: y doesn't depend on x (the output comes before the input), unembedding y doesn't
-            give the model's logits, or activations aren't finite.
+            give the model's logits, activations aren't finite, or the model goes on without gradient somewhere.
+            Where it is your hooks that detach, that is a warning and a line in the metadata.
 
     >>> import tl_jacobian as tj
     >>> model = tj.load_demo_model()

@@ -244,7 +244,8 @@ class TransformerLensHost:
             recorder = Recorder(places, watch, self._where_to_cut())
             hooks = self._recording(recorder)
             if look is not None:
-                hooks += [(m, partial(looking, look, n), "after, with keywords") for n, m in modules_of(*self._roots())]
+                for name, module in modules_of(*self._roots()):
+                    hooks.append((module, partial(looking, look, name), "after, with keywords"))
             loan.freeze(parameters)
             for _, module in modules_of(*self._roots()):
                 # A block that runs again in the backward pass would miss the hooks of this one.

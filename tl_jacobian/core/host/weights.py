@@ -9,7 +9,7 @@ compare its logits besides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -25,7 +25,7 @@ class _Weight(NamedTuple):
     """A parameter or buffer: where it is found, what was found there, and its state."""
 
     name: str
-    owner: dict[str, Tensor | None]
+    owner: Mapping[str, Tensor | None]
     key: str
     tensor: Tensor
     address: int
@@ -35,7 +35,7 @@ class _Weight(NamedTuple):
     def change(self) -> str | None:
         """What has happened to it, in a word; None: nothing that can be seen without reading it."""
         now = self.owner.get(self.key)
-        if now is not self.tensor:
+        if now is None or now is not self.tensor:
             return None if self.derived else "replaced"
         if now.data_ptr() != self.address:
             return "replaced"
