@@ -201,6 +201,7 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
+    host.unembedding()  # refused where it can't be read, before anything runs
     notes = gradient_notes(host, prompts[0], budget)
     affine, passes = _affine(host, options.final_norm), list(_passes(host, prompts, watch))
     budget = None if budget is None else budget // len(passes)
