@@ -17,6 +17,7 @@ from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.analyses.spectra import fisher_spectrum, jacobian_spectrum
 from tl_jacobian.core.answer import AnswerLinearization
+from tl_jacobian.core.host.conditions import pointwise
 from tl_jacobian.core.host.demo import load_demo_model
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.linearize import GENERATE, linearize
@@ -40,6 +41,7 @@ __all__ = [
     "Linearization",
     "AnswerLinearization",
     "GENERATE",
+    "pointwise",
     # scopes
     "semantic_scope",
     "temperature_scope",

@@ -235,3 +235,43 @@ def test_parameters_that_require_grad_get_none():
     x = randn(BATCH, POS, D_IN).requires_grad_()
     Graph(x, (x.sum(1) @ weight).tanh(), 1).pull(randn(3, BATCH, D_OUT, seed=2))
     assert weight.grad is None
+
+
+class Picky(torch.autograd.Function):
+    """Looks at numbers in its backward pass, which batching forbids."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grad * x.cos() if grad.abs().sum().item() > 0 else torch.zeros_like(x)
+
+
+def test_what_can_not_be_batched_goes_one_at_a_time():
+    x = randn(BATCH, POS, D_IN).requires_grad_()
+    picky, plain = Graph(x, again(Picky.apply(x)), 1), Graph(x, again(x.sin()), 1)
+    v, dx = randn(3, BATCH, D_OUT, seed=2), randn(3, BATCH, POS, D_IN, seed=3)
+    torch.testing.assert_close(picky.pull(v), plain.pull(v), rtol=1e-12, atol=1e-12)
+    assert not picky.batches
+    assert plain.batches
+    torch.testing.assert_close(picky.pull(v), plain.pull(v), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(picky.pusher()(dx), plain.pusher()(dx), rtol=1e-12, atol=1e-12)
+
+
+def test_an_error_that_is_not_of_batching_is_told():
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            raise RuntimeError("a hook of yours")
+
+    x = randn(BATCH, POS, D_IN).requires_grad_()
+    with pytest.raises(RuntimeError, match="a hook of yours"):
+        Graph(x, again(Broken.apply(x)), 1).pull(randn(2, BATCH, D_OUT))

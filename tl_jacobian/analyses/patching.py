@@ -24,8 +24,9 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.patching import HOOKS
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.linearize import Options, linearize_read, model_first
+from tl_jacobian.core.products import by_pass
 from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
-from tl_jacobian.core.rerun import run
+from tl_jacobian.core.rerun import run, together
 from tl_jacobian.core.unembedding import exact, precise
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import checked, whole
@@ -97,9 +98,11 @@ class PromptPair:
         self.texts = self._labels()
         n_layers = self.host.anatomy(None).n_layers
         self.hooks = {kind: [in_block(i, HOOKS[kind]) for i in range(n_layers)] for kind in kinds}
-        both = run(self.host, self.ids, Watch(taps=self._names()))
-        check_reached(self._names(), both.taps)
-        self.logits, self._x, self._taps = both.logits, both.x.detach(), both.taps
+        watch = Watch(taps=self._names())
+        runs = [run(self.host, part, watch) for part in together(self.host, self.ids)]
+        check_reached(self._names(), runs[0].taps)
+        self.logits, self._x = (torch.cat(parts) for parts in ([r.logits for r in runs], [r.x.detach() for r in runs]))
+        self._taps = {name: torch.cat([r.taps[name] for r in runs]) for name in self._names()}
 
     def _names(self) -> tuple[str, ...]:
         return tuple(name for names in self.hooks.values() for name in names)
@@ -146,20 +149,18 @@ class PromptPair:
     def _gradients(self, runs: LinearizationBatch, aim: Aim) -> tuple[dict[str, Tensor], float]:
         """The metric's mean gradient at each activation, and what it says of the embeddings' exchange.
 
-        One backward pass for all runs.
+        One backward pass for all runs of a forward pass.
         """
-        v = torch.stack([_direction(run, aim) for run in runs])
-        names, graph = self._names(), runs[0].graph
-        (found,) = graph.stream_to(v[None], [graph.x, *(runs[0].taps.tensor(name) for name in names)])
-        of_x, *others = found
-        assert of_x is not None
-        still = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # what the metric doesn't depend on
-        grads = {
-            name: reduce(grad[0], "runs ... -> ...", "mean")
-            for name, grad in zip(names, others, strict=True)
-            if grad is not None
-        }
-        return still | grads, _summed(self._x[0] - self._x[1], _mean(of_x[0]), by_head=False).sum().item()
+        names = self._names()
+        grads = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # where the metric doesn't depend on it
+        of_x = torch.zeros_like(self._x[0])
+        for group in by_pass(runs):
+            first, v = runs[group[0]], torch.stack([_direction(runs[i], aim) for i in group])
+            (found,) = first.graph.stream_to(v[None], [first.graph.x, *(first.taps.tensor(name) for name in names)])
+            of_x += _total(found[0]) / len(runs)
+            for name, grad in zip(names, found[1:], strict=True):
+                grads[name] += _total(grad) / len(runs)
+        return grads, _summed(self._x[0] - self._x[1], of_x, by_head=False).sum().item()
 
     @property
     def first(self) -> int:
@@ -190,8 +191,8 @@ def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
     return explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v[0]
 
 
-def _mean(grad: Float[Tensor, " runs *activation"]) -> Float[Tensor, "*activation"]:
-    return reduce(grad, "runs ... -> ...", "mean")
+def _total(grad: Float[Tensor, "1 runs *activation"] | None) -> Float[Tensor, "*activation"] | float:
+    return 0.0 if grad is None else reduce(grad, "1 runs ... -> ...", "sum")
 
 
 def _summed(difference: Tensor, grad: Tensor, by_head: bool) -> Float[Tensor, " places"]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import Taps
 from tl_jacobian.core.host.base import Anatomy
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
@@ -42,7 +43,7 @@ _SHARED = (
     "decode",
     "read",
     "facts",
-    "weights_version",
+    "weights",
 )
 
 
@@ -99,7 +100,7 @@ class AnswerLinearization(Linearized):
     decode: Callable[[int], str] = field(init=False)
     read: Callable[[int, int], str] | None = field(init=False)
     facts: Mapping[str, Any] = field(init=False)
-    weights_version: int = field(init=False)
+    weights: Weights | None = field(init=False)
 
     def __post_init__(self) -> None:
         if not self.members or len(self.members) != len(self.answer):

@@ -6,8 +6,8 @@ model's own logits; nothing a scope says would be true otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
@@ -23,6 +23,8 @@ from tl_jacobian.core.chat import cut_off
 from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
+from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import at_once, plan
 from tl_jacobian.core.norms import NormAffine, is_bare
@@ -117,11 +119,13 @@ class Request:
         watch: the activations to record.
         affine: gain and bias of the final norm, where the caller knows better than the model.
         budget: bytes that it and the scopes of its results may take; None: most of what is available.
+        notes: more of the metadata.
     """
 
     watch: Watch = END_TO_END
     affine: NormAffine | None = None
     budget: int | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +134,15 @@ class HostRerun:
 
     Attributes:
         read: its tokens, and the explained positions: one, or those of an answer.
+        weights, under: the weights that the model had, and hooks and modes, to which it returns.
         held: bytes of the budget that the linearization itself keeps.
     """
 
     host: Host
     read: Read
     request: Request
+    weights: Weights
+    under: Conditions
     held: int = 0
 
     @property
@@ -145,27 +152,38 @@ class HostRerun:
     def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> HostRerun:
         return replace(self, read=self.read.at(positions)._replace(answer=tuple(answer), answer_start=start))
 
+    def check(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, "*answer d_vocab"]) -> None:
+        self.weights.check()
+        now = self.logits(x[None])[0].to(logits)
+        if not _alike(now, logits, self.host.unembedding().weight.dtype):
+            off = ((now - logits).norm() / logits.norm()).item()
+            raise ContractError(
+                f"the model gives other logits than in linearize() ({off:.1%} off), under the same hooks and the same "
+                "embeddings: a hook depends on something that has changed since, such as a counter, a cache or random "
+                "numbers, or autocast was switched; make it give the same each time, or call linearize() again"
+            )
+
     def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Iterator[LinearizationBatch[Any]]:
         for part in values.split(self._at_once(len(values), record=True)):
             watch, reads = replace(self.request.watch, value=part, taps=()), [self.read] * len(part)
+            request = replace(self.request, watch=watch, budget=self._left)
             with recording():
-                made = build(self.host, reads, replace(self.request, watch=watch, budget=self._left))
+                made = build(self.host, reads, request, self.weights, self.under)
             yield LinearizationBatch(answers(self.host, made, reads) if self.read.answer else made)
 
     def logits(self, values: Float[Tensor, "n pos d_in"]) -> Float[Tensor, "n *answer d_vocab"]:
-        source, at, found = self.request.watch.source, self.read.positions, []
-        for part in values.split(self._at_once(len(values))):
-            found.append(precise(run(self.host, [self.tokens] * len(part), Watch(source, value=part), at).logits))
-        logits = torch.cat(found)
+        source, at = self.request.watch.source, self.read.positions
+        parts = values.split(self._at_once(len(values)))
+        runs = [run(self.host, [self.tokens] * len(v), Watch(source, value=v), at, self.under).logits for v in parts]
+        logits = precise(torch.cat(runs))
         return rearrange(logits, "(n at) d_vocab -> n at d_vocab", n=len(values)) if self.read.answer else logits
 
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
-        n, found = self._at_once(len(tokens)), []
-        for at in range(0, len(tokens), n):
-            found.append(precise(run(self.host, tokens[at : at + n], Watch(self.request.watch.source)).logits))
-        return torch.cat(found)
+        n, watch = self._at_once(len(tokens)), Watch(self.request.watch.source)
+        parts = [tokens[at : at + n] for at in range(0, len(tokens), n)]
+        return precise(torch.cat([run(self.host, part, watch, under=self.under).logits for part in parts]))
 
     @property
     def _left(self) -> int | None:
@@ -173,12 +191,32 @@ class HostRerun:
         return None if self.request.budget is None else max(0, self.request.budget - self.held)
 
     def _at_once(self, most: int, record: bool = False) -> int:
+        """How many runs go through the model together; hooks of the caller may mix what they see."""
+        if self.under.mix:
+            return 1
         footprint = lambda n: self.host.footprint(n, len(self.tokens), n * len(self.read.positions))  # noqa: E731
         return at_once(footprint, most, self._left, self.host.available_memory(), self.held, record)
 
 
-def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linearization, ...]:
-    """A linearization for each explained position of each prompt, from one forward pass."""
+def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
+    """Whether two runs of one model agree: batches of other shapes sum in other orders."""
+    eps = torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps
+    return bool((now - then).norm() <= max(eps, _precision_of_sums(now)) ** 0.5 * then.norm())
+
+
+def build(
+    host: Host,
+    prompts: Sequence[Read],
+    request: Request,
+    weights: Weights | None = None,
+    under: Conditions | None = None,
+) -> tuple[Linearization, ...]:
+    """A linearization for each explained position of each prompt, from one forward pass.
+
+    Args:
+        weights: the model's, where they are known; default: as they are now.
+        under: hooks and modes; default: as they are now.
+    """
     watch, affine = request.watch, request.affine
     tokens = padded([p.tokens for p in prompts])
     places = [(row, at) for row, p in enumerate(prompts) for at in p.positions]
@@ -186,7 +224,9 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
     n_pos = tokens.shape[1]
     use = plan(footprint, len(prompts), n_pos, request.budget, host.available_memory())
-    trace = host.forward(tokens, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
+    trace = host.forward(tokens, *torch.tensor(places).T, watch=watch, recompute=use.recompute, under=under)
+    # After the run: TransformerBridge wires up hooks of its own in its first one.
+    under, weights = under or host.conditions(), weights or host.weights()
     check_contract(trace, watch, head)
     if watch.output is None:  # a model over several devices may keep its unembedding elsewhere than its last block
         bare = trace.resid is not None and is_bare(trace.resid, trace.y)
@@ -206,8 +246,8 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
         anatomy=host.anatomy(affine),
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
-        facts=_facts(host, bare, affine is not None, use.recompute),
-        weights_version=head.version,
+        facts={**_facts(host, bare, affine is not None, use.recompute), **request.notes},
+        weights=weights,
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
     return tuple(
@@ -215,7 +255,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
             host,
             partial(
                 make,
-                rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request, held),
+                rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request, weights, under, held),
                 regions=cut_off(prompts[row].regions, at + 1),
             ),
             prompts[row].tokens[: at + 1],

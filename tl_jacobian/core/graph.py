@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.core.memory import DEFAULT_ROOM, text_of
-from tl_jacobian.errors import MemoryBudgetError
+from tl_jacobian.errors import JacobianScopeError, MemoryBudgetError
 
 
 @contextmanager
@@ -98,6 +98,7 @@ class Graph:
             between blocks: where products from x's side may be cut into segments.
         room: bytes that directions on their way may take together.
         results: bytes that products handed out together may take; None: as many as there are.
+        batches: whether several directions can travel together, as far as is known.
     """
 
     x: Float[Tensor, "batch pos d_in"]
@@ -107,6 +108,7 @@ class Graph:
     between: tuple[Float[Tensor, "batch pos d_model"], ...] = ()
     room: int = DEFAULT_ROOM
     results: int | None = None
+    batches: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", self.rows or tuple(range(len(self.y))))
@@ -146,19 +148,23 @@ class Graph:
 
     def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         attached = [place for place in places if place.requires_grad]
-        one = len(v) == 1  # vmap costs a little, and one direction doesn't need it
         with recording():
-            v = v.clone() if v.is_inference() else v
-            found = torch.autograd.grad(
-                self.y,
-                attached,
-                v[0] if one else v,
-                retain_graph=True,
-                is_grads_batched=not one,
-                allow_unused=True,
-            )
-        grads = iter(found if not one else [None if g is None else g[None] for g in found])
+            grads = iter(self._batched(self.y, attached, v.clone() if v.is_inference() else v))
         return tuple(next(grads) if place.requires_grad else None for place in places)
+
+    def _batched(self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, " k *shape"]) -> Sequence[Tensor | None]:
+        """v^T d(end)/d(start), all of v at once where every function on the way can be batched, else one at a time."""
+        if len(v) > 1 and self.batches:
+            try:
+                return torch.autograd.grad(end, starts, v, retain_graph=True, is_grads_batched=True, allow_unused=True)
+            except (JacobianScopeError, torch.OutOfMemoryError):
+                raise
+            except RuntimeError:  # if it isn't batching, the same comes of one at a time
+                pass
+        each = [torch.autograd.grad(end, starts, one, retain_graph=True, allow_unused=True) for one in v]
+        if len(v) > 1:
+            object.__setattr__(self, "batches", False)
+        return [None if found[0] is None else torch.stack(found) for found in zip(*each, strict=True)]
 
     def between_tensors(self, end: Tensor, start: Tensor, u: Tensor) -> Tensor | None:
         """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start."""
@@ -221,5 +227,7 @@ class Graph:
             u = torch.zeros_like(end, requires_grad=True)
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)
             parts = dx.to(start.device).split(self.chunk)
-            made = [torch.autograd.grad(back, u, p, retain_graph=True, is_grads_batched=True)[0] for p in parts]
-        return torch.cat(made)
+            made = [self._batched(back, [u], part)[0] for part in parts]
+        return torch.cat(
+            [end.new_zeros(len(p), *end.shape) if m is None else m for m, p in zip(made, parts, strict=True)]
+        )

@@ -22,10 +22,11 @@ from typing_extensions import TypeVar
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import Anatomy
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import Unembedding
-from tl_jacobian.errors import ArgumentError, ContractError, DirectionError, HookPointError
+from tl_jacobian.errors import ArgumentError, DirectionError, HookPointError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
@@ -97,7 +98,7 @@ class Linearized:
     decode: Callable[[int], str]
     read: Callable[[int, int], str] | None
     facts: Mapping[str, Any]
-    weights_version: int
+    weights: Weights | None
 
     @property
     def rows(self) -> tuple[int, ...]:
@@ -159,8 +160,10 @@ class Linearized:
 
         Raises:
             DirectionError: v has another shape, or isn't finite.
+            ContractError: the model's weights have changed.
         """
         self.check_direction(v, stacked=None)
+        self.check_fresh()
         one = v.ndim == self.y.ndim
         grads = self.graph.pull(self.spread(v[None] if one else v))[:, self.prompt_row, : len(self.tokens)]
         return grads[0] if one else grads
@@ -193,6 +196,7 @@ class Linearized:
         Hook points that are ``optional`` are left out where y doesn't depend on them.
         """
         self.check_direction(v, stacked=True)
+        self.check_fresh()
         taps = [self.taps.tensor(name) for name in names]
         for grads in self.graph.stream_to(self.spread(v), taps):
             for name, grad in zip(names, grads, strict=True):
@@ -218,6 +222,7 @@ class Linearized:
         """
         x = self.graph.x
         check_change(dx, (len(self.tokens), x.shape[-1]))
+        self.check_fresh()
         many = dx if dx.ndim == 3 else dx[None]
         spread = many.new_zeros(len(many), *x.shape)
         spread[:, self.prompt_row, : len(self.tokens)] = many
@@ -225,12 +230,9 @@ class Linearized:
         return dy if dx.ndim == 3 else dy[0]
 
     def check_fresh(self) -> None:
-        """Raise ContractError if the unembedding has changed since the forward pass."""
-        if self.head.version != self.weights_version:
-            raise ContractError(
-                "the model's unembedding was changed in place after linearize(), so y and logits are those of another "
-                "model; call linearize() again"
-            )
+        """Raise ContractError if the model's weights have changed since the forward pass."""
+        if self.weights is not None:
+            self.weights.check()
 
     def check_direction(self, v: Tensor, stacked: bool | None = False) -> None:
         """Raise DirectionError unless v is a usable direction (or a stack of them)."""
@@ -269,7 +271,7 @@ class Linearization(Linearized):
         decode: token id -> text.
         read: text of tokens ``start:stop`` of the prompt; None: their texts joined.
         facts: host, model, processing state and versions, for an attribution's metadata.
-        weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
+        weights: the model's at the forward pass; None on a toy.
     """
 
     __expected__: ClassVar[str] = (
@@ -295,7 +297,7 @@ class Linearization(Linearized):
     decode: Callable[[int], str] = field(default=str, repr=False)
     read: Callable[[int, int], str] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    weights_version: int = 0
+    weights: Weights | None = field(default=None, repr=False)
     regions: Regions = field(default_factory=dict, repr=False)
 
     @property
@@ -335,6 +337,7 @@ class Linearization(Linearized):
             PromptError: a position is outside the prompt.
             MemoryBudgetError: so many Jacobians don't fit into what the budget leaves.
         """
+        self.check_fresh()
         n = len(self.tokens)
         keep = list(range(n)) if positions is None else places(positions, n)
         x = self.graph.x
@@ -356,15 +359,25 @@ L = TypeVar("L", bound=Linearized, default=Linearization)
 
 @dataclass(frozen=True, eq=False)
 class LinearizationBatch(Sequence[L], Generic[L]):
-    """Several prompts linearised in one forward pass; a sequence of :class:`Linearization`, or of whole answers'.
+    """Several linearizations; a sequence of :class:`Linearization`, or of whole answers'.
 
-    Scopes take a batch as they take a single linearization and share one backward pass
-    among its prompts. Each prompt's scores are those it gets alone.
+    Scopes take a batch as they take a single linearization, and share one backward pass among the prompts of one
+    forward pass. Each prompt's scores are those it gets alone.
+
+    Raises:
+        ArgumentError: its members' outputs differ in size, or aren't linearizations.
     """
 
     __expected__: ClassVar[str] = "a batch of them"
 
     members: tuple[L, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "members", tuple(self.members))
+        if (other := next((m for m in self.members if not isinstance(m, Linearized)), None)) is not None:
+            raise ArgumentError(f"a {type(other).__name__} in a batch, expected linearizations")
+        if len(widths := sorted({one.d_model for one in self.members})) > 1:
+            raise ArgumentError(f"linearizations whose y have {widths} entries, expected one model and one output_hook")
 
     @overload
     def __getitem__(self, index: int) -> L: ...

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -24,8 +24,8 @@ from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
 from tl_jacobian.core.prompts import Read, Span, as_list, is_batch, read_answer, read_prompt
 from tl_jacobian.core.rerun import generate
-from tl_jacobian.errors import ArgumentError, PromptError, UnsupportedModelError
-from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.errors import ArgumentError, ContractError, PromptError, UnsupportedModelError
+from tl_jacobian.results.arguments import checked, warn, whole
 
 
 class Generate(Enum):
@@ -198,18 +198,20 @@ def linearize(
 
     The model is left exactly as it was: hooks, ``requires_grad`` flags, ``.grad``, train or
     eval mode, the random number generators and the grad mode. The caller's own hooks run
-    as in any forward pass.
+    as in any forward pass. Later runs that belong to the linearization (leave-one-out, SmoothGrad, curves, ...) run
+    under the hooks and modes that the model had here, whatever it has then.
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompt: text, token ids (re-tokenising decoded text can shift positions), or a conversation: a list of messages
             ``{"role": "user", "content": "..."}``, which the tokenizer's chat template writes, ready for the
             assistant's next message; results then know whose each token is (:meth:`Attribution.roles`). Where the last
-            message is the assistant's, it is the answer that is explained. A list
-            of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
+            message is the assistant's, it is the answer that is explained. A list of prompts gives a batch, each prompt
+            with the scores it gets alone: from one forward pass, or, with hooks of yours that aren't
+            :func:`pointwise`, from one each.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
-            of a single prompt give a batch too, one linearization each, from one forward pass.
+            of a single prompt give a batch too, one linearization each.
         prepend_bos: whether to prepend the BOS token to text; default: the model's own setting.
         final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
             its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
@@ -247,7 +249,8 @@ def linearize(
             unembedding, or a ``final_norm`` that doesn't fit.
         HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.
         ContractError: y doesn't depend on x (the output comes before the input), unembedding y doesn't
-            give the model's logits, or activations aren't finite.
+            give the model's logits, activations aren't finite, or the model goes on without gradient somewhere.
+            Where it is your hooks that detach, that is a warning and a line in the metadata.
 
     >>> import tl_jacobian as tj
     >>> model = tj.load_demo_model()
@@ -325,10 +328,58 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
-    with recording():
-        members = build(host, prompts, Request(watch, _affine(host, options.final_norm), budget))
+    host.unembedding()  # refused where it can't be read, before anything runs
+    notes = gradient_notes(host, prompts[0], budget)
+    affine, passes = _affine(host, options.final_norm), list(_passes(host, prompts, watch))
+    budget = None if budget is None else budget // len(passes)
+    members: list[Linearization] = []
+    weights = None
+    for reads, seen in passes:
+        with recording():
+            members += build(host, reads, Request(seen, affine, budget, notes), weights)
+        weights = members[0].weights
     check_reached(by_name, members[0].taps)
-    return LinearizationBatch(answers(host, members, prompts) if prompts[0].answer else members)
+    return LinearizationBatch(answers(host, members, prompts) if prompts[0].answer else tuple(members))
+
+
+def gradient_notes(host: Host, prompt: Read, budget: int | None) -> dict[str, str]:
+    """What the metadata must say of gradient that gets lost.
+
+    Raises:
+        ContractError: it gets lost in the model itself.
+    """
+    need = host.footprint(1, len(prompt.tokens), 1).peak(recompute=False)
+    lost = host.lost_gradient(prompt.tokens, need > (host.available_memory() if budget is None else budget))
+    if lost is None:
+        return {}
+    if not lost.by_hooks:
+        raise ContractError(
+            f"the model goes on without gradient {lost}, so scores would be those of another function: a quantised or "
+            "custom module computes without autograd, or detaches what it makes; load the model without that"
+        )
+    warn(
+        f"linearize: your hooks detach what they see {lost}: scores hold that fixed, and are not those of the whole "
+        "model; meant so (frozen attention, frozen norms) that is fine, and the metadata say it"
+    )
+    return {"gradient": f"stopped by the caller's hooks {lost}"}
+
+
+def _passes(host: Host, prompts: Sequence[Read], watch: Watch) -> Iterator[tuple[Sequence[Read], Watch]]:
+    """Prompts that share a forward pass.
+
+    Hooks of the caller that may mix what they see are shown one prompt at a time, up to the explained position; a
+    prompt with its answer whole.
+    """
+    places = [(row, [at]) for row, read in enumerate(prompts) for at in read.positions]
+    if prompts[0].answer:
+        places = [(row, read.positions) for row, read in enumerate(prompts)]
+    if len(places) == 1 or not host.conditions().mix:
+        yield prompts, watch
+        return
+    fits = watch.value is not None and watch.value.ndim == 3 and len(watch.value) == len(prompts)
+    for row, at in places:
+        value = watch.value[row, : at[-1] + 1][None] if fits else watch.value  # type: ignore[index]
+        yield [prompts[row].at(at)], replace(watch, value=value)
 
 
 def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:

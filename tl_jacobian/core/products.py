@@ -1,7 +1,7 @@
-"""Products with the Jacobians of several linearizations of one forward pass, packed into few backward passes.
+"""Products with the Jacobians of several linearizations, packed into few backward passes.
 
-A backward pass carries one direction for each prompt. Explained positions of *different*
-prompts therefore share it; those of the same prompt take turns.
+A backward pass carries one direction for each prompt of a forward pass. Explained positions of *different*
+prompts therefore share it; those of the same prompt take turns, and so do forward passes.
 """
 
 from __future__ import annotations
@@ -28,24 +28,38 @@ class Slot(NamedTuple):
     member: int
 
 
+def by_pass(lins: Sequence[Linearized]) -> list[list[int]]:
+    """Places of linearizations, those of one forward pass together."""
+    groups: dict[int, list[int]] = {}
+    for place, lin in enumerate(lins):
+        groups.setdefault(id(lin.graph), []).append(place)
+    return list(groups.values())
+
+
 def packed(lins: Sequence[Linearized], counts: Sequence[int]) -> Iterator[list[Slot]]:
-    """All (direction, member) pairs, in chunks of backward passes that fit into memory.
+    """All (direction, member) pairs, in chunks of backward passes that fit into memory; each of one forward pass.
 
     Args:
-        lins: linearizations of one forward pass.
+        lins: linearizations.
         counts: how many directions each of them has.
     """
+    for group in by_pass(lins):
+        yield from _packed(lins, group, counts)
+
+
+def _packed(lins: Sequence[Linearized], group: Sequence[int], counts: Sequence[int]) -> Iterator[list[Slot]]:
     seen: Counter[int] = Counter()
     turns: dict[int, list[int]] = {}  # members that can share a pass
-    for member, lin in enumerate(lins):
-        turns.setdefault(seen[lin.prompt_row], []).append(member)
-        seen[lin.prompt_row] += 1
+    for member in group:
+        row = lins[member].prompt_row
+        turns.setdefault(seen[row], []).append(member)
+        seen[row] += 1
     passes = [
         (i, [m for m in members if i < counts[m]])
         for members in turns.values()
         for i in range(max(counts[m] for m in members))
     ]
-    size = lins[0].graph.chunk
+    size = lins[group[0]].graph.chunk
     for start in range(0, len(passes), size):
         chunk = passes[start : start + size]
         yield [Slot(at, i, member) for at, (i, members) in enumerate(chunk) for member in members]
@@ -59,19 +73,18 @@ def pulled(
     """v_i^T J for the directions of each member, a chunk at a time; a progress bar when it takes long.
 
     Args:
-        lins: linearizations of one forward pass.
+        lins: linearizations.
         v: directions of each of them, ``(k, *lin.y.shape)``; a member may have more than another.
     """
-    graph = lins[0].graph
     with progress(sum(map(len, v)), what) as bar:
         for slots in packed(lins, list(map(len, v))):
-            spread = graph.y.new_zeros(slots[-1].at + 1, *graph.y.shape, dtype=v[0].dtype)
+            y = lins[slots[0].member].graph.y
+            spread = y.new_zeros(slots[-1].at + 1, *y.shape, dtype=v[0].dtype)
             for member, mine in groupby(sorted(slots, key=_member), key=_member):
                 at, direction, _ = map(list, zip(*mine, strict=True))
-                rows = list(lins[member].rows)
-                spread[torch.tensor(at)[:, None], rows] = (
-                    v[member][direction].reshape(len(at), len(rows), -1).to(spread)
-                )
+                rows, own = list(lins[member].rows), v[member][direction]
+                spread[torch.tensor(at)[:, None], rows] = own.reshape(len(at), len(rows), -1).to(spread)
+            graph = lins[slots[0].member].graph
             yield slots, graph.pull(spread)
             bar.update(len(slots))
 
@@ -86,7 +99,7 @@ def squares(lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]]) -> 
     Never holds more than one chunk of products.
 
     Args:
-        lins: linearizations of one forward pass.
+        lins: linearizations.
         v: directions of each of them, as for :func:`pulled`.
     """
     out = [torch.empty(len(own), len(lin.tokens), dtype=torch.float64) for lin, own in zip(lins, v, strict=True)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -15,10 +15,13 @@ from torch import Tensor
 
 from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
+from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import is_id
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -31,6 +34,10 @@ class Rerun(Protocol):
         Args:
             start: place of the answer's first token.
         """
+        ...
+
+    def check(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, "*answer d_vocab"]) -> None:
+        """Raise ContractError unless the model still gives these logits at this x."""
         ...
 
     def linearized(self, values: Float[Tensor, "n pos d_in"]) -> Iterator[Sequence[Any]]:
@@ -52,22 +59,34 @@ def padded(prompts: Sequence[Sequence[int]]) -> Int[Tensor, "prompts pos"]:
 
 
 def run(
-    host: Host, prompts: Sequence[Sequence[int]], watch: Watch = END_TO_END, positions: Sequence[int] | None = None
+    host: Host,
+    prompts: Sequence[Sequence[int]],
+    watch: Watch = END_TO_END,
+    positions: Sequence[int] | None = None,
+    under: Conditions | None = None,
 ) -> Trace:
     """One forward pass of several prompts, each explained at its last token; no graph is recorded.
 
     Args:
         positions: explained in every prompt instead, one after the other.
+        under: hooks and modes; default: as they are now.
     """
     with forgetting():
         at = [[len(ids) - 1] if positions is None else list(positions) for ids in prompts]
         rows = torch.tensor([row for row, own in enumerate(at) for _ in own])
-        return host.forward(padded(prompts), rows, torch.tensor([i for own in at for i in own]), watch)
+        places = torch.tensor([i for own in at for i in own])
+        return host.forward(padded(prompts), rows, places, watch, under=under)
+
+
+def together(host: Host, prompts: Sequence[T]) -> list[Sequence[T]]:
+    """Which prompts may share a forward pass: all, unless a hook of the caller's may mix what it sees."""
+    alone = len(prompts) > 1 and host.conditions().mix
+    return [prompts[i : i + 1] for i in range(len(prompts))] if alone else [prompts]
 
 
 def last_logits(host: Host, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompts d_vocab"]:
     """The model's logits after the last token of each prompt."""
-    return run(host, prompts).logits
+    return torch.cat([run(host, part).logits for part in together(host, prompts)])
 
 
 def generate(

@@ -61,11 +61,6 @@ class Unembedding:
     def d_vocab(self) -> int:
         return self.weight.shape[1]
 
-    @property
-    def version(self) -> int:
-        """Changes whenever the weight is changed in place."""
-        return 0 if self.weight.is_inference() else self.weight._version
-
     def logits(self, y: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """The model's logits for final hidden states y, in y's precision or the weight's if higher."""
         dtype = torch.promote_types(y.dtype, self.weight.dtype)

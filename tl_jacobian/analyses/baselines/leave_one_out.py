@@ -9,7 +9,7 @@ from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, rerun_of
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
@@ -73,7 +73,7 @@ def without_each(
 ) -> WithoutEach:
     """Both measures, from the same runs; logits, as many as the vocabulary is large, are held for a batch alone."""
     whole("batch_size", batch_size)
-    rerun, x, old = rerun_of(lin), inputs_of(lin), exact(lin.logits).log_softmax(-1)
+    rerun, x, old = checked_rerun_of(lin), inputs_of(lin), exact(lin.logits).log_softmax(-1)
     left = _replacement(x, replacement)
 
     def without(part: Tensor) -> Tensor:

@@ -18,11 +18,20 @@ from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, logit_gradients, pair, rerun_of, value_of
+from tl_jacobian.analyses.baselines.runs import (
+    BATCH,
+    batches,
+    checked_rerun_of,
+    inputs_of,
+    logit_gradients,
+    pair,
+    value_of,
+)
 from tl_jacobian.analyses.scopes.apply import attribution
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
+from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, number, warn, whole
@@ -87,11 +96,11 @@ def path_integrated_scope(
     True
     """
     _check(steps, tol, max_steps, batch_size)
-    rerun, path = rerun_of(lin), _path(lin, target, minus, baseline)
+    rerun, path = checked_rerun_of(lin), _path(lin, target, minus, baseline)
     ends = exact(value_of(rerun.logits(torch.stack([path.x, path.baseline])), path.token, path.other))
     change = (ends[0] - ends[1]).item()
     while True:
-        integral = _integral(lin, path, nodes, steps, batch_size)
+        integral = _integral(rerun, path, nodes, steps, batch_size)
         parts = exact(path.x - path.baseline) * integral
         gap = abs(parts.sum().item() - change) / max(abs(change), 1e-12)
         if gap <= tol or 2 * steps > max_steps:
@@ -125,7 +134,7 @@ def path_integrand(
     baseline: Literal["zero"] | Float[Tensor, "pos d_in"] = "zero",
 ) -> Grid:
     """The integrand's norms ||grad_t z|| at points between the baseline and x (paper, Fig. 15): alphas x tokens."""
-    rerun, path = rerun_of(lin), _path(lin, target, minus, baseline)
+    rerun, path = checked_rerun_of(lin), _path(lin, target, minus, baseline)
     if not len(alphas):
         raise ArgumentError("alphas=[], expected at least one share of the way from the baseline to x")
     at = torch.tensor([number("alphas", alpha) for alpha in alphas], dtype=torch.float64)
@@ -145,13 +154,13 @@ def path_integrand(
     )
 
 
-def _integral(lin: Linearization, path: Path, nodes: Nodes, steps: int, batch_size: int) -> Float[Tensor, "pos d_in"]:
+def _integral(rerun: Rerun, path: Path, nodes: Nodes, steps: int, batch_size: int) -> Float[Tensor, "pos d_in"]:
     """The mean of the gradient along the path."""
     alphas, weights = _quadrature(nodes, steps, path.x.dtype)
     total = torch.zeros(path.x.shape, dtype=torch.float64)
     start = 0
     for values in batches(steps, lambda part: path.at(alphas[part]), batch_size, "points of the path"):
-        grads = exact(logit_gradients(rerun_of(lin), values, path.token, path.other))
+        grads = exact(logit_gradients(rerun, values, path.token, path.other))
         share = weights[start : start + len(values)]
         total += einsum(share, grads, "n, n pos d_in -> pos d_in")
         start += len(values)

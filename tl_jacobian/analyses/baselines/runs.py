@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_jacobian.analyses.scopes.apply import one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization, Linearized
+from tl_jacobian.core.products import pulled
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
 from tl_jacobian.core.rerun import Rerun
@@ -32,6 +33,17 @@ def rerun_of(lin: Linearized) -> Rerun:
     """
     if (rerun := one_of(lin).rerun) is None:
         raise ArgumentError("this linearization has no model to run again; make it with linearize(model, prompt)")
+    return rerun
+
+
+def checked_rerun_of(lin: Linearization) -> Rerun:
+    """:func:`rerun_of`, after a run at the linearization's own x.
+
+    Raises:
+        ContractError: it doesn't give the linearization's logits any more.
+    """
+    rerun = rerun_of(lin)
+    rerun.check(inputs_of(lin), lin.logits)
     return rerun
 
 
@@ -61,7 +73,9 @@ def logit_gradients(
     """The explained logit's gradient in x at each of n values: one backward pass for each forward pass."""
     found = []
     for runs in rerun.linearized(values):
-        v = torch.stack([explain_logit(run, token, other).v[0] for run in runs])
-        (grads,) = runs[0].graph.stream(v[None])
-        found.append(grads[0])
+        own = values.new_empty(len(runs), *values.shape[1:])
+        for slots, grads in pulled(runs, [explain_logit(run, token, other).v for run in runs]):
+            for at, _, member in slots:
+                own[member] = grads[at, runs[member].prompt_row]
+        found.append(own)
     return torch.cat(found)

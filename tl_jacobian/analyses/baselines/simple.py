@@ -9,7 +9,7 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, logit_gradients, pair, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, logit_gradients, pair
 from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.hooks import PATTERN, parsed
@@ -35,7 +35,7 @@ def input_x_gradient(lin: Linearized, target: Target | None = None, *, minus: Ta
 
 
 def input_x_gradients(lins: Sequence[Linearized], explained: Sequence[Explained]) -> list[Attribution]:
-    """:func:`input_x_gradient` of several linearizations of one forward pass, which share backward passes."""
+    """:func:`input_x_gradient` of several linearizations; those of one forward pass share backward passes."""
     scores: dict[int, Float[Tensor, " pos"]] = {}
     for slots, grads in pulled(lins, [e.v for e in explained]):
         for at, _, member in slots:
@@ -113,7 +113,7 @@ def smoothgrad(
     whole("batch_size", batch_size)
     noise = number("noise", noise, above=0.0)
     generator = generator or torch.Generator().manual_seed(0)
-    rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
+    rerun, x, (token, other) = checked_rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
     size = noise * exact(x).square().mean().sqrt().item()
 
     def noisy(part: torch.Tensor) -> torch.Tensor:

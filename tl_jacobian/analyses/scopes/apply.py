@@ -41,6 +41,8 @@ def apply(
 ) -> Any:
     """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch."""
     members, combine = members_of(lin), SCOPES[scope].combine
+    if not members:
+        return []
     explained = [explain(one) for one in members]
     for e in explained:
         if combine == "root_sum_squares":
@@ -69,7 +71,7 @@ def members_of(lin: Linearized | LinearizationBatch) -> list[Any]:
     if not isinstance(lin, (Linearized, LinearizationBatch)):
         raise ArgumentError(f"got a {type(lin).__name__}, expected a linearization: pass linearize(model, prompt)")
     members = [lin] if isinstance(lin, Linearized) else list(lin)
-    for one in members:
+    for one in {id(one.weights): one for one in members}.values():
         one.check_fresh()
     return members
 

@@ -31,7 +31,7 @@ from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linalg.eigen import eigenpairs, rough_eigenvectors
 from tl_jacobian.core.linalg.fisher import AnswerFactor, Deflation, Factor, FisherFactor, signs
 from tl_jacobian.core.linearization import Linearized
-from tl_jacobian.core.products import Slot, pulled, squared_norms, squares
+from tl_jacobian.core.products import Slot, by_pass, pulled, squared_norms, squares
 
 Push = Callable[[Tensor], Tensor]
 
@@ -260,13 +260,22 @@ class Budget(NamedTuple):
 
 
 def estimate(lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
-    """Fisher traces of linearizations of one forward pass, each as it would come out alone.
+    """Fisher traces of linearizations, each as it would come out alone.
 
     Args:
         lins: members of one batch, or one linearization.
         budget: products, or accuracy.
         seeds: of the random signs of each.
     """
+    found: dict[int, Estimate] = {}
+    for group in by_pass(lins):
+        made = _estimate([lins[i] for i in group], budget, [seeds[i] for i in group])
+        found |= zip(group, made, strict=True)
+    return [found[i] for i in range(len(lins))]
+
+
+def _estimate(lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
+    """:func:`estimate` of linearizations of one forward pass, which share backward passes."""
     traces = [Traces.of(lin, seed) for lin, seed in zip(lins, seeds, strict=True)]
     push = _pusher(lins)
     if budget.n_products is None:

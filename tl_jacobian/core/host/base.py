@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.core.hooks import EMBED
+from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine
 from tl_jacobian.core.unembedding import Unembedding
@@ -63,6 +65,25 @@ class Trace(NamedTuple):
     between: tuple[Float[Tensor, "batch pos d_model"], ...]
     final: Float[Tensor, "outputs d_model"]
     taps: Mapping[str, Tensor]
+
+
+class Lost(NamedTuple):
+    """Gradient that gets lost on the way from x to y.
+
+    Attributes:
+        places: modules and hook points that give no gradient; empty: it is lost inside of one.
+        gap: how much of the first-order change is missing, relatively; None where it can't be told.
+        by_hooks: whether it is the caller's hooks that lose it.
+    """
+
+    places: tuple[str, ...]
+    gap: float | None
+    by_hooks: bool
+
+    def __str__(self) -> str:
+        more = f" and {len(self.places) - 5} more" if len(self.places) > 5 else ""
+        where = f"at {', '.join(self.places[:5])}{more}" if self.places else "inside of a module"
+        return where if self.gap is None else f"{where} (it misses {self.gap:.0%} of a change of the embeddings)"
 
 
 @dataclass(frozen=True)
@@ -152,14 +173,28 @@ class Host(Protocol):
         positions: Int[Tensor, " outputs"],
         watch: Watch = END_TO_END,
         recompute: bool = False,
+        under: Conditions | None = None,
     ) -> Trace:
         """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded.
 
-        With ``recompute`` a block's activations are computed again in every backward pass, not kept.
+        With ``recompute`` a block's activations are computed again in every backward pass, not kept. The caller's
+        hooks and modes are those of ``under``, or today's.
 
         Raises:
             HookPointError: a watched hook point doesn't exist, or has no activation for each position.
         """
+        ...
+
+    def conditions(self) -> Conditions:
+        """The caller's hooks, and the model's modes, as they are now."""
+        ...
+
+    def weights(self) -> Weights:
+        """The weights as they are now, to be compared with later ones."""
+        ...
+
+    def lost_gradient(self, tokens: Sequence[int], recompute: bool = False) -> Lost | None:
+        """Where the model goes on without gradient under today's hooks; None: nowhere, as far as can be told."""
         ...
 
     def hook_points(self) -> tuple[str, ...]:

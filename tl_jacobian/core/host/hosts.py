@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -88,12 +89,23 @@ class TransformerBridgeHost(TransformerLensHost):
 
     def _run(self, tokens: Tensor) -> Tensor:
         # No cache of keys and values: nothing is generated, and it would copy them.
-        return self.model(tokens, return_type="logits", use_cache=False)
+        return self.model(tokens, return_type="logits", use_cache=self._needs_cache())
+
+    def _needs_cache(self) -> bool:
+        """Whether Qwen3-Next's linear attention runs with a cache alone.
+
+        Without one TransformerLens 3 goes its own way through it, which reads functions where transformers 5 has none.
+        """
+        ways = (m.__dict__["_modules"].get("_original_component") for m in self.model.modules() if _goes_own_way(m))
+        return any(not hasattr(original, "causal_conv1d_fn") for original in ways)
 
     def _parameters(self) -> list[nn.Parameter]:
         # The Hugging Face model isn't a registered submodule of the bridge.
         mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
         return list({id(p): p for p in [*mine, *theirs]}.values())
+
+    def _roots(self) -> tuple[nn.Module, ...]:
+        return (self.model, self.model.original_model)
 
     def _architecture(self) -> str | None:
         return self.cfg.architecture
@@ -101,6 +113,11 @@ class TransformerBridgeHost(TransformerLensHost):
     def _habits(self) -> Habits:
         compatible = any(getattr(m, "compatibility_mode", False) for m in self.model.blocks[0].modules())
         return Habits(softmax_bytes=4, scrubs=compatible, copies_weights=False)
+
+
+def _goes_own_way(module: nn.Module) -> bool:
+    finds_them = hasattr(sys.modules[type(module).__module__], "_resolve_hf_fn")  # version 4
+    return type(module).__name__ == "GatedDeltaNetBridge" and not finds_them
 
 
 def hosts() -> dict[type, type]:

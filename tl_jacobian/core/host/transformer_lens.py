@@ -18,13 +18,18 @@ from jaxtyping import Float, Int
 from jinja2 import TemplateError
 from torch import Tensor, nn
 
+from tl_jacobian.core.graph import forgetting, recording
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
-from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
+from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
-from tl_jacobian.core.host.recompute import Hook, forgetful, frozen, hooked, in_state, recomputed
+from tl_jacobian.core.host.recompute import recompute as recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
+from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
 from tl_jacobian.core.unembedding import Unembedding
@@ -67,7 +72,8 @@ class TransformerLensAnatomy:
 
     def _measured(self, norm: nn.Module) -> NormAffine:
         without = [(m, {name: OrderedDict() for name in _HOOKS}) for m in nn.Module.modules(norm)]
-        with in_state(without):
+        with lock_of(self.model), Loan() as loan, loan:
+            loan.enter(without)
             return affine_of(norm, int(self.model.cfg.d_model), self.model.W_U)
 
 
@@ -124,6 +130,7 @@ def _text(tokenizer: Any, token: int, piece: str | None) -> str:
     return tokenizer.decode([token], clean_up_tokenization_spaces=False)
 
 
+_ENOUGH = 16  # tokens that show whether a model loses gradient
 _SAMPLE = 64
 
 
@@ -245,19 +252,52 @@ class TransformerLensHost:
         positions: Int[Tensor, " outputs"],
         watch: Watch = END_TO_END,
         recompute: bool = False,
+        under: Conditions | None = None,
     ) -> Trace:
-        parameters = self._parameters()
-        check_dropout(self.model)
-        check_weights(parameters)
-        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
-        pre = [(self.model.unembed, recorder.unembed)]
-        if (norm := getattr(self.model, "ln_final", None)) is not None:
-            pre.append((norm, recorder.final_norm))
-        blocks = [(block, recorder.block) for block in self.model.blocks]
-        again = recomputed(self.model.blocks) if recompute else forgetful(self.model.blocks)
-        with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
+        return self._traced(tokens, Places(tokens.shape[1], rows, positions), watch, recompute, under)
+
+    def _traced(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        places: Places,
+        watch: Watch,
+        recompute: bool = False,
+        under: Conditions | None = None,
+        look: Look | None = None,
+    ) -> Trace:
+        """:meth:`forward`; every module is shown to ``look``."""
+        with lock_of(self.model), Loan() as loan, loan:
+            if under is not None:
+                under.enter(loan)
+            parameters = self._parameters()
+            check_dropout(self.model)
+            check_weights(parameters)
+            recorder = Recorder(places, watch, self._where_to_cut())
+            hooks = self._recording(recorder)
+            if look is not None:
+                for name, module in modules_of(*self._roots()):
+                    hooks.append((module, partial(looking, look, name), "after, with keywords"))
+            loan.freeze(parameters)
+            for _, module in modules_of(*self._roots()):
+                # A block that runs again in the backward pass would miss the hooks of this one.
+                if module.__dict__.get("gradient_checkpointing"):
+                    loan.put(module, "gradient_checkpointing", False)
+            for module, hook, when in hooks:
+                loan.hook(module, hook, when)
+            if recompute:
+                recomputed(loan, self.model, self.model.blocks)
+            else:
+                loan.forget(self.model.blocks)
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
+
+    def _recording(self, recorder: Recorder) -> list[tuple[nn.Module, Hook, When]]:
+        """The hooks of a recorded forward pass."""
+        before: list[tuple[nn.Module, Hook, When]] = [(self.model.unembed, recorder.unembed, "before")]
+        if (norm := getattr(self.model, "ln_final", None)) is not None:
+            before.append((norm, recorder.final_norm, "before"))
+        after: list[tuple[nn.Module, Hook, When]] = [(point, hook, "after") for point, hook in self._watched(recorder)]
+        return [*before, *after, *((block, recorder.block, "before, with keywords") for block in self.model.blocks)]
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
@@ -283,7 +323,7 @@ class TransformerLensHost:
         return footprint(self.cfg, sizes, self._habits(), taps)
 
     def available_memory(self) -> int:
-        return available({p.device for p in self._parameters()})
+        return available(self._devices())
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
@@ -292,7 +332,8 @@ class TransformerLensHost:
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "layers places"]:
         good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
-        return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
+        with lock_of(self.model):
+            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -301,6 +342,46 @@ class TransformerLensHost:
             "architecture": str(self._architecture()),
             "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
         }
+
+    def conditions(self) -> Conditions:
+        with lock_of(self.model):  # without our own hooks
+            return Conditions(*self._roots())
+
+    def weights(self) -> Weights:
+        return Weights(self._roots())
+
+    def lost_gradient(self, tokens: Sequence[int], recompute: bool = False) -> Lost | None:
+        now, weights = self.conditions(), self.weights()
+        found = known(self.model, weights, now.identity, lambda: self._search(tokens, now, recompute))
+        if not found.is_loss:
+            return None
+        bare = found
+        if now.hooks:
+            without = now.without_callers()
+            bare = known(self.model, weights, (), lambda: self._search(tokens, without, recompute))
+        return Lost(found.places, found.gap, by_hooks=not bare.is_loss)
+
+    def _search(self, tokens: Sequence[int], under: Conditions, recompute: bool) -> Found:
+        # Where nobody's hooks care for the length of the text, its beginning tells.
+        ids = torch.tensor([list(tokens if under.hooks else tokens[:_ENOUGH])])
+        last = ids.shape[1] - 1
+
+        def record(look: Look) -> Trace:
+            places = Places(last + 1, torch.tensor([0]), torch.tensor([last]))
+            return self._traced(ids, places, END_TO_END, recompute, under, look)
+
+        def run(values: Tensor, look: Look | None) -> Tensor:
+            parts = values.split(1) if under.mix else [values]
+            with forgetting():
+                return torch.cat([one(part, look) for part in parts])
+
+        def one(values: Tensor, look: Look | None) -> Tensor:
+            n = len(values)
+            places = Places(last + 1, torch.arange(n), torch.full((n,), last))
+            return self._traced(ids.expand(n, -1), places, Watch(value=values), False, under, look).y
+
+        with recording(), torch.random.fork_rng([d for d in self._devices() if d.type == "cuda"]):
+            return search(record, run)
 
     def weights_digest(self) -> str:
         return weights_digest(self._parameters())
@@ -319,6 +400,13 @@ class TransformerLensHost:
 
     def _parameters(self) -> list[nn.Parameter]:
         return list(nn.Module.parameters(self.model))
+
+    def _devices(self) -> set[torch.device]:
+        return {p.device for p in self._parameters()}
+
+    def _roots(self) -> tuple[nn.Module, ...]:
+        """The model, and what belongs to it without being a submodule."""
+        return (self.model,)
 
     def _architecture(self) -> str | None:
         raise NotImplementedError
@@ -344,4 +432,5 @@ def _has_hooks(module: nn.Module | None) -> bool:
     """Whether the caller put hooks on a module or on any hook point inside it."""
     if module is None:
         return False
-    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    hooks = (h for m in module.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values()))
+    return any(callers(hook) is not None for hook in hooks)

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import BATCH, checked_rerun_of, inputs_of
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target, resolve_target
+from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
@@ -59,34 +60,34 @@ def log_probs_without(
     >>> before > 0.7, after < 0.1
     (True, True)
     """
-    rerun_of(lin)
+    rerun = checked_rerun_of(lin)
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
     found = torch.empty(len(sets), dtype=torch.float64)
     touched = sets.any(1)
     found[~touched] = exact(lin.logits).log_softmax(-1)[target]
     run = _delete if perturbation == "delete" else _replace
-    found[touched] = run(lin, sets[touched], target, perturbation, batch_size)
+    found[touched] = run(lin, rerun, sets[touched], target, perturbation, batch_size)
     return found[which]
 
 
-def _replace(lin: Linearization, sets: Tensor, target: int, perturbation: str, batch_size: int) -> Tensor:
+def _replace(lin: Linearization, rerun: Rerun, sets: Tensor, target: int, perturbation: str, batch_size: int) -> Tensor:
     x = inputs_of(lin)
     left = x.mean(0) if perturbation == "mean" else torch.zeros_like(x[0])
 
     def runs(part: Tensor) -> Tensor:
-        return rerun_of(lin).logits(torch.where(part.to(x.device)[..., None], left, x))
+        return rerun.logits(torch.where(part.to(x.device)[..., None], left, x))
 
     return _each_batch(runs, sets, target, batch_size)
 
 
-def _delete(lin: Linearization, sets: Tensor, target: int, _: str, batch_size: int) -> Tensor:
+def _delete(lin: Linearization, rerun: Rerun, sets: Tensor, target: int, _: str, batch_size: int) -> Tensor:
     if sets.all(1).any():
         raise ArgumentError(
             f"deleting all {sets.shape[1]} tokens leaves no prompt; take a smaller k, or perturbation='zero'"
         )
 
     def runs(part: Tensor) -> Tensor:
-        return rerun_of(lin).prompts([lin.tokens[keep].tolist() for keep in ~part])
+        return rerun.prompts([lin.tokens[keep].tolist() for keep in ~part])
 
     return _each_batch(runs, sets, target, batch_size)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, inputs_of, pair, rerun_of, value_of
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, pair, value_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.prompts import Target
@@ -56,7 +56,7 @@ def linearity(
     """
     whole("batch_size", batch_size)
     _check(epsilons)
-    rerun, x, (token, other) = rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
+    rerun, x, (token, other) = checked_rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
     explained = explain_logit(lin, token, other)
     gradient = lin.vjp(explained.v[0])
     at = _positions(positions, gradient)
