@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +28,7 @@ from tl_jacobian.results.scopes import Confidence, FisherMethod, takers_of
 from tl_jacobian.results.tokens import Word, group_words
 
 if TYPE_CHECKING:
-    Prompt = str | Sequence[int] | Int[Tensor, " pos"]
+    Prompt = str | Sequence[int] | Int[Tensor, " pos"] | Mapping[str, Any]
     TargetRule = Literal["next", "predicted"]
 else:  # what is neither is refused with what may have been meant
     Prompt = TargetRule = Any
@@ -64,7 +64,7 @@ def attribution_map(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: one text, or its token ids.
+        prompt: one text, its token ids, or a tokenizer's output for it.
         scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
             v in y, or a function: one of two values, ``fn(y, logits) -> scalar tensor``, or one of a single value,
             ``fn(lin) -> Attribution``, which is called with one :class:`Linearization` at a time.

@@ -52,6 +52,7 @@ class Words:
     logits: Float[Tensor, " d_vocab"]
     encode: Callable[[str], list[int]] | None
     decode: Callable[[int], str]
+    shown_as: Callable[[str], list[int]] | None
 
 
 def n_passes(method: Method, steps: int) -> int:
@@ -213,7 +214,8 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
         if not callable(metric):
             raise ArgumentError(f"metric={metric!r}, expected a function of the last token's logits")
         return Aim(metric, getattr(metric, "__name__", "metric"))
-    vocabulary = Words(pair.logits[0], pair.host.encode, lambda token: pair.host.token_texts([token])[0])
+    host = pair.host
+    vocabulary = Words(pair.logits[0], host.encode, lambda token: host.token_texts([token])[0], host.tokens_shown_as)
     clean, corrupted = (int(logits.argmax()) for logits in pair.logits)
     token = clean if target is None else resolve_target(vocabulary, target)
     other = corrupted if minus is None else resolve_target(vocabulary, minus)

@@ -173,6 +173,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
         anatomy=host.anatomy(affine),
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
+        shown_as=host.tokens_shown_as,
         facts=_facts(host, bare, affine is not None, use.recompute),
         weights_version=head.version,
     )

@@ -79,6 +79,7 @@ class Linearization:
         rerun: the same model on other values of x; None on a toy.
         encode: text -> token ids, for targets given as strings.
         decode: token ids -> text.
+        shown_as: text -> the tokens that ``decode`` gives it for; None: they are looked for one by one.
         facts: host, model, processing state and versions, for an attribution's metadata.
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
@@ -104,6 +105,7 @@ class Linearization:
     rerun: Rerun | None = field(default=None, repr=False)
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
+    shown_as: Callable[[str], list[int]] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     weights_version: int = 0
 

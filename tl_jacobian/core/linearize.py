@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
@@ -19,7 +19,7 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
-from tl_jacobian.core.prompts import Read, as_list, is_batch, read_prompt
+from tl_jacobian.core.prompts import Read, as_list, is_batch, members, read_prompt
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 from tl_jacobian.results.arguments import checked
 
@@ -77,7 +77,7 @@ _DEFAULTS = Options()
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Mapping[str, Any],
     *,
     position: int = -1,
     prepend_bos: bool | None = None,
@@ -91,7 +91,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Mapping[str, Any],
     *,
     position: Sequence[int] | Int[Tensor, "*targets"],
     prepend_bos: bool | None = None,
@@ -139,12 +139,14 @@ def linearize(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: text, or token ids (re-tokenising decoded text can shift positions). A list
+        prompt: text, token ids (re-tokenising decoded text can shift positions), or a tokenizer's whole output, whose
+            ``attention_mask`` says what is padding: it is left out. Ids that begin or end in padding are refused. A list
             of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
             of a single prompt give a batch too, one linearization each, from one forward pass.
-        prepend_bos: whether to prepend the BOS token to text; default: the model's own setting.
+        prepend_bos: whether to prepend the BOS token to text; default: the model's own setting. Token ids are taken
+            as they are: with True they must begin with it.
         final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
             its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
             safetensors. Gives the paper's y back; only Temperature Scope needs it.
@@ -186,7 +188,7 @@ def linearize(
     host = resolve(model)
     several = is_batch(prompt)
     position = as_list(position)
-    prompts = list(prompt) if several else [prompt]
+    prompts = members(host, prompt) if several else [prompt]
     positions = _positions(position, len(prompts), several)
     read = [read_prompt(host, p, at, prepend_bos) for p, at in zip(prompts, positions, strict=True)]
     batch = linearize_read(host, read, options)
@@ -199,9 +201,9 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
     with recording():
-        members = build(host, prompts, Request(watch, _affine(host, options.final_norm), budget))
-    check_reached(by_name, members[0].taps)
-    return LinearizationBatch(members)
+        lins = build(host, prompts, Request(watch, _affine(host, options.final_norm), budget))
+    check_reached(by_name, lins[0].taps)
+    return LinearizationBatch(lins)
 
 
 def _positions(position: Any, n_prompts: int, several: bool) -> list[list[Any]]:

@@ -90,6 +90,10 @@ class TransformerBridgeHost(TransformerLensHost):
         # No cache of keys and values: nothing is generated, and it would copy them.
         return self.model(tokens, return_type="logits", use_cache=False)
 
+    def _end_tokens(self) -> list[int]:
+        found = getattr(getattr(self.model.original_model, "generation_config", None), "eos_token_id", None)
+        return found if isinstance(found, list) else [] if found is None else [found]
+
     def _parameters(self) -> list[nn.Parameter]:
         # The Hugging Face model isn't a registered submodule of the bridge.
         mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
