@@ -326,3 +326,20 @@ def test_jvp_refuses_what_is_no_change_of_the_embeddings(unchecked):
     for bad in (torch.zeros(n, 32, dtype=torch.long), torch.full((n, 32), float("nan"))):
         with pytest.raises(tj.errors.DirectionError, match="isn't finite floating point"):
             lin.jvp(bad)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_tokenizers_padded_output_gives_what_each_prompt_gives_alone(side):
+    model = shared("llama", "bridge")
+    texts = ["The capital of", "Two"]
+    output = model.tokenizer(texts, padding=True, padding_side=side, return_tensors="pt")
+    batch = tj.linearize(model, output)
+    for lin, text in zip(batch, texts, strict=True):
+        alone = tj.linearize(model, text, prepend_bos=True)
+        assert lin.tokens.tolist() == alone.tokens.tolist()
+        close = dict(rtol=1e-5, atol=1e-7)  # Hugging Face's RMSNorm computes in float32
+        torch.testing.assert_close(tj.temperature_scope(lin).scores, tj.temperature_scope(alone).scores, **close)
+    with pytest.raises(tj.errors.PromptError, match="pass the tokenizer's whole output, whose attention_mask says"):
+        tj.linearize(model, output["input_ids"])
+    with pytest.raises(tj.errors.PromptError, match="which would be explained as text"):
+        tj.linearize(model, model.to_tokens(texts))

@@ -127,12 +127,13 @@ ROWS = torch.tensor([[BOS, 4, 5], [BOS, 6, PAD]])
 MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
 
 
-@pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.Tensor.tolist, torch.Tensor.numpy], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("kind", ["clone", "tolist", "numpy"])
 @pytest.mark.parametrize("flip", [False, True], ids=["right", "left"])
 @pytest.mark.parametrize("wrap", [dict, BatchEncoding], ids=["dict", "BatchEncoding"])
 def test_a_tokenizers_output_is_read_without_its_padding(kind, flip, wrap):
     rows, mask = (ROWS.flip(1), MASK.flip(1)) if flip else (ROWS, MASK)
-    output = wrap({"input_ids": kind(rows), "attention_mask": kind(mask), "token_type_ids": kind(0 * mask)})
+    output = {"input_ids": rows, "attention_mask": mask, "token_type_ids": 0 * mask}
+    output = wrap({name: getattr(one, kind)() for name, one in output.items()})
     assert is_batch(output)
     found = [read(one) for one in members(FakeHost(), output)]
     expected = [[BOS, 4, 5], [BOS, 6]]
@@ -212,7 +213,10 @@ def test_a_bos_token_is_not_put_before_ids():
     ("text", "message"),
     [
         ("\u00e9\ud800", r"'é\\ud800' isn't Unicode text: character 1 is half of a surrogate pair"),
-        ("Caf\udce9", r"'Caf\\udce9' isn't Unicode text: character 3 is the byte 0xE9, which is no text in the encoding"),
+        (
+            "Caf\udce9",
+            r"'Caf\\udce9' isn't Unicode text: character 3 is the byte 0xE9, which is no text in",
+        ),
     ],
 )
 def test_half_characters_are_refused(text, message):
@@ -225,6 +229,10 @@ def test_texts_of_numpy_are_texts():
     assert is_batch(np.array(["one", "three"]))
     assert members(FakeHost(), np.array(["one", "three"])) == ["one", "three"]
     assert is_batch(pandas.Series(["one", "three"]))
+    table = pandas.DataFrame({"one": ["a"], "two": ["b"]})  # iterating over it gives the names of its columns
+    assert not is_batch(table)
+    with pytest.raises(PromptError, match="can't read"):
+        read(table)
 
 
 def test_text_without_a_token_is_refused():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from cases import shared
+from cases import make, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.host.hosts import resolve
@@ -35,3 +35,16 @@ def test_a_read_prompt_gives_what_the_prompt_gives():
     (read,) = linearize_read(resolve(model), [Read(lin.tokens.tolist(), [lin.position])], Options(record="resid"))
     assert torch.equal(lin.y, read.y)
     assert list(lin.taps) == list(read.taps)
+
+
+def test_a_text_ends_with_any_of_the_end_tokens_that_generation_knows():
+    model = make("llama", "bridge")
+    prompt = list(b"Paris is")
+    after = int(tj.linearize(model, prompt).logits.argmax())
+    for ends in ([257, after], after):
+        model.original_model.generation_config.eos_token_id = ends
+        found = tj.attribute_generation(model, prompt, 4)
+        assert len(found) == 1
+        assert found.metadata["ended"]
+    model.original_model.generation_config.eos_token_id = None
+    assert len(tj.attribute_generation(model, prompt, 4)) > 1

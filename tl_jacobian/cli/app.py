@@ -29,11 +29,12 @@ from tl_jacobian.cli.options import (
     TargetOption,
     fail,
     scope_options,
+    told,
 )
 from tl_jacobian.cli.run import run
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.linearization import Linearization
-from tl_jacobian.errors import JacobianScopeError
+from tl_jacobian.errors import JacobianScopeError, PromptError
 from tl_jacobian.results.attribution import Attribution
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
@@ -83,10 +84,11 @@ def attribute(
     options = scope_options(scope, target if target_id is None else target_id, minus, confidence, rank, method)
     for path in (html, json):
         _check_writable(path)
-    text = _read(prompt)
     try:
-        lin = _linearize(model, host, device, dtype, text, position, bos)
-        result = _attributed(lin, str(scope), options)
+        text = _read(prompt)
+        with told():
+            lin = _linearize(model, host, device, dtype, text, position, bos)
+            result = _attributed(lin, str(scope), options)
         result = result.words() if words else result
     except JacobianScopeError as error:
         fail(str(error))
@@ -112,11 +114,10 @@ def _read(prompt: str) -> str:
         return prompt
     if sys.stdin is None or sys.stdin.isatty():
         raise typer.BadParameter("no prompt: give it as an argument or on standard input")
+    from tl_jacobian.studies.corpus.text import text_of
+
     # A shell's echo ends the line; the newline isn't part of the prompt.
-    try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        fail(f"standard input isn't UTF-8 text: {error}")
+    return text_of(sys.stdin.buffer.read(), "standard input", PromptError).removesuffix("\n")
 
 
 def _linearize(

@@ -140,8 +140,9 @@ def linearize(
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompt: text, token ids (re-tokenising decoded text can shift positions), or a tokenizer's whole output, whose
-            ``attention_mask`` says what is padding: it is left out. Ids that begin or end in padding are refused. A list
-            of prompts gives a batch: one forward pass, each prompt with the scores it gets alone.
+            ``attention_mask`` says what is padding: it is left out, and no position counts it. Ids that begin or end in
+            padding are refused. A list of prompts gives a batch: one forward pass, each prompt with the scores it gets
+            alone.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
             of a single prompt give a batch too, one linearization each, from one forward pass.

@@ -13,7 +13,7 @@ from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import JacobianScopeError, PromptError, TargetError
 from tl_jacobian.results.arguments import excerpt, ids, is_id, warn
 from tl_jacobian.results.arguments import position as place
-
+from tl_jacobian.results.tokens import PARTIAL
 
 _IGNORED = {  # of a tokenizer's output: what says nothing that the ids don't
     "token_type_ids",
@@ -32,7 +32,7 @@ def is_batch(prompt: Any) -> bool:
     if isinstance(prompt, Mapping):
         return is_batch(prompt.get("input_ids"))
     prompt = _listed_texts(prompt)
-    if hasattr(prompt, "ndim"):  # a tensor or a numpy array
+    if isinstance(prompt, (Tensor, np.ndarray)):
         return prompt.ndim == 2
     return isinstance(prompt, (list, tuple)) and any(not is_id(item) for item in prompt)
 
@@ -44,15 +44,20 @@ def members(host: Host, prompts: Any) -> list[Any]:
         PromptError: the attention mask doesn't fit, or there is padding and no mask that says where.
     """
     if isinstance(prompts, Mapping):
-        listed = _unpadded(prompts)
+        listed = unpadded(prompts)
         if prompts.get("attention_mask") is not None:
-            return [{"input_ids": row, "attention_mask": [1] * len(row)} for row in listed]
+            return [all_text(row) for row in listed]
     else:
         listed = list(_listed_texts(prompts))
     rows = [row for row in map(ids, listed) if row]
     if len(rows) == len(listed) > 1 and len({len(row) for row in rows}) == 1:
         _check_padding(host, rows)
     return listed
+
+
+def all_text(tokens: Sequence[int]) -> dict[str, list[int]]:
+    """Token ids as a prompt of which nothing is padding, whatever it looks like."""
+    return {"input_ids": list(tokens), "attention_mask": [1] * len(tokens)}
 
 
 def as_list(positions: Any) -> Any:
@@ -141,7 +146,7 @@ def check_unicode(what: str, text: str, error: type[JacobianScopeError]) -> None
 
 def _ids(host: Host, prompt: Any, prepend_bos: bool | None) -> list[int]:
     if isinstance(prompt, Mapping) and "input_ids" in prompt:
-        found = _one(_unpadded(prompt))
+        found = _one(unpadded(prompt))
         if prompt.get("attention_mask") is None:
             _check_padding(host, [found])
     elif (found := ids(prompt)) is not None:
@@ -174,7 +179,7 @@ def _unreadable(prompt: Any) -> str:
 # -- what a tokenizer gives ----------------------------------------------------------
 
 
-def _unpadded(output: Mapping[str, Any]) -> list[list[int]]:
+def unpadded(output: Mapping[str, Any]) -> list[list[int]]:
     """Each prompt of a tokenizer's output, without what its mask leaves out at either end.
 
     Raises:
@@ -301,7 +306,7 @@ def _single_token(words: Vocabulary, text: str) -> int:
     if words.encode is None:
         raise TargetError(f"target {text!r} is text, but this model has no tokenizer; pass a token id")
     written = words.encode(text)
-    if len(written) == 1 and words.decode(written[0]) == text:
+    if len(written) == 1 and words.decode(written[0]) == text and PARTIAL not in text:
         return written[0]
     shown = _shown_as(words, text)
     if len(shown) == 1:
@@ -313,7 +318,9 @@ def _single_token(words: Vocabulary, text: str) -> int:
     pieces = ", ".join(f"{one!r} ({i})" for one, i in zip(texts, written, strict=True)) or "nothing"
     other = text[1:] if text.startswith(" ") else " " + text
     hint = f"; {other!r} is one token" if other not in texts and _shown_as(words, other) else ""
-    count = "no token's text; the tokenizer reads it as" if len(written) == 1 else f"{len(written)} tokens, expected one:"
+    count = (
+        "no token's text; the tokenizer reads it as" if len(written) == 1 else f"{len(written)} tokens, expected one:"
+    )
     raise TargetError(f"target {text!r} is {count} {pieces}{hint}. Pass one of these, or a token id")
 
 

@@ -30,6 +30,7 @@ from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
+from tl_jacobian.results.tokens import PARTIAL
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -133,7 +134,8 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 def tokens_shown_as(tokenizer: Any | None, text: str, d_vocab: int) -> list[int]:
     """The tokens that :func:`token_texts` gives a text for.
 
-    SentencePiece has a token for each byte, for what no other token can write: those count where no other does.
+    SentencePiece has a token for each byte, and writes it where no other token will do: so where there is another, that
+    is meant.
     """
     if tokenizer is None:
         return [t for t in range(d_vocab) if text == f"<{t}>"]
@@ -144,7 +146,7 @@ def tokens_shown_as(tokenizer: Any | None, text: str, d_vocab: int) -> list[int]
             shown.setdefault(one, []).append(token)
         _SHOWN[tokenizer] = d_vocab, shown
     found = shown.get(text, [])
-    if len(found) > 1:
+    if len(found) > 1 and PARTIAL not in text:
         pieces = tokenizer.convert_ids_to_tokens(found)
         whole = [t for t, piece in zip(found, pieces, strict=True) if not _BYTE.fullmatch(str(piece))]
         return whole or found

@@ -16,7 +16,7 @@ from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_fu
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearize import linearize
-from tl_jacobian.core.prompts import Target
+from tl_jacobian.core.prompts import Target, all_text
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
@@ -207,7 +207,7 @@ class ScopeJob:
         return {**_FIELDS, **({} if self.chosen.spec else {"scope": ""}), "metadata": {}}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        batch = linearize(self.model, [list(p.tokens or ()) for p in prompts], max_memory=self.max_memory)
+        batch = linearize(self.model, [all_text(p.tokens or ()) for p in prompts], max_memory=self.max_memory)
         found = self.chosen.attribute(
             batch,
             target=[self.target if p.target is None else p.target for p in prompts],
