@@ -105,7 +105,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: list[str] | list[list[int]] | list[Tensor],
+    prompt: list[str] | list[list[int]] | list[Tensor] | Sequence[Mapping[str, Any]],
     *,
     position: int | Sequence[int] | Int[Tensor, "*targets"] = -1,
     prepend_bos: bool | None = None,

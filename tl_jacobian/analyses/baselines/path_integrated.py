@@ -36,8 +36,8 @@ Nodes = Literal["logarithmic", "gauss_legendre", "trapezoid"]
 Baseline = Literal["zero", "zero_after_first"] | Float[Tensor, "pos d_in"]
 # Doublings in a row that may fail to halve the gap before more are given up: a smooth integrand's falls faster.
 _PATIENCE = 2
-# So many logarithmic nodes reach down to 10^-32 of the way, where the suite's models have converged (gaps below 0.8%, from
-# up to 280% with half of them); a gap of more than a half is the way's own then.
+# So many logarithmic nodes reach down to 10^-32 of the way, where the suite's models have converged (gaps below 0.8%,
+# from up to 280% with half of them); a gap of more than a half is the way's own then.
 _REACH = 256
 # How much the parts may still move when the nodes double, in units of tol: a small gap alone can be chance.
 _STILL = 10
