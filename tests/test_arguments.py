@@ -78,7 +78,6 @@ def sample(
         (dict(n=3, keep=np.array([3])), [3]),
         (dict(n=3, target=np.str_("a")), "a"),
         (dict(n=3, way=np.str_("up")), "up"),
-        (dict(n=3, names={"a": np.array(["b"])}), {"a": ["b"]}),
         (dict(n=3, token=5.0), 5),
         (dict(n=3, token=np.float64(5.0)), 5),
         (dict(n=3, token=torch.tensor(5.0)), 5),

@@ -524,7 +524,7 @@ def is_missing(value: Any) -> bool:
     """
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, (float, np.floating)) and value != value
+    return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
 
 
 def cell(value: Any) -> Any:
