@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, SupportsIndex
 
 import numpy as np
 import pytest
@@ -52,6 +52,7 @@ def sample(
     flag: bool = False,
     v: Float[Tensor, " d"] | None = None,
     target: str | int | None = None,
+    token: str | SupportsIndex | Sequence[str | SupportsIndex | None] | None = None,
     fn: Callable[[float], float] | None = None,
     keep: Annotated[int | Sequence[int] | None, "what there is to keep"] = None,
 ) -> Any:
@@ -75,6 +76,12 @@ def sample(
         (dict(n=3, names={"a": ["b"]}), {"a": ["b"]}),
         (dict(n=3, target=np.int64(7)), 7),
         (dict(n=3, keep=np.array([3])), [3]),
+        (dict(n=3, target=np.str_("a")), "a"),
+        (dict(n=3, way=np.str_("up")), "up"),
+        (dict(n=3, token=5.0), 5),
+        (dict(n=3, token=np.float64(5.0)), 5),
+        (dict(n=3, token=torch.tensor(5.0)), 5),
+        (dict(n=3, token=[1.0, None, "a"]), [1, None, "a"]),
         (dict(n=3, fn=abs), abs),
     ],
 )
@@ -93,6 +100,9 @@ def test_a_tensor_goes_through_whatever_its_shape_for_the_function_knows_what_wo
     [
         (dict(n=True), ArgumentError, "n=True is a bool, expected an int"),
         (dict(n=1.0), ArgumentError, "n=1.0 is a float, expected an int"),
+        (dict(n=1, token=1.5), ArgumentError, "token=1.5 is a float, expected text, a token id"),
+        (dict(n=1, token=[1.5]), ArgumentError, r"token=\[1.5\] is a list, expected text, a token id"),
+        (dict(n=1, at=np.ma.array([1, 2], mask=[0, 1])), ArgumentError, r"at\[1\] is masked \(1 of 2 are\)"),
         (dict(n=None), ArgumentError, "n=None, expected an int"),
         (dict(n=1, share="half"), ArgumentError, "share='half' is a str, expected a number"),
         (dict(n=1, share=True), ArgumentError, "share=True is a bool, expected a number"),

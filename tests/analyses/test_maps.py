@@ -206,7 +206,7 @@ def test_targets_are_grouped_by_the_word_that_they_predict():
             tj.errors.MemoryBudgetError,
             r"more than max_memory",
         ),
-        (lambda: tj.attribution_map(one, ""), tj.errors.PromptError, r"is empty"),
+        (lambda: tj.attribution_map(one, "", prepend_bos=False), tj.errors.PromptError, r"is empty"),
         (
             lambda: tj.attribution_map(one, PROMPT, target=" Paris"),
             tj.errors.ArgumentError,

@@ -133,6 +133,19 @@ def test_defaults_compare_what_the_two_prompts_predict():
     assert "→" in "".join(named["resid_pre"].columns)
 
 
+def test_a_metric_as_transformer_lens_writes_it_is_the_same_metric():
+    model = shared("llama", "bridge")
+    ours, theirs = (
+        tj.compare_patching(model, CLEAN, CORRUPTED, metric=fn)
+        for fn in (lambda logits: logits[5] - logits[7], lambda logits: logits[0, -1, 5] - logits[0, -1, 7])
+    )
+    assert torch.equal(ours.measured.values, theirs.measured.values)
+    assert torch.equal(ours.predicted.values, theirs.predicted.values)
+    assert ours.measured.values.abs().max() > 0
+    with pytest.raises(tj.errors.ArgumentError, match=r"metric\(logits\) failed: IndexError: .*logits\[0, -1, token\]"):
+        tj.predict_patching(model, CLEAN, CORRUPTED, metric=lambda logits: logits[0, 3, 5])
+
+
 @hosts
 def test_the_callers_hooks_stay(architecture, state):
     model = shared(architecture, state)

@@ -11,7 +11,9 @@ from typer.testing import CliRunner
 
 import tl_jacobian as tj
 from tl_jacobian.cli.app import app
+from tl_jacobian.core import prompts
 from tl_jacobian.core.host import load
+from tl_jacobian.results.arguments import warn
 
 runner = CliRunner()
 
@@ -23,7 +25,7 @@ def small_demo(monkeypatch):
     monkeypatch.setattr(load, "load_demo_model", lambda kind, **options: make("gpt2", kind_of[kind]))
 
 
-def run(*args: str, stdin: str | None = None):
+def run(*args: str, stdin: str | bytes | None = None):
     return runner.invoke(app, ["attribute", *args], input=stdin, env={"COLUMNS": "100", "NO_COLOR": "1"})
 
 
@@ -48,6 +50,37 @@ def test_prompt_from_standard_input_without_its_last_newline():
     piped, given = run(stdin="Rome\n"), run("Rome")
     assert piped.exit_code == 0, piped.output
     assert piped.output == given.output
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"Rome\r\n",
+        b"Rome\r",
+        b"\xef\xbb\xbfRome\n",
+        "Rome\r\n".encode("utf-16"),
+        b"\xfe\xff" + "Rome".encode("utf-16-be"),
+    ],
+)
+def test_standard_input_of_other_systems_is_the_same_prompt(data):
+    assert run(stdin=data).output == run("Rome").output
+
+
+def test_standard_input_in_two_bytes_a_character_is_refused():
+    result = run(stdin="Rome".encode("utf-16-le"))
+    assert result.exit_code == 1
+    assert "standard input holds a NUL character: if it is UTF-16" in " ".join(result.output.split())
+
+
+def test_a_missing_space_is_pointed_out_in_a_line(monkeypatch):
+    def warning(*_):
+        warn("target 'Rome' is predicted with 1e-05: did you mean ' Rome' (77%)?")
+
+    monkeypatch.setattr(prompts, "_compare_spaced", warning)
+    result = run("Rome", "--target", "a")
+    assert result.exit_code == 0
+    assert "warning: target 'Rome' is predicted with 1e-05: did you mean ' Rome' (77%)?" in result.output
+    assert "UserWarning" not in result.output
 
 
 def test_words_and_contrast_and_rank():
@@ -123,7 +156,9 @@ def test_messages_that_can_not_be_read(chat_model, tmp_path, text, message):
         (["--messages", "/no/such/chat.json"], 1, "can't read messages from '/no/such/chat.json'"),
         (["Paris", "--target", "abc"], 1, "target 'abc' is 3 tokens"),
         (["Paris", "--position", "99"], 1, "position=99 is outside"),
-        (["", "--bos"], 1, "the prompt '' is empty"),
+        (["", "--no-bos"], 1, "the prompt '' is empty"),
+        (["Caf\udce9"], 1, r"the prompt 'Caf\udce9' isn't Unicode text: character 3 is the byte 0xE9"),
+        (["Paris", "--target", "\udce9"], 1, r"target '\udce9' isn't Unicode text: character 0 is the byte 0xE9"),
         (["Paris", "--device", "nowhere"], 1, "device 'nowhere' isn't available"),
         (["Paris", "--model", "no/such-model", "--host", "bridge"], 1, "can't load model 'no/such-model'"),
         (["Paris", "--html", "/no/such/folder/x.html"], 1, "expected a file in a folder that exists"),
@@ -175,7 +210,7 @@ def test_version_names_what_numbers_depend_on():
 
 
 def test_input_that_is_not_utf8_is_an_error():
-    result = runner.invoke(app, ["attribute"], input=b"\xff\xfe", env={"COLUMNS": "100"})
+    result = runner.invoke(app, ["attribute"], input=b"ok \xff", env={"COLUMNS": "100"})
     assert result.exit_code == 1
     assert "isn't UTF-8" in result.output
 

@@ -8,14 +8,16 @@ from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import pandas
 import pytest
 import torch
 from hypothesis import given
+from transformers import BatchEncoding
 
-from tl_jacobian.core.prompts import Read, is_batch, read_prompt
+from tl_jacobian.core.prompts import Read, is_batch, members, read_prompt
 from tl_jacobian.errors import PromptError
 
-BOS, D_VOCAB = 0, 100
+BOS, EOS, PAD, D_VOCAB = 0, 98, 99, 100
 
 
 @dataclass
@@ -24,6 +26,7 @@ class FakeHost:
 
     n_ctx: int | None = 10
     d_vocab: int = D_VOCAB
+    padding: int | None = PAD
 
     def tokenize(self, text: str, prepend_bos: bool | None) -> list[int]:
         words = [BOS if w == "<bos>" else len(w) for w in text.split()]
@@ -31,6 +34,9 @@ class FakeHost:
 
     def is_bos(self, token: int) -> bool:
         return token == BOS
+
+    def is_eos(self, token: int) -> bool:
+        return token == EOS
 
 
 def read(prompt: Any, position: Any = -1, prepend_bos: bool | None = None, **host: Any) -> list[int]:
@@ -82,7 +88,7 @@ def test_single_prompts_are_not(prompt):
     assert not is_batch(prompt)
 
 
-@given(st.lists(st.integers(0, D_VOCAB - 1), min_size=1, max_size=12), st.data())
+@given(st.lists(st.integers(0, PAD - 1), min_size=1, max_size=12), st.data())
 def test_position_cuts_off_what_can_not_matter(tokens, data):
     position = data.draw(st.integers(-len(tokens), len(tokens) - 1))
     cut = read(tokens, position, n_ctx=None)
@@ -97,15 +103,136 @@ def test_ids_are_either_read_or_refused_by_name(tokens, position):
         cut = read(tokens, position)
     except PromptError:
         fits = tokens and all(0 <= t < D_VOCAB for t in tokens) and -len(tokens) <= position < len(tokens)
+        fits = fits and PAD not in (tokens[0], tokens[-1])
         assert not fits or position % len(tokens) >= 10
     else:
         assert cut == tokens[: position % len(tokens) + 1]
 
 
-@pytest.mark.parametrize("prompt", ["", [], (), torch.tensor([], dtype=torch.long)], ids=repr)
+@pytest.mark.parametrize(
+    "prompt",
+    ["", [], (), torch.tensor([], dtype=torch.long), {"input_ids": []}, {"input_ids": [1], "attention_mask": [0]}],
+    ids=repr,
+)
 def test_empty_prompts_are_refused(prompt):
     with pytest.raises(PromptError, match="is empty, expected"):
+        read(prompt, prepend_bos=False)
+
+
+def test_no_text_is_the_bos_token_where_there_is_one():
+    assert read("") == read("", prepend_bos=True) == [BOS]
+
+
+ROWS = torch.tensor([[BOS, 4, 5], [BOS, 6, PAD]])
+MASK = torch.tensor([[1, 1, 1], [1, 1, 0]])
+
+
+@pytest.mark.parametrize("kind", ["clone", "tolist", "numpy"])
+@pytest.mark.parametrize("flip", [False, True], ids=["right", "left"])
+@pytest.mark.parametrize("wrap", [dict, BatchEncoding], ids=["dict", "BatchEncoding"])
+def test_a_tokenizers_output_is_read_without_its_padding(kind, flip, wrap):
+    rows, mask = (ROWS.flip(1), MASK.flip(1)) if flip else (ROWS, MASK)
+    output = {"input_ids": rows, "attention_mask": mask, "token_type_ids": 0 * mask}
+    output = wrap({name: getattr(one, kind)() for name, one in output.items()})
+    assert is_batch(output)
+    found = [read(one) for one in members(FakeHost(), output)]
+    expected = [[BOS, 4, 5], [BOS, 6]]
+    assert found == [row[::-1] for row in expected] if flip else found == expected
+
+
+def test_a_tokenizers_output_for_one_text_is_one_prompt():
+    for output in ({"input_ids": [3, 4], "attention_mask": [1, 1]}, {"input_ids": [3, 4]}):
+        assert not is_batch(output)
+        assert read(output) == [3, 4]
+    assert read({"input_ids": torch.tensor([[3, 4, PAD]]), "attention_mask": torch.tensor([[1, 1, 0]])}) == [3, 4]
+    with pytest.raises(PromptError, match="input_ids holds 2 prompts, expected one"):
+        read({"input_ids": ROWS, "attention_mask": MASK})
+
+
+def test_a_mask_of_ones_says_that_padding_is_meant():
+    output = {"input_ids": ROWS, "attention_mask": torch.ones_like(ROWS)}
+    assert [read(one) for one in members(FakeHost(), output)] == ROWS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, "leaves out token 1, between others"),
+        ({"input_ids": [1, 2, 3], "attention_mask": [1, 1]}, "expected a 0 or 1 for each of its 3 tokens"),
+        ({"input_ids": [1, 2], "attention_mask": [0.5, 1]}, "expected a 0 or 1 for each"),
+        ({"input_ids": [1, 2], "attention_mask": 1}, "expected a 0 or 1 for each"),
+        ({"input_ids": [[1], [2]], "attention_mask": [[1]]}, "attention_mask has 1 rows for 2 prompts"),
+        ({"input_ids": [[1], [2]], "attention_mask": 1}, "attention_mask has 1 rows for 2 prompts"),
+        ({"input_ids": ["a"]}, "expected token ids"),
+        ({"input_ids": None}, "expected token ids"),
+        ({"input_ids": [1], "pixel_values": [0.5]}, "holds 'pixel_values' too, which isn't read"),
+    ],
+)
+def test_a_tokenizers_output_that_can_not_be_meant_is_refused(output, message):
+    with pytest.raises(PromptError, match=message):
+        [read(one) for one in (members(FakeHost(), output) if is_batch(output) else [output])]
+
+
+@pytest.mark.parametrize("prompt", [[3, PAD], [PAD, 3], [PAD], {"input_ids": [3, PAD, PAD]}], ids=repr)
+def test_padding_is_no_text(prompt):
+    with pytest.raises(PromptError, match=r"with \d of the padding token 99, which would be explained as text"):
         read(prompt)
+
+
+@pytest.mark.parametrize("rows", [ROWS, ROWS.tolist(), {"input_ids": ROWS}, list(ROWS)], ids=lambda r: type(r).__name__)
+def test_padded_rows_are_refused(rows):
+    with pytest.raises(PromptError, match="prompt 1 ends with 1 of the padding token 99"):
+        members(FakeHost(), rows)
+
+
+@pytest.mark.parametrize("pad", [BOS, EOS])
+def test_a_padding_token_that_is_text_too_is_told_by_how_many_there_are(pad):
+    host = FakeHost(padding=pad)
+    assert read([pad, 5, pad], padding=pad) == [pad, 5, pad]
+    members(host, [[pad, 5], [pad, 6]])  # as both begin
+    members(host, [[pad, 5, 6], [pad, 6]])  # not made equally long
+    for rows in ([[pad, 5, 6], [5, 6, 7]], [[5, 6, 7], [5, 6, pad]]):
+        with pytest.raises(PromptError, match=rf"with 1 of the padding token {pad}"):
+            members(host, rows)
+    with pytest.raises(PromptError, match=rf"the prompt ends with 2 of the padding token {pad}"):
+        read([5, pad, pad], padding=pad)
+
+
+def test_without_a_padding_token_nothing_is_padding():
+    assert read([PAD, PAD], padding=None) == [PAD, PAD]
+
+
+def test_a_bos_token_is_not_put_before_ids():
+    assert read([BOS, 5], prepend_bos=True) == [BOS, 5]
+    assert read([5], prepend_bos=False) == [5]
+    with pytest.raises(PromptError, match="these token ids begin with 5, which isn't the BOS token"):
+        read([5], prepend_bos=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\u00e9\ud800", r"'é\\ud800' isn't Unicode text: character 1 is half of a surrogate pair"),
+        (
+            "Caf\udce9",
+            r"'Caf\\udce9' isn't Unicode text: character 3 is the byte 0xE9, which is no text in",
+        ),
+    ],
+)
+def test_half_characters_are_refused(text, message):
+    with pytest.raises(PromptError, match=message):
+        read(text)
+
+
+def test_texts_of_numpy_are_texts():
+    assert read(np.str_("one three")) == [BOS, 3, 5]
+    assert is_batch(np.array(["one", "three"]))
+    assert members(FakeHost(), np.array(["one", "three"])) == ["one", "three"]
+    assert is_batch(pandas.Series(["one", "three"]))
+    table = pandas.DataFrame({"one": ["a"], "two": ["b"]})  # iterating over it gives the names of its columns
+    assert not is_batch(table)
+    with pytest.raises(PromptError, match="can't read"):
+        read(table)
 
 
 def test_text_without_a_token_is_refused():

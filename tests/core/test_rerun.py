@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 from allocations import Allocations
-from cases import LAYERS, cases, shared
+from cases import LAYERS, cases, make, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.host.hosts import resolve
@@ -112,3 +112,16 @@ def test_without_a_budget_what_is_free_at_the_time_decides(monkeypatch, prompts_
     monkeypatch.setattr(TransformerLensHost, "available_memory", lambda self: 10)
     with pytest.raises(tj.errors.MemoryBudgetError, match="9B can be used now; free memory"):
         tj.baselines.leave_one_out(lin, 5)
+
+
+def test_a_text_ends_with_any_of_the_end_tokens_that_generation_knows():
+    model = make("llama", "bridge")
+    prompt = list(b"Paris is")
+    after = int(tj.linearize(model, prompt).logits.argmax())
+    for ends in ([257, after], after):
+        model.original_model.generation_config.eos_token_id = ends
+        found = tj.attribute_generation(model, prompt, 4)
+        assert len(found) == 1
+        assert found.metadata["ended"]
+    model.original_model.generation_config.eos_token_id = None
+    assert len(tj.attribute_generation(model, prompt, 4)) > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -111,3 +112,57 @@ def test_text_needs_a_tokenizer():
 def test_names_show_hidden_characters():
     assert name_of(toy(), 5) == "' truthful'"
     assert name_of(toy(), 6) == r"'\n'"
+
+
+# The tokenizer of `toy` writes " a" for " a"; here it puts a space before every text, as SentencePiece does.
+def spaced(text: str) -> list[int]:
+    return encode(" " + text)
+
+
+def test_text_is_the_token_that_is_shown_so_whatever_the_tokenizer_makes_of_it():
+    assert spaced("a") == [2]
+    assert resolve_target(toy(encode=spaced), "a") == 0
+    assert resolve_target(toy(encode=spaced), " a") == 2
+
+
+def test_text_that_no_token_has_is_refused_with_what_the_tokenizer_reads():
+    message = r"target 'truthful' is no token's text; the tokenizer reads it as ' truthful' \(5\)\. Pass one of these"
+    with pytest.raises(TargetError, match=message):
+        resolve_target(toy(encode=spaced), "truthful")
+
+
+def test_text_of_several_tokens_is_refused_with_their_ids():
+    several = ["a", "b", " a", "x", "x", "\ufffd", "\ufffd"]
+    with pytest.raises(TargetError, match=r"target 'x' is the text of 2 tokens: pass the id of one, 3, 4"):
+        resolve_target(toy(decode=several.__getitem__, encode=lambda text: []), "x")
+    with pytest.raises(TargetError, match=r"is the text of 2 tokens: pass the id of one, 5, 6"):
+        resolve_target(toy(decode=several.__getitem__, encode=lambda text: [5]), "\ufffd")
+    assert resolve_target(toy(decode=several.__getitem__, encode=lambda text: [4]), "x") == 4  # which it would write
+
+
+def test_half_a_character_is_no_target():
+    with pytest.raises(TargetError, match=r"target 'a\\ud800' isn't Unicode text: character 1"):
+        resolve_target(toy(), "a\ud800")
+
+
+def test_a_space_that_is_missing_is_pointed_out():
+    lin = toy(logits=torch.tensor([0.0, 1.0, 8.0, 0.0, 0.0, 0.0, 0.0]))
+    with pytest.warns(UserWarning, match=r"target 'a' is predicted with 0\.00033: did you mean ' a' \(100%\)\?"):
+        assert resolve_target(lin, "a") == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "logits"),
+    [
+        (" a", [0.0, 1, 8, 0, 0, 0, 0]),  # as predicted
+        ("b", [0.0, 1, 8, 0, 0, 0, 0]),  # another word
+        ("a", [7.0, 1, 8, 0, 0, 0, 0]),  # likely too
+        ("a", [0.0, 9, 6, 0, 0, 0, 0]),  # neither is
+        (0, [0.0, 1, 8, 0, 0, 0, 0]),  # an id is no slip
+        ("\n", [0.0, 1, 8, 0, 0, 0, 0]),
+    ],
+)
+def test_nothing_else_is_pointed_out(target, logits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        resolve_target(toy(logits=torch.tensor(logits)), target)

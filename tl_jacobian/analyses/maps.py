@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ from tl_jacobian.results.scopes import Confidence, FisherMethod, takers_of
 from tl_jacobian.results.tokens import Word, group_words
 
 if TYPE_CHECKING:
-    Prompt = str | Sequence[int] | Int[Tensor, " pos"] | Messages
+    Prompt = str | Sequence[int] | Int[Tensor, " pos"] | Messages | Mapping[str, Any]
     TargetRule = Literal["next", "predicted"]
 else:  # what is neither is refused with what may have been meant
     Prompt = TargetRule = Any
@@ -65,7 +65,7 @@ def attribution_map(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: one text, its token ids, or a list of messages: see :func:`linearize`.
+        prompt: one text, its token ids, a tokenizer's output for it, or a list of messages: see :func:`linearize`.
         scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
             v in y, or a function: one of two values, ``fn(y, logits) -> scalar tensor``, or one of a single value,
             ``fn(lin) -> Attribution``, which is called with one :class:`Linearization` at a time.

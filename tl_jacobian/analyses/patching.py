@@ -53,6 +53,7 @@ class Words:
     logits: Float[Tensor, " d_vocab"]
     encode: Callable[[str], list[int]] | None
     decode: Callable[[int], str]
+    shown_as: Callable[[str], list[int]] | None
 
 
 def n_passes(method: Method, steps: int) -> int:
@@ -213,8 +214,9 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
             raise ArgumentError(f"metric= and target={target!r}, minus={minus!r}: give one or the other")
         if not callable(metric):
             raise ArgumentError(f"metric={metric!r}, expected a function of the last token's logits")
-        return Aim(metric, getattr(metric, "__name__", "metric"))
-    vocabulary = Words(pair.logits[0], pair.host.encode, lambda token: pair.host.token_texts([token])[0])
+        return Aim(_of_last_logits(metric, pair.logits[0]), getattr(metric, "__name__", "metric"))
+    host = pair.host
+    vocabulary = Words(pair.logits[0], host.encode, lambda token: host.token_texts([token])[0], host.tokens_shown_as)
     clean, corrupted = (int(logits.argmax()) for logits in pair.logits)
     token = clean if target is None else resolve_target(vocabulary, target)
     other = corrupted if minus is None else resolve_target(vocabulary, minus)
@@ -225,6 +227,30 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
         )
     name = f"logit of {name_of(vocabulary, token)} minus logit of {name_of(vocabulary, other)}"
     return Aim(lambda logits: logits[token] - logits[other], name)
+
+
+def _of_last_logits(metric: Metric, logits: Float[Tensor, " d_vocab"]) -> Metric:
+    """A metric of the last token's logits, also of one that reads them as TransformerLens hands them out.
+
+    >>> _of_last_logits(lambda logits: logits[0, -1, 2], torch.arange(3.0))(torch.arange(3.0))
+    tensor(2.)
+    """
+
+    def of_batch(one: Tensor) -> Tensor:
+        return metric(one[None, None])
+
+    try:
+        metric(logits)
+    except Exception as error:
+        try:
+            of_batch(logits)
+        except Exception:
+            raise ArgumentError(
+                f"metric(logits) failed: {type(error).__name__}: {error}; logits are the last token's, of shape "
+                f"({len(logits)},), or (1, 1, {len(logits)}) as TransformerLens has them: logits[0, -1, token]"
+            ) from error
+        return of_batch
+    return metric
 
 
 @model_first
@@ -251,7 +277,8 @@ def predict_patching(
             ``"heads"`` (layers x heads, all tokens together); one or several, from the same passes.
         target, minus: the metric is the logit of ``target`` minus that of ``minus``, at the last token;
             default what the clean and what the corrupted prompt predict.
-        metric: or any function of the last token's logits.
+        metric: or any function of the last token's logits, ``(d_vocab,)``; one written for TransformerLens's
+            ``(batch, pos, d_vocab)`` is given that position alone, as ``(1, 1, d_vocab)``.
         method: whose gradient: ``"gradient"`` the corrupted run's; ``"two_point"`` the mean of both runs';
             ``"integrated"`` the mean over ``steps`` runs whose embeddings lie between the two prompts'. That
             finds large effects that a single gradient misses, and ranks small ones worse: they are linear

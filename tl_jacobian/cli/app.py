@@ -31,12 +31,13 @@ from tl_jacobian.cli.options import (
     TargetOption,
     fail,
     scope_options,
+    told,
 )
 from tl_jacobian.cli.run import run
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.chat import is_conversation
 from tl_jacobian.core.linearization import Linearized
-from tl_jacobian.errors import JacobianScopeError
+from tl_jacobian.errors import JacobianScopeError, PromptError
 from tl_jacobian.results.attribution import Attribution
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
@@ -113,11 +114,13 @@ def attribute(
         raise typer.BadParameter("--answer and --generate; give one of them")
     if span is not None and answer is None and generate is None:
         raise typer.BadParameter("--span is a piece of the answer: give --answer or --generate")
-    asked = _read(prompt) if messages is None else _read_messages(messages)
     explained = {"answer": answer, "span": span, "max_new_tokens": generate, "position": position, "prepend_bos": bos}
     try:
-        lin = _linearize(model, host, device, dtype, asked, explained)
-        result = _grouped(_attributed(lin, str(scope), options), By.words if words else by)
+        asked = _read(prompt) if messages is None else _read_messages(messages)
+        with told():
+            lin = _linearize(model, host, device, dtype, asked, explained)
+            result = _attributed(lin, str(scope), options)
+        result = _grouped(result, By.words if words else by)
     except JacobianScopeError as error:
         fail(str(error))
     # Shown before anything is written: minutes of work must not be lost to a full disk.
@@ -159,11 +162,10 @@ def _read(prompt: str) -> str:
         return prompt
     if sys.stdin is None or sys.stdin.isatty():
         raise typer.BadParameter("no prompt: give it as an argument or on standard input")
+    from tl_jacobian.studies.corpus.text import text_of
+
     # A shell's echo ends the line; the newline isn't part of the prompt.
-    try:
-        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
-    except UnicodeDecodeError as error:
-        fail(f"standard input isn't UTF-8 text: {error}")
+    return text_of(sys.stdin.buffer.read(), "standard input", PromptError).removesuffix("\n")
 
 
 def _linearize(

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from tl_jacobian.cli.options import BosOption, DeviceOption, Dtype, DtypeOption, HostOption, ModelOption, fail
+from tl_jacobian.cli.options import (
+    BosOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    HostOption,
+    ModelOption,
+    fail,
+    printable,
+)
 from tl_jacobian.cli.run import (
     BatchSizeOption,
     ColumnOption,
@@ -172,7 +181,7 @@ def _report(found: Sequence[Evaluation], out: Path) -> None:
         _draw(found, out / "table.png")
     except OSError as error:
         fail(f"can't write: {error}")
-    Console().print(f"Tables: {out}", markup=False, highlight=False, soft_wrap=True)
+    Console().print(printable(f"Tables: {out}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def _draw(found: Sequence[Evaluation], path: Path) -> None:

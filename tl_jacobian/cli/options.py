@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 
 import typer
 from rich.console import Console
@@ -83,5 +86,26 @@ def scope_options(
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with an error that says why."""
     Console(stderr=True).print("error:", style="bold red", end=" ")
-    Console(stderr=True).print(message, markup=False, highlight=False)
+    Console(stderr=True).print(printable(message), markup=False, highlight=False)
     raise typer.Exit(code)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """The library's warnings as lines, without the place in its code."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if category is not UserWarning:
+                return shown(message, category, *where, **more)
+            Console(stderr=True).print("warning:", style="bold yellow", end=" ")
+            Console(stderr=True).print(printable(str(message)), markup=False, highlight=False)
+
+        warnings.showwarning = tell
+        yield
+
+
+def printable(text: str) -> str:
+    """Text that a terminal can be sent: bytes of a file's name that are no text are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

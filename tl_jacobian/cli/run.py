@@ -29,7 +29,9 @@ from tl_jacobian.cli.options import (
     TargetIdOption,
     TargetOption,
     fail,
+    printable,
     scope_options,
+    told,
 )
 from tl_jacobian.errors import JacobianScopeError
 
@@ -138,7 +140,8 @@ def ending(out: Path) -> Iterator[bool]:
 
     is_main = int(os.environ.get("RANK", "0")) == 0
     try:
-        yield is_main
+        with told():
+            yield is_main
     except JacobianScopeError as error:
         fail(str(error))
     except KeyboardInterrupt:
@@ -161,7 +164,7 @@ def show_report(report: RunReport) -> None:
     before = f", {report.n_resumed:,} of them before" if report.n_resumed else ""
     errors = f"; {report.n_errors:,} have an error in place of a result" if report.n_errors else ""
     Console().print(
-        f"{report.n_prompts:,} prompts done{before}, in {report.seconds:.1f} s{errors}: {report.out}",
+        printable(f"{report.n_prompts:,} prompts done{before}, in {report.seconds:.1f} s{errors}: {report.out}"),
         markup=False,
         highlight=False,
         soft_wrap=True,

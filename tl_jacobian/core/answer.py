@@ -42,6 +42,7 @@ _SHARED = (
     "encode",
     "decode",
     "read",
+    "shown_as",
     "facts",
     "weights",
 )
@@ -99,6 +100,7 @@ class AnswerLinearization(Linearized):
     encode: Callable[[str], list[int]] | None = field(init=False)
     decode: Callable[[int], str] = field(init=False)
     read: Callable[[int, int], str] | None = field(init=False)
+    shown_as: Callable[[str], list[int]] | None = field(init=False)
     facts: Mapping[str, Any] = field(init=False)
     weights: Weights | None = field(init=False)
 

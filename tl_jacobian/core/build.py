@@ -246,6 +246,7 @@ def build(
         anatomy=host.anatomy(affine),
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
+        shown_as=host.tokens_shown_as,
         facts={**_facts(host, bare, affine is not None, use.recompute), **request.notes},
         weights=weights,
     )

@@ -97,6 +97,7 @@ class Linearized:
     encode: Callable[[str], list[int]] | None
     decode: Callable[[int], str]
     read: Callable[[int, int], str] | None
+    shown_as: Callable[[str], list[int]] | None
     facts: Mapping[str, Any]
     weights: Weights | None
 
@@ -270,6 +271,7 @@ class Linearization(Linearized):
         encode: text -> token ids, for targets given as strings.
         decode: token id -> text.
         read: text of tokens ``start:stop`` of the prompt; None: their texts joined.
+        shown_as: text -> the tokens that ``decode`` gives it for; None: they are looked for one by one.
         facts: host, model, processing state and versions, for an attribution's metadata.
         weights: the model's at the forward pass; None on a toy.
     """
@@ -296,6 +298,7 @@ class Linearization(Linearized):
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
     read: Callable[[int, int], str] | None = field(default=None, repr=False)
+    shown_as: Callable[[str], list[int]] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
     weights: Weights | None = field(default=None, repr=False)
     regions: Regions = field(default_factory=dict, repr=False)

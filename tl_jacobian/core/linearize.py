@@ -22,7 +22,7 @@ from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
-from tl_jacobian.core.prompts import Read, Span, as_list, is_batch, read_answer, read_prompt
+from tl_jacobian.core.prompts import Read, Span, as_list, is_batch, members, read_answer, read_prompt
 from tl_jacobian.core.rerun import generate
 from tl_jacobian.errors import ArgumentError, ContractError, PromptError, UnsupportedModelError
 from tl_jacobian.results.arguments import checked, warn, whole
@@ -94,7 +94,7 @@ _DEFAULTS = Options()
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
+    prompt: str | list[int] | Int[Tensor, " pos"] | Mapping[str, Any] | Messages,
     *,
     position: int = -1,
     prepend_bos: bool | None = None,
@@ -111,7 +111,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
+    prompt: str | list[int] | Int[Tensor, " pos"] | Mapping[str, Any] | Messages,
     *,
     position: Sequence[int] | Int[Tensor, "*targets"],
     prepend_bos: bool | None = None,
@@ -203,16 +203,18 @@ def linearize(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: text, token ids (re-tokenising decoded text can shift positions), or a conversation: a list of messages
-            ``{"role": "user", "content": "..."}``, which the tokenizer's chat template writes, ready for the
-            assistant's next message; results then know whose each token is (:meth:`Attribution.roles`). Where the last
-            message is the assistant's, it is the answer that is explained. A list of prompts gives a batch, each prompt
-            with the scores it gets alone: from one forward pass, or, with hooks of yours that aren't
-            :func:`pointwise`, from one each.
+        prompt: text, token ids (re-tokenising decoded text can shift positions), a tokenizer's whole output, whose
+            ``attention_mask`` says what is padding (it is left out, and no position counts it; ids that begin or end in
+            padding are refused), or a conversation: a list of messages ``{"role": "user", "content": "..."}``, which
+            the tokenizer's chat template writes, ready for the assistant's next message; results then know whose each
+            token is (:meth:`Attribution.roles`). Where the last message is the assistant's, it is the answer that is
+            explained. A list of prompts gives a batch, each prompt with the scores it gets alone: from one forward
+            pass, or, with hooks of yours that aren't :func:`pointwise`, from one each.
         position: the token whose *next-token prediction* is explained; later tokens can't
             matter and are cut off. For a batch, one position for all or one each; several positions
             of a single prompt give a batch too, one linearization each.
-        prepend_bos: whether to prepend the BOS token to text; default: the model's own setting.
+        prepend_bos: whether to prepend the BOS token to text; default: the model's own setting. Token ids are taken
+            as they are: with True they must begin with it.
         final_norm: for a model with folded LayerNorm, the norm that was folded: the module,
             its weight, ``(weight, bias)``, or ``"original"`` to read it from the model's
             safetensors. Gives the paper's y back; only Temperature Scope needs it.
@@ -264,7 +266,7 @@ def linearize(
     host = resolve(model)
     several = is_batch(prompt)
     position = as_list(position)
-    prompts = list(prompt) if several else [prompt]
+    prompts = members(host, prompt) if several else [prompt]
     own = [is_answered(p) for p in prompts]  # conversations that end with the answer
     if answer is None and not any(own):
         _only_with_answer(span=span, max_new_tokens=max_new_tokens)
@@ -332,14 +334,14 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     notes = gradient_notes(host, prompts[0], budget)
     affine, passes = _affine(host, options.final_norm), list(_passes(host, prompts, watch))
     budget = None if budget is None else budget // len(passes)
-    members: list[Linearization] = []
+    lins: list[Linearization] = []
     weights = None
     for reads, seen in passes:
         with recording():
-            members += build(host, reads, Request(seen, affine, budget, notes), weights)
-        weights = members[0].weights
-    check_reached(by_name, members[0].taps)
-    return LinearizationBatch(answers(host, members, prompts) if prompts[0].answer else tuple(members))
+            lins += build(host, reads, Request(seen, affine, budget, notes), weights)
+        weights = lins[0].weights
+    check_reached(by_name, lins[0].taps)
+    return LinearizationBatch(answers(host, lins, prompts) if prompts[0].answer else tuple(lins))
 
 
 def gradient_notes(host: Host, prompt: Read, budget: int | None) -> dict[str, str]:

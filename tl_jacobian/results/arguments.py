@@ -179,6 +179,7 @@ def _resolved(annotation: Any, known: Mapping[str, Any], own: Mapping[str, Any] 
 
 
 def _fitted_argument(value: Any, hint: Any, parameter: inspect.Parameter) -> Any:
+    check_unmasked(parameter.name, value)
     if parameter.kind is parameter.VAR_POSITIONAL:
         return tuple(fitted(item, hint, parameter.name) for item in value)
     if parameter.kind is parameter.VAR_KEYWORD:
@@ -252,6 +253,10 @@ def _words(hint: Any) -> str | None:
 
 def _converted(value: Any, hint: Any) -> Any:
     """NumPy's and torch's numbers and lists of numbers as Python's, lists as tuples: where the annotation has those."""
+    if isinstance(value, np.str_):
+        value = str(value)
+    if _admits(hint, SupportsIndex) and isinstance(value, (float, np.floating, np.ndarray, Tensor)):
+        value = cell(value) if not getattr(value, "ndim", 0) else value  # a column of ids with a gap holds floats
     if isinstance(value, _SCALARS) and not isinstance(value, np.generic):
         if _admits(hint, Literal):  # also of subclasses of text: typer's enumerations
             return next((c for m in _members(hint) for c in get_args(m) if _is_choice(c, value, m)), value)
@@ -266,7 +271,7 @@ def _converted(value: Any, hint: Any) -> Any:
         if item is None:
             continue
         if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 1 and not _fits(value, hint):
-            value = value.tolist() if _is_real(value) or _is_whole(value) else value
+            value = value.tolist() if _is_real(value) or _is_whole(value) or _is_text(value) else value
         if isinstance(value, (list, tuple, range)):
             return _converted_items(value, item, member)
     return value
@@ -275,7 +280,7 @@ def _converted(value: Any, hint: Any) -> Any:
 def _converted_items(value: Any, item: Any, hint: Any) -> Any:
     as_tuple = get_origin(hint) is tuple and not hasattr(value, "_fields")
     kinds = set(map(type, value))
-    if kinds <= set(_SCALARS):
+    if kinds <= set(_SCALARS) and not (float in kinds and _admits(item, SupportsIndex)):
         return tuple(value) if as_tuple and not isinstance(value, tuple) else value
     parts = _parts(hint, len(value)) or [item] * len(value)
     made = [_converted(one, part) for one, part in zip(value, parts, strict=True)]
@@ -292,6 +297,10 @@ def _is_choice(choice: Any, value: Any, member: Any) -> bool:
 
 def _is_real(value: Any) -> bool:
     return value.dtype.is_floating_point if isinstance(value, Tensor) else np.issubdtype(value.dtype, np.floating)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "U"
 
 
 def _is_whole(value: Any) -> bool:
@@ -505,6 +514,50 @@ def is_id(item: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a table's cell holds nothing: None, NaN, pandas' NA, NumPy's masked.
+
+    >>> is_missing(None), is_missing(np.nan), is_missing(np.ma.masked), is_missing(0)
+    (True, True, True, False)
+    """
+    if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
+
+
+def cell(value: Any) -> Any:
+    """A table's cell as Python has it: None where it is missing, an int where it is a whole number, text as text.
+
+    A column of ids with a gap in it holds floats, and 1.0 is the id 1.
+
+    >>> cell(1.0), cell(np.int64(2)), cell(1.5), cell(np.str_("a")), cell(math.nan), cell(True)
+    (1, 2, 1.5, 'a', None, True)
+    """
+    if is_missing(value):
+        return None
+    if is_id(value):
+        return int(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool) or (found := _float(value)) is None:
+        return value
+    return int(found) if found.is_integer() and abs(found) < 2**53 else found
+
+
+def check_unmasked(name: str, value: Any) -> None:
+    """Refuse an array with masked numbers, which would be read as if they weren't.
+
+    Raises:
+        ArgumentError: where the first one is.
+    """
+    if isinstance(value, np.ma.MaskedArray) and (masked := np.argwhere(np.ma.getmaskarray(value))).size:
+        at = ", ".join(map(str, masked[0].tolist()))
+        raise ArgumentError(
+            f"{name}[{at}] is masked ({len(masked)} of {value.size} are): leave those out, or fill them: "
+            "values.compressed(), values.filled(...)"
+        )
 
 
 def whole(

@@ -9,6 +9,7 @@ from cases import cases, hf_model, shared
 
 import tl_jacobian as tj
 from tl_jacobian.analyses.baselines import path_integrated
+from tl_jacobian.analyses.baselines.runs import inputs_of
 
 TEXT, TARGET, OTHER = "Rome is it", 101, 7
 hosts = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
@@ -115,7 +116,7 @@ def test_what_does_not_converge_says_so():
         (dict(steps=8, max_steps=4), "max_steps=4, expected an integer, at least 8"),
         (dict(tol=0), "tol=0, expected a relative gap"),
         (dict(batch_size=0), "batch_size=0, expected"),
-        (dict(baseline="mean"), "baseline='mean', expected 'zero', or a tensor of floats of shape"),
+        (dict(baseline="mean"), "baseline='mean', expected one of 'zero', 'zero_after_first', or a tensor of floats"),
         (dict(baseline=torch.zeros(2, 3)), r"baseline has shape \(2, 3\), expected that of x"),
     ],
 )
@@ -131,6 +132,67 @@ def test_it_wants_one_linearization():
     batch = tj.linearize(shared("gpt2", "bridge"), [TEXT, "x"])
     with pytest.raises(tj.errors.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
         path_integrated.path_integrated_scope(batch)
+
+
+class Winding:
+    """A logit that turns more often than nodes can see, along a straight way."""
+
+    def __init__(self, lin, turns):
+        self.x, self.turns, self.runs = inputs_of(lin), turns, 0
+
+    def __call__(self, lin, values, token, other):
+        self.runs += len(values)
+        along = (values * self.x).flatten(1).sum(1) / (self.x**2).sum()
+        slope = 1 + self.turns * torch.cos(self.turns * torch.pi * along**2) * along
+        return slope[:, None, None] * self.x / (self.x**2).sum()
+
+
+def test_more_steps_are_given_up_where_they_do_not_help(monkeypatch):
+    lin = tj.linearize(shared("llama", "bridge"), TEXT)
+    winding = Winding(lin, turns=30_000)
+    monkeypatch.setattr(path_integrated, "logit_gradients", winding)
+    message = r"not converged; .*more steps don't help, so nothing should be read .*baseline=\"zero_after_first\""
+    with pytest.warns(UserWarning, match=message):
+        a = tj.baselines.path_integrated_scope(lin, TARGET, nodes="gauss_legendre")
+    assert winding.runs == 32 + 64 + 128  # of 2016
+    assert not a.metadata["converged"]
+
+
+def test_a_gap_that_is_small_by_chance_is_looked_at_twice(monkeypatch):
+    lin = tj.linearize(shared("llama", "bridge"), TEXT)
+    nothing = tj.linearize(shared("llama", "bridge"), TEXT, input_value=0 * lin.graph.x)
+    change = (lin.logits[TARGET] - nothing.logits[TARGET]).item()
+    x, steps = inputs_of(lin), []
+
+    def first_right_by_chance(lin, path, nodes, n, batch_size):
+        steps.append(n)
+        part = torch.zeros_like(x, dtype=torch.float64)
+        part[0 if n == 32 else 1] = change / x[0 if n == 32 else 1].double().sum()
+        return part
+
+    monkeypatch.setattr(path_integrated, "_integral", first_right_by_chance)
+    a = tj.baselines.path_integrated_scope(lin, TARGET)
+    assert steps == [32, 16, 64, 128]
+    assert a.metadata["converged"]
+    assert a.metadata["steps"] == 128
+
+
+def test_a_baseline_equal_to_x_leaves_nothing_to_integrate():
+    lin = tj.linearize(shared("llama", "bridge"), TEXT)
+    a = tj.baselines.path_integrated_scope(lin, TARGET, baseline=inputs_of(lin))
+    assert a.metadata["converged"]
+    assert (a.metadata["completeness_gap"], a.metadata["steps"]) == (0.0, 32)
+    assert not a.scores.any()
+
+
+def test_the_first_token_may_stay_as_it_is():
+    lin = tj.linearize(shared("llama", "bridge"), TEXT)
+    a = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, baseline="zero_after_first")
+    baseline = torch.zeros_like(inputs_of(lin))
+    baseline[0] = inputs_of(lin)[0]
+    assert a.metadata["converged"]
+    assert a.scores[0] == 0
+    assert torch.equal(a.scores, tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, baseline=baseline).scores)
 
 
 def test_evenly_spread_nodes_miss_what_happens_at_the_baseline():

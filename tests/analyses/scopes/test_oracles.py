@@ -94,6 +94,26 @@ def test_output_scope_is_plain_autograd(architecture, state):
     close(ours.scores, naive.grad(entropy(run.logits[-1]), run.x).norm(dim=-1), SAME_MODEL)
 
 
+@pytest.mark.parametrize(
+    ("fn", "got"),
+    [
+        (lambda y, z: z.sum() + float("nan"), "nan"),
+        (lambda y, z: z.sum() + float("inf"), "inf"),
+        (lambda y, z: torch.complex(z.sum(), z.sum()), "j"),
+    ],
+)
+def test_a_value_that_is_no_number_is_refused_though_its_gradient_is_finite(fn, got):
+    lin = tj.linearize(shared("llama", "bridge"), PROMPT)
+    with pytest.raises(tj.errors.DirectionError, match=rf"gave .*{got}.*, expected a finite real number"):
+        tj.output_scope(lin, fn)
+
+
+def test_a_function_of_y_alone():
+    lin = tj.linearize(shared("llama", "bridge"), PROMPT)
+    one, two = (tj.output_scope(lin, fn) for fn in (lambda y: y.sum(), lambda y, z: y.sum()))
+    assert torch.equal(one.scores, two.scores)
+
+
 @every_case
 def test_vjp_predicts_finite_differences(architecture, state, generator):
     model = shared(architecture, state)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import hypothesis.strategies as st
 import pytest
+import torch
 from hypothesis import given
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from tl_jacobian.core.host.transformer_lens import token_texts
+from tl_jacobian.analyses.patching import Words
+from tl_jacobian.core.host.transformer_lens import token_texts, tokens_shown_as
+from tl_jacobian.core.prompts import resolve_target
+from tl_jacobian.errors import TargetError
+from tl_jacobian.results.tokens import PARTIAL
 
 
 def byte_level() -> PreTrainedTokenizerFast:
@@ -110,3 +117,68 @@ def test_sentencepiece_spaces_that_decoding_keeps_are_not_doubled():
 def test_byte_fallback_tokens_are_replacement_characters_or_ascii():
     tokenizer = llama_like()
     assert token_texts(tokenizer, ids(tokenizer, "<0xF0>", "<0x41>", "<0x0A>")) == ("\ufffd", "A", "\n")
+
+
+def trained() -> PreTrainedTokenizerFast:
+    """Llama 2's kind with merges, as SentencePiece learns them: a text gets a space of its own in front."""
+    raw = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=False)
+    text = "the singer is singing, the king is asking, and the thing that they bring is a ring, ingots; Paris, Paris"
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", *bytes_], show_progress=False)
+    raw.train_from_iterator([text, text.title(), "é 日本 " * 2], trainer)
+    # Trained bytes are special tokens, which decoding gives as they are; the model's own vocabulary has plain ones.
+    model = json.loads(raw.to_str())["model"]
+    merges = [tuple(pair) for pair in model["merges"]]
+    raw = Tokenizer(models.BPE(model["vocab"], merges, unk_token="<unk>", byte_fallback=True))
+    raw.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always", split=False)
+    raw.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+
+
+@pytest.mark.parametrize("make", [byte_level, llama_like, gemma_like, trained], ids=lambda f: f.__name__)
+def test_the_text_shown_for_a_token_is_a_target_that_gives_it_back(make):
+    """Each token of whole vocabularies; a part of a character is shown as what many are, and refused."""
+    tokenizer = make()
+    texts = token_texts(tokenizer, range(len(tokenizer)))
+    words = Words(
+        torch.zeros(len(tokenizer)),
+        lambda text: tokenizer.encode(text, add_special_tokens=False),
+        texts.__getitem__,
+        lambda text: tokens_shown_as(tokenizer, text, len(tokenizer)),
+    )
+    given_back = 0
+    for token, text in enumerate(texts):
+        if PARTIAL in text:
+            with pytest.raises(TargetError, match=r"is the text of \d+ tokens: pass the id of one, \d+, \d+"):
+                resolve_target(words, text)
+        else:
+            found = resolve_target(words, text)
+            assert texts[found] == text
+            # "A" is a token, and the byte 0x41 too, which is never written then.
+            assert found == token or tokenizer.convert_ids_to_tokens(token).startswith("<0x")
+            given_back += found == token
+    assert given_back > len(texts) / 3
+
+
+def test_a_target_is_not_the_token_that_the_tokenizer_makes_of_it_alone():
+    tokenizer = trained()
+    ing, comma = ids(tokenizer, "ing", ",")
+    assert tokenizer.encode("ing", add_special_tokens=False) != [ing]  # "▁ing", or "▁" and "ing"
+    assert tokens_shown_as(tokenizer, "ing", len(tokenizer)) == [ing]
+    assert tokens_shown_as(tokenizer, ",", len(tokenizer)) == [comma]
+    assert tokens_shown_as(tokenizer, "nowhere", len(tokenizer)) == []
+
+
+def test_a_vocabulary_that_grew_is_read_again():
+    tokenizer = byte_level()
+    assert tokens_shown_as(tokenizer, "<new>", len(tokenizer)) == []
+    tokenizer.add_tokens(["<new>"])
+    assert tokens_shown_as(tokenizer, "<new>", len(tokenizer)) == [len(tokenizer) - 1]
+
+
+def test_without_a_tokenizer_ids_are_shown_and_read():
+    assert tokens_shown_as(None, "<5>", 10) == [5]
+    assert tokens_shown_as(None, "<10>", 10) == []

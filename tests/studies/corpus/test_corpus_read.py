@@ -164,9 +164,9 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, data, name):
     [
         ("a.json", '{"rows": []}', r"holds an object with \['rows'\], expected a list of prompts"),
         ("a.json", '"text"', "holds a str, expected a list"),
-        ("a.json", '{"text": "a"}\n{"text": "b"}', r"isn't JSON in UTF-8: Extra data.*name it .jsonl"),
-        ("a.json", b"\xff", "isn't JSON in UTF-8"),
-        ("a.json", "[" * 100_000, "isn't JSON in UTF-8"),
+        ("a.json", '{"text": "a"}\n{"text": "b"}', r"isn't JSON: Extra data.*name it .jsonl"),
+        ("a.json", b"\xff", r"isn't UTF-8: .* byte 0xff"),
+        ("a.json", "[" * 100_000, "isn't JSON: maximum recursion"),
         ("a.json", "[]", "holds no prompts, expected at least one"),
         ("a.txt", "\n\n", "holds no prompts"),
         ("a.json", '[{"q": "a"}, {"q": "b"}]', r"none of the 2 prompts .* no column 'text'.*Its columns are \['q'\]"),
@@ -248,3 +248,78 @@ def test_data_sets_that_can_not_be_loaded(folder):
         read_corpus(folder, column="question")
     with pytest.raises(CorpusError, match=r"can't load 'no_such_set' .*Expected a file that ends in \.json"):
         read_corpus("no_such_set")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
+def test_a_byte_order_mark_tells_the_encoding(written, name, encoding):
+    data = {"a.txt": "thrée\r\nfour", "a.jsonl": '"thrée"\r\n"four"', "a.json": '["thrée", "four"]'}[name]
+    data = data if encoding in ("utf-16", "utf-32", "utf-8-sig") else "\ufeff" + data
+    assert texts(read_corpus(written(name, data.encode(encoding)))) == ["thrée", "four"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_two_bytes_a_character_without_a_mark_are_refused(written, name, encoding):
+    data = {"a.txt": "three\nfour", "a.jsonl": '"three"\n"four"', "a.json": '["three"]'}[name]
+    with pytest.raises(CorpusError, match="holds a NUL character: if it is UTF-16, save it as UTF-8"):
+        read_corpus(written(name, data.encode(encoding)))
+
+
+def test_a_damaged_file_of_two_bytes_a_character_is_refused_by_name(written):
+    with pytest.raises(CorpusError, match=r"a\.txt' isn't UTF-16, as its byte-order mark says: .*truncated"):
+        read_corpus(written("a.txt", "three\nfour".encode("utf-16")[:-1]))
+    with pytest.raises(CorpusError, match=r"a\.json isn't UTF-16: .*truncated"):
+        read_corpus(written("a.json", '["a"]'.encode("utf-16")[:-1]))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(written, end):
+    text = f"one{end}{end}two \u2028 still two{end}"
+    assert texts(read_corpus(written("a.txt", text))) == ["one", "two \u2028 still two"]
+    assert texts(read_corpus(written("a.jsonl", f'"one"{end}"two"'))) == ["one", "two"]
+
+
+def test_a_line_with_a_nul_is_noted_with_its_number(written):
+    good, bad, last = read_corpus(written("a.txt", b"one\n\nt\x00wo\nthree"))
+    assert (good.text, last.text) == ("one", "three")
+    assert bad.error.startswith("line 3 holds a NUL character")
+
+
+def test_marks_of_files_that_were_joined_are_no_text(written):
+    assert texts(read_corpus(written("a.txt", b"\xef\xbb\xbfone\n\xef\xbb\xbftwo"))) == ["one", "two"]
+
+
+def test_ids_and_targets_of_tables(written):
+    rows = [
+        {"text": "a", "id": 1.0, "target": 5.0},
+        {"text": "b", "id": 2.5, "target": float("nan")},
+        {"text": "c", "id": float("nan"), "target": 5.5},
+        {"text": "d", "id": True},
+    ]
+    a, b, c, d = read_corpus(written("a.json", json.dumps(rows)))
+    assert (a.id, a.target, type(a.target)) == ("1", 5, int)
+    assert (b.id, b.target, b.error) == ("2.5", None, None)
+    assert (c.id, c.error) == ("2", "target 5.5 (float), expected text or a token id")
+    assert d.error == "id True (bool), expected text or a number"
+
+
+def test_an_id_that_is_no_text_is_refused(written):
+    assert "half a surrogate pair" in read_corpus(written("a.json", '["a", {"text": "a", "id": "\\ud800"}]'))[1].error
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a", "id": "x"}, {"text": "b", "id": "x"}], "prompts 0 and 1 .* both have the id 'x'"),
+        ([{"text": "a", "id": 1.0}, {"text": "b", "id": "1"}], "prompts 0 and 1 .* both have the id '1'"),
+        ([{"text": "a", "id": "1"}, {"text": "b"}], "both have the id '1', .*: give one to all of them, or to none"),
+    ],
+)
+def test_two_prompts_of_one_name_are_refused(rows, message):
+    with pytest.raises(CorpusError, match=message):
+        module.check_ids(module.as_prompts(rows))
+
+
+def test_names_that_differ_are_fine():
+    module.check_ids(module.as_prompts([{"text": "a", "id": "1"}, {"text": "b", "id": "0"}, "c"]))

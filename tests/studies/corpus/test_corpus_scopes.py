@@ -12,6 +12,7 @@ from cases import HAS_HOOKED, make, shared
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, CorpusError
+from tl_jacobian.results.arguments import warn
 from tl_jacobian.studies.corpus import (
     CorpusPrompt,
     ScopeJob,
@@ -169,7 +170,7 @@ def test_an_attribution_comes_back_equal(format, tmp_path):
 @pytest.mark.parametrize("scope", ["semantic", "temperature", "fisher"])
 def test_all_parquet_shards_of_a_run_have_one_schema(tmp_path, scope):
     """One without errors, one with both, one of errors alone; Fisher has error bars for some prompts."""
-    texts = [*TEXTS, "x" * 100, "", "", ""]
+    texts = [*TEXTS, "x" * 100, *["\ud800"] * 3]
     options = dict(shard_size=3, format="parquet", progress=False, method="estimate" if scope == "fisher" else None)
     attribute_corpus(shared("gpt2", "bridge"), texts, scope, tmp_path, **options)
     schemas = [pq.read_schema(path) for path in (tmp_path / "shards").iterdir()]
@@ -206,3 +207,41 @@ def test_records_of_another_job_are_no_attributions(tmp_path):
     run_corpus(job, prompts, tmp_path, tokenize=tokenizer_of(job.model), progress=False)
     with pytest.raises(CorpusError, match="holds no attributions but 'other': use read_records"):
         list(read_attributions(tmp_path))
+
+
+def test_a_tokenizers_output_is_a_corpus(tmp_path):
+    model = shared("llama", "bridge")
+    output = model.tokenizer(TEXTS, padding=True, return_tensors="pt")
+    assert not output.attention_mask.all()
+    attribute_corpus(model, output, "temperature", tmp_path / "a", progress=False)
+    attribute_corpus(model, TEXTS, "temperature", tmp_path / "b", prepend_bos=True, progress=False)
+    for a, b in zip(*(read_attributions(tmp_path / name) for name in "ab"), strict=True):
+        assert a.tokens == b.tokens
+        assert torch.equal(a.scores, b.scores)
+    with pytest.raises(tj.errors.PromptError, match=r"prompt 1 ends with .* of the padding token 258"):
+        attribute_corpus(model, output.input_ids, "temperature", tmp_path / "c", progress=False)
+
+
+def test_text_that_is_no_unicode_is_one_prompts_error(tmp_path):
+    texts = ["a", "\u00e9\ud800", "b"]
+    report = attribute_corpus(shared("llama", "bridge"), texts, "semantic", tmp_path, progress=False)
+    assert (report.n_prompts, report.n_errors) == (3, 1)
+    assert "isn't Unicode text" in list(read_records(tmp_path))[1]["error"]
+
+
+def test_two_prompts_of_one_id_are_refused_before_anything_is_written(tmp_path):
+    prompts = [{"text": "a", "id": 1.0}, {"text": "b", "id": "1"}]
+    with pytest.raises(CorpusError, match=r"prompts 0 and 1 .* both have the id '1'"):
+        attribute_corpus(shared("llama", "bridge"), prompts, "semantic", tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_warning_of_every_prompt_is_given_once(tmp_path, monkeypatch):
+    numbers = iter(range(100))
+    monkeypatch.setattr(
+        "tl_jacobian.core.prompts._compare_spaced", lambda *_: warn(f"predicted with 0.{next(numbers)}: did you mean")
+    )
+    model = shared("llama", "bridge")
+    with pytest.warns(UserWarning, match="did you mean") as caught:
+        attribute_corpus(model, TEXTS, "semantic", tmp_path, target="a", batch_size=2, progress=False)
+    assert len(caught) == 1

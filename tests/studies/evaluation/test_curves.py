@@ -181,6 +181,16 @@ def test_percentages_that_make_no_sense(k, unchecked):
         tj.perturbation_curves(lin, [tj.semantic_scope(lin)], k=k)
 
 
+@pytest.mark.parametrize(
+    ("k", "meant"), [([0.05, 0.1, 0.2], "5, 10, 20"), ([0.5, 1.0], "50, 100"), ([0, 0.1], "0, 10")]
+)
+def test_shares_in_the_place_of_percentages(k, meant, unchecked):
+    lin = toy(PROMPT)
+    with pytest.raises(ArgumentError, match=rf"percentages; did you mean {meant}\?"):
+        tj.perturbation_curves(lin, [tj.semantic_scope(lin)], k=k)
+    assert tj.perturbation_curves(lin, [tj.semantic_scope(lin)], k=[0, 0.5, 2])[0].k == (0, 0.5, 2)
+
+
 def test_bad_arguments(unchecked):
     lin = toy(PROMPT)
     a = tj.semantic_scope(lin)

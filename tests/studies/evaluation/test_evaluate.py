@@ -140,7 +140,7 @@ def test_two_bad_prompts_are_not_the_same_as_one_prompt():
     with pytest.raises(
         ArgumentError, match=r"0 of 2 prompts could be used, .*; the first error: the prompt '' is empty"
     ):
-        tj.evaluate(model(), ["", ""], TRIAL, progress=False)
+        tj.evaluate(model(), ["", ""], TRIAL, progress=False, prepend_bos=False)
     with pytest.raises(
         ArgumentError, match=r"1 of 1 prompts could be used, expected at least two to compare methods on$"
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from cases import CONTEXT, cases, make, shared
@@ -72,6 +74,26 @@ def test_a_word_of_letters_and_marks_of_several_bytes():
     assert a.target_words == ("née", "à")
     assert "".join(a.units) == "schön – süß/née à"
     assert a.matrix.min() > 0
+
+
+def test_scripts_without_spaces_are_split_into_characters_and_said_to_be():
+    with pytest.warns(UserWarning, match="'我喝茶' is in a script that writes no spaces .* pass segmenter="):
+        a = word_alignment(one, "我喝茶", "I drink", template="{source}/{target}", scope="semantic", prepend_bos=False)
+    assert a.source_words == ("我", "喝", "茶")
+    assert a.matrix.shape == (2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        b = word_alignment(
+            one,
+            "我喝茶",
+            "I drink",
+            template="{source}/{target}",
+            scope="semantic",
+            prepend_bos=False,
+            segmenter=lambda text: ["我", "喝茶"] if "茶" in text else text.split(),
+        )
+    assert b.source_words == ("我", "喝茶")
+    torch.testing.assert_close(b.matrix[:, 1], a.matrix[:, 1:].norm(dim=1))
 
 
 def test_one_forward_pass_for_all_words():

@@ -228,3 +228,13 @@ def test_a_table_and_copies():
     assert repr(c).startswith("Counterfactuals(log-probability of ")
     with pytest.raises(tj.errors.ArgumentError, match="1 scores for 2 words"):
         dataclasses.replace(c, words=("a", "b"), scores=(1.0,))
+
+
+def test_words_of_a_script_without_spaces():
+    with pytest.warns(UserWarning, match="is in a script that writes no spaces between words"):
+        c = counterfactuals(one, "我喝茶", TARGET, replace={"喝茶": ["走"]}, prepend_bos=True)
+    assert c.words == ("我", "喝", "茶")
+    assert [(e.word, e.kind) for e in c.edits if e.n_words == 2] == [("喝茶", "replaced")]
+    d = counterfactuals(one, "我喝茶", TARGET, prepend_bos=True, segmenter=lambda text: ["我", "喝茶"])
+    assert d.words == ("我", "喝茶")
+    assert d.edits[1].value == pytest.approx(log_probs(one, "我")[TARGET].item(), abs=1e-5)

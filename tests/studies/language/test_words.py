@@ -23,6 +23,11 @@ TEXT = "German: Über den Fluß, l'été – 3,5 €! English: Over the river."
         ("¿Qué? - ¡Sí!", ["Qué", "Sí"]),
         ("3.14 € (etwa)", ["3.14", "etwa"]),
         ("e\u0301te\u0301.", ["e\u0301te\u0301"]),
+        ("我喝茶。你呢?", ["我", "喝", "茶", "你", "呢"]),
+        ("東京タワーは高い", ["東", "京", "タワー", "は", "高", "い"]),
+        ("ไปเที่ยว", ["ไป", "เที่", "ย", "ว"]),
+        ("我喝tea, 3杯", ["我", "喝", "tea", "3", "杯"]),
+        ("한국어는 쉽다", ["한국어는", "쉽다"]),
         (" ... ", []),
         ("", []),
     ],
@@ -172,3 +177,23 @@ def test_a_sentence_has_a_word(name, values):
 
 def test_the_toys_are_what_they_should_be():
     assert merging().encode("the cat", add_special_tokens=False) != sentencepiece().encode("the cat")
+
+
+def test_a_segmenter_tells_the_words():
+    found = split_words("我喜欢北京。", 10, lambda text: ["我", "喜欢", "北京", "。"])
+    assert [(word.text, word.start) for word in found] == [("我", 10), ("喜欢", 11), ("北京", 13)]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["北京", "我"], "segmenter gave '我', which isn't in"),
+        (["Beijing"], "segmenter gave 'Beijing', which isn't in '我北京'"),
+        ([1], "segmenter gave 1, which isn't in"),
+        ("我 北京", "segmenter gave '我 北京', expected the list of a text's words"),
+        (None, "segmenter gave None, expected the list"),
+    ],
+)
+def test_a_segmenter_that_changes_the_text_is_refused(given, message):
+    with pytest.raises(tj.errors.ArgumentError, match=message):
+        split_words("我北京", segmenter=lambda text: given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import number_tokenizers as kinds
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from cases import shared
@@ -212,3 +213,30 @@ def test_what_isnt_a_tokenizer(unchecked):
             serialize([1.0, 2.0], odd, prepend_bos=True)
     finally:
         odd.bos_token = bos
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ma.array([1.0, 99.0, 3.0], mask=[0, 1, 0]), r"values\[1\] is masked \(1 of 3 are\): leave those out"),
+        (pd.Series([1, pd.NA, 3], dtype="Int64"), r"values\[1\] is (nan|<NA>)"),
+        (pd.Series([1.0, 2.0, pd.NA], dtype="Float64"), r"values\[2\] is (nan|<NA>)"),
+        ([1.0, pd.NA, 3.0], r"values\[1\] is <NA> \(1 of 3 are missing\)"),
+        ([1.0, 2.0, None], r"values\[2\] is None \(1 of 3 are missing\)"),
+        ([1.0, np.nan, 3.0], r"values\[1\] is nan"),
+    ],
+    ids=str,
+)
+def test_what_is_missing_is_refused_by_its_place(values, message):
+    with pytest.raises(ArgumentError, match=message):
+        serialize(values, kinds.digit_per_token(), prepend_bos=False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.ma.array([1.0, 2.0, 3.0], mask=[0, 0, 0]), np.ma.array([1, 2, 3]), pd.Series([1, 2, 3], dtype="Int64")],
+    ids=["masked nowhere", "no mask", "nullable"],
+)
+def test_what_only_could_be_missing_is_read(values):
+    given, plain = (serialize(v, kinds.digit_per_token(), prepend_bos=False) for v in (values, [1.0, 2.0, 3.0]))
+    assert given.text == plain.text

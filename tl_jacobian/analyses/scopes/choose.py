@@ -13,19 +13,18 @@ What every function with a ``scope`` argument takes:
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-import torch
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained, check_gradient, one_of
 from tl_jacobian.analyses.scopes.fisher import DRAWING, explain_fisher, fisher_scope
 from tl_jacobian.analyses.scopes.simple import (
     ScalarOutput,
+    can_take,
     direction_scope,
     explain_confidence,
     explain_direction,
@@ -195,7 +194,7 @@ def _chosen(scope: Any, offered: Mapping[str, Any], *, needs_direction: bool) ->
     name = next((name for name, computation in COMPUTATIONS.items() if computation.whole is scope), None)
     if name is not None:
         return _with(SCOPES[name], given, offered)
-    one, two = (_can_take(scope, n) for n in (1, 2))
+    one, two = (can_take(scope, n) for n in (1, 2))
     if two and (needs_direction or not one):
         return _with(SCOPES["output"], _once("fn", scope, given), offered)
     label = name_of_function(scope)
@@ -234,17 +233,6 @@ def _no_scope(scope: Any, given: Mapping[str, Any]) -> str:
         return f"scope is a {type(scope).__name__}; a direction is a tensor: torch.as_tensor(v)"
     hint = f"; for a target token: target={scope!r}" if isinstance(scope, str) and "target" not in given else ""
     return f"scope={scope!r}, expected one of {', '.join(map(repr, SCOPES))}, a direction v or a function{hint}"
-
-
-def _can_take(fn: Callable[..., Any], n: int) -> bool:
-    """Whether a function can be called with n values by place; where nobody can tell, yes."""
-    try:
-        inspect.signature(fn.forward if isinstance(fn, torch.nn.Module) else fn).bind(*range(n))
-    except TypeError:
-        return False
-    except ValueError:  # it has no signature
-        return True
-    return True
 
 
 def name_of_function(fn: Callable[..., Any]) -> str:

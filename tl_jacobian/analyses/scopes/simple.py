@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -79,7 +80,7 @@ def output_scope(
 
     Args:
         lin: a linearization, or a batch of them.
-        fn: ``fn(y, logits) -> scalar tensor``, differentiable: a log-probability, the entropy,
+        fn: ``fn(y, logits) -> scalar tensor`` (or of y alone), differentiable: a log-probability, the entropy,
             the activation of a sparse-autoencoder feature. Where y is the activation at another
             ``output_hook``, logits is None. For an answer y is ``(answer, d_model)`` and logits ``(answer, d_vocab)``.
         name: what to call it; default: the function's name.
@@ -107,6 +108,8 @@ def explain_output(
             got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
             hint = "; leave out .item()" if isinstance(value, (int, float)) else ""
             raise DirectionError(f"{call} gave {got}, expected a tensor with one number{hint}")
+        if value.is_complex() or not value.isfinite():
+            raise DirectionError(f"{call} gave {value.item()}, expected a finite real number")
         if not value.requires_grad:
             raise DirectionError(
                 f"{call} gave a number without a gradient; compute it from its arguments with torch operations"
@@ -116,8 +119,21 @@ def explain_output(
     return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of {lin.per}"})
 
 
+def can_take(fn: Callable[..., Any], n: int) -> bool:
+    """Whether a function can be called with n values by place; where nobody can tell, yes."""
+    try:
+        inspect.signature(fn.forward if isinstance(fn, torch.nn.Module) else fn).bind(*range(n))
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
+
+
 def _called(lin: Linearized, fn: ScalarOutput, y: Tensor, call: str) -> Any:
-    """What ``fn`` makes of y and the logits; of y alone where y isn't unembedded."""
+    """What ``fn`` makes of y and the logits; of y alone where that is all it takes, or where y isn't unembedded."""
+    if not can_take(fn, 2) and can_take(fn, 1):
+        return fn(y)  # type: ignore[call-arg]
     if lin.output_hook is None:
         return fn(y, lin.unembedding.logits(y))
     try:

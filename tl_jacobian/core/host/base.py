@@ -162,7 +162,18 @@ class Host(Protocol):
 
     def is_bos(self, token: int) -> bool: ...
 
-    def is_eos(self, token: int) -> bool: ...
+    def is_eos(self, token: int) -> bool:
+        """Whether a text ends with it; a model may have several such tokens."""
+        ...
+
+    @property
+    def padding(self) -> int | None:
+        """The token that a tokenizer fills up shorter texts with, or None."""
+        ...
+
+    def tokens_shown_as(self, text: str) -> list[int]:
+        """The tokens whose text is this, of :meth:`token_texts`."""
+        ...
 
     def unembedding(self) -> Unembedding: ...
 

@@ -99,6 +99,10 @@ class TransformerBridgeHost(TransformerLensHost):
         ways = (m.__dict__["_modules"].get("_original_component") for m in self.model.modules() if _goes_own_way(m))
         return any(not hasattr(original, "causal_conv1d_fn") for original in ways)
 
+    def _end_tokens(self) -> list[int]:
+        found = getattr(getattr(self.model.original_model, "generation_config", None), "eos_token_id", None)
+        return found if isinstance(found, list) else [] if found is None else [found]
+
     def _parameters(self) -> list[nn.Parameter]:
         # The Hugging Face model isn't a registered submodule of the bridge.
         mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)

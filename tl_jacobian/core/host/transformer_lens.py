@@ -7,11 +7,13 @@ the weights, the text of single tokens, and whether a gradient would mean what a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -35,6 +37,7 @@ from tl_jacobian.core.norms import NormAffine, affine_of
 from tl_jacobian.core.unembedding import Unembedding
 from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
 from tl_jacobian.results.arguments import excerpt
+from tl_jacobian.results.tokens import PARTIAL
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -131,6 +134,34 @@ def _text(tokenizer: Any, token: int, piece: str | None) -> str:
 
 
 _ENOUGH = 16  # tokens that show whether a model loses gradient
+# From a tokenizer to the size of its vocabulary and the tokens of each text, made when first asked for: decoding a
+# vocabulary takes 0.3 s for 50,000 tokens.
+_SHOWN: WeakKeyDictionary[Any, tuple[int, dict[str, list[int]]]] = WeakKeyDictionary()
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+def tokens_shown_as(tokenizer: Any | None, text: str, d_vocab: int) -> list[int]:
+    """The tokens that :func:`token_texts` gives a text for.
+
+    SentencePiece has a token for each byte, and writes it where no other token will do: so where there is another, that
+    is meant.
+    """
+    if tokenizer is None:
+        return [t for t in range(d_vocab) if text == f"<{t}>"]
+    size, shown = _SHOWN.get(tokenizer, (0, {}))
+    if size != d_vocab:
+        shown = {}
+        for token, one in enumerate(token_texts(tokenizer, range(d_vocab))):
+            shown.setdefault(one, []).append(token)
+        _SHOWN[tokenizer] = d_vocab, shown
+    found = shown.get(text, [])
+    if len(found) > 1 and PARTIAL not in text:
+        pieces = tokenizer.convert_ids_to_tokens(found)
+        whole = [t for t, piece in zip(found, pieces, strict=True) if not _BYTE.fullmatch(str(piece))]
+        return whole or found
+    return list(found)
+
+
 _SAMPLE = 64
 
 
@@ -227,7 +258,16 @@ class TransformerLensHost:
         return self.model.tokenizer is not None and token == self.model.tokenizer.bos_token_id
 
     def is_eos(self, token: int) -> bool:
-        return self.model.tokenizer is not None and token == self.model.tokenizer.eos_token_id
+        return token in self._end_tokens() or (
+            self.model.tokenizer is not None and token == self.model.tokenizer.eos_token_id
+        )
+
+    @property
+    def padding(self) -> int | None:
+        return getattr(self.model.tokenizer, "pad_token_id", None)
+
+    def tokens_shown_as(self, text: str) -> list[int]:
+        return tokens_shown_as(self.model.tokenizer, text, self.d_vocab)
 
     def _need_tokenizer(self, text: Any) -> None:
         if self.model.tokenizer is None:
@@ -390,6 +430,10 @@ class TransformerLensHost:
         return read_original_norm(str(getattr(self.cfg, "model_name", "")), str(self._architecture()))
 
     # -- where the two hosts differ ------------------------------------------------
+
+    def _end_tokens(self) -> list[int]:
+        """Tokens at which the model's own configuration says that generated text ends."""
+        return []
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""

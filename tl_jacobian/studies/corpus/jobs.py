@@ -17,7 +17,7 @@ from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearize import Options, linearize_read
-from tl_jacobian.core.prompts import Read, Target, read_prompt
+from tl_jacobian.core.prompts import Read, Target, all_text, read_prompt
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
@@ -227,7 +227,7 @@ def _read(host: Host, prompt: CorpusPrompt) -> Read:
         read = read_prompt(host, prompt.messages, [-1], None)
         if read.tokens == tokens:
             return read
-    return read_prompt(host, tokens, [-1], None)
+    return read_prompt(host, all_text(tokens), [-1], None)
 
 
 @checked

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
 
 from tl_jacobian.core.chat import is_conversation
 from tl_jacobian.errors import ArgumentError, CorpusError
-from tl_jacobian.results.arguments import checked, ids, is_id, whole
+from tl_jacobian.results.arguments import cell, checked, ids, is_id, whole
+from tl_jacobian.studies.corpus.text import Unreadable, lines_of, text_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class CorpusPrompt:
 
     Attributes:
         index: its place in the corpus, from 0.
-        id: what the corpus calls it; its index, where the corpus says nothing.
+        id: what the corpus calls it; its index, where the corpus says nothing. Each prompt of a run has one of its own.
         text: the prompt, or None where it is given as tokens.
         tokens: token ids, or None where it is text; what a job is handed always has them.
         target: token to explain, for jobs that have a target; as text or id.
@@ -46,12 +47,6 @@ class CorpusPrompt:
     target: str | int | None = None
     error: str | None = None
     messages: tuple[Any, ...] | None = None
-
-
-class Unreadable(NamedTuple):
-    """In place of a row that can't be read."""
-
-    why: str
 
 
 def prompts_of(rows: Iterable[Any], column: str, source: str) -> list[CorpusPrompt]:
@@ -82,7 +77,7 @@ def prompt_of(index: int, row: Any, column: str) -> CorpusPrompt:
         return CorpusPrompt(index, str(index), error=row.why)
     if not isinstance(row, Mapping):
         row = {column: row}
-    name = row.get("id")
+    name = cell(row.get("id"))
     known = _known(name, (str, int, float))
     found = CorpusPrompt(index, str(name) if known else str(index))
     if not known and name is not None:
@@ -91,7 +86,7 @@ def prompt_of(index: int, row: Any, column: str) -> CorpusPrompt:
 
 
 def _filled(found: CorpusPrompt, row: Mapping[str, Any], column: str) -> CorpusPrompt:
-    tokens, target = row.get("tokens"), row.get("target")
+    tokens, target = row.get("tokens"), cell(row.get("target"))
     named = column if column in row else _MESSAGES
     text = row.get(named)
     if target is not None and not _known(target, (str, int)):
@@ -108,7 +103,7 @@ def _filled(found: CorpusPrompt, row: Mapping[str, Any], column: str) -> CorpusP
         return _broken(
             found, f"column {named!r} is {shown(text)}, expected {'text' if named == column else 'messages'}"
         )
-    if (bad := _not_unicode(text, target)) is not None:
+    if (bad := _not_unicode(text, target, found.id)) is not None:
         return _broken(found, f"{shown(bad)} holds half a surrogate pair, expected valid Unicode text")
     return CorpusPrompt(found.index, found.id, text, None if tokens is None else tuple(tokens), target)
 
@@ -137,27 +132,24 @@ def shown(value: Any) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
-_BOM = b"\xef\xbb\xbf"
 _MESSAGES = "messages"  # where there is no text
 _KEPT = ("id", "target", "tokens", _MESSAGES)  # beside the text
 
 
 def text_rows(path: Path, column: str) -> Iterator[Any]:
     """One prompt a line; blank lines are none."""
-    for number, line in _lines(path):
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            yield Unreadable(f"line {number} isn't UTF-8: {error}")
+    for _, line in lines_of(path):
+        yield line
 
 
 def jsonl_rows(path: Path, column: str) -> Iterator[Any]:
     """One JSON value a line."""
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
+        if isinstance(line, Unreadable):
+            yield line
+            continue
         try:
-            yield json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            yield Unreadable(f"line {number} isn't UTF-8: {error}")
+            yield json.loads(line)
         except (ValueError, RecursionError) as error:
             yield Unreadable(f"line {number} isn't JSON: {error}")
 
@@ -165,9 +157,9 @@ def jsonl_rows(path: Path, column: str) -> Iterator[Any]:
 def json_rows(path: Path, column: str) -> Iterator[Any]:
     """A JSON list, or an object with one under "data"."""
     try:
-        value = json.loads(path.read_bytes().removeprefix(_BOM).decode("utf-8"))
+        value = json.loads(text_of(path.read_bytes(), str(path)))
     except (ValueError, RecursionError) as error:
-        raise CorpusError(f"{path} isn't JSON in UTF-8: {error}; with one object a line, name it .jsonl") from error
+        raise CorpusError(f"{path} isn't JSON: {error}; with one object a line, name it .jsonl") from error
     rows = value.get("data") if isinstance(value, dict) else value
     if not isinstance(rows, list):
         found = f"an object with {sorted(value)[:8]}" if isinstance(value, dict) else f"a {type(value).__name__}"
@@ -205,17 +197,6 @@ def _table_rows(batch: Any) -> Iterator[Any]:
             yield {name: batch.column(name)[i].as_py() for name in batch.schema.names}
         except UnicodeDecodeError as error:
             yield Unreadable(f"row isn't UTF-8: {error}")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines with something in them, without their ends."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if number == 1:
-                line = line.removeprefix(_BOM)
-            line = line.removesuffix(b"\n").removesuffix(b"\r")
-            if line.strip():
-                yield number, line
 
 
 ROWS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
@@ -287,7 +268,7 @@ def read_corpus(
             line) or ``.parquet``, or the name of a Hugging Face data set, ``"name"`` or ``"name:config"``, or
             the folder of one. JSON prompts are text, or objects with the column, which may also have an ``"id"``, a
             ``"target"`` (text or id) and ``"tokens"`` (ids, which then take the place of the text). Blank lines
-            are no prompts.
+            are no prompts. Text is UTF-8, or what a byte-order mark says.
         column: which column holds the text, or conversations (lists of messages, as for :func:`linearize`). Where
             there is none of that name, ``"messages"`` are read.
         split: of a data set.
@@ -323,6 +304,21 @@ def _rows(source: Any, column: str, split: str, limit: int | None) -> Iterator[A
 
 
 Given = str | Sequence[int] | Sequence[Mapping[str, Any]] | Int[Tensor, " pos"] | Mapping[str, Any] | CorpusPrompt
+
+
+def check_ids(prompts: Sequence[CorpusPrompt]) -> None:
+    """Refuse two prompts of one name: nobody could tell their records apart.
+
+    Raises:
+        CorpusError: which two.
+    """
+    first: dict[str, int] = {}
+    for prompt in prompts:
+        if (other := first.setdefault(prompt.id, prompt.index)) != prompt.index:
+            raise CorpusError(
+                f"prompts {other} and {prompt.index} (counted from 0) both have the id {prompt.id!r}, expected one of "
+                "its own for each; a prompt without an id is called by its number: give one to all of them, or to none"
+            )
 
 
 def as_prompts(prompts: Iterable[Given] | Int[Tensor, "prompts pos"]) -> list[CorpusPrompt]:
@@ -369,6 +365,4 @@ def _as_prompt(index: int, given: Any) -> CorpusPrompt:
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """An object as JSON would have it, ids in tensors and the like apart from what isn't any."""
     tokens: Any = ids(row.get("tokens"))
-    target: Any = row.get("target")
-    found = {} if tokens is None else {"tokens": tokens}
-    return {**row, **found, **({"target": int(target)} if is_id(target) else {})}
+    return {**row, **({} if tokens is None else {"tokens": tokens})}

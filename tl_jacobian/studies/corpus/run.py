@@ -13,11 +13,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import time
+import warnings
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +32,7 @@ from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.progress import counting, quiet
-from tl_jacobian.core.prompts import Target, read_prompt
+from tl_jacobian.core.prompts import Target, is_batch, members, read_prompt, unpadded
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
 from tl_jacobian.results.arguments import checked, excerpt, ids, warn, whole
 from tl_jacobian.results.attribution import Attribution
@@ -38,7 +40,7 @@ from tl_jacobian.results.run_report import RunReport
 from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.corpus.jobs import Job, ScopeJob, error_record, from_record, records_of
 from tl_jacobian.studies.corpus.processes import Processes, processes
-from tl_jacobian.studies.corpus.read import CorpusPrompt, Given, as_prompts
+from tl_jacobian.studies.corpus.read import CorpusPrompt, Given, as_prompts, check_ids
 from tl_jacobian.studies.corpus.store import (
     FORMAT,
     VERSION,
@@ -71,6 +73,22 @@ def tokenizer_of(model: Any, *, prepend_bos: bool | None = None) -> Tokenize:
         return read_prompt(host, given, [-1], prepend_bos).tokens
 
     return tokenize
+
+
+def given_prompts(model: Any, prompts: Any) -> list[CorpusPrompt]:
+    """:func:`as_prompts`, of a tokenizer's output and of rows of ids too, whose padding is left out or refused."""
+    if isinstance(prompts, Mapping) and "input_ids" in prompts and not is_batch(prompts):
+        prompts = [prompts]
+    if is_batch(prompts):
+        prompts = [_tokens(one) for one in members(resolve(model), prompts)]
+    return as_prompts(prompts)
+
+
+def _tokens(prompt: Any) -> Any:
+    """The ids of what a tokenizer gave for one prompt; anything else as it is."""
+    if not isinstance(prompt, Mapping) or "input_ids" not in prompt:
+        return prompt
+    return unpadded(prompt)[0]
 
 
 class Shard(NamedTuple):
@@ -206,6 +224,7 @@ class Work:
     plan: Sequence[Shard]
     folder: Folder
     batch_size: int
+    told: set[str] = field(default_factory=set)
 
     def check_done(self) -> None:
         """Take back what is said to be done and isn't: damaged, edited or truncated shards."""
@@ -236,7 +255,7 @@ class Work:
         refused = [error_record(prompts[place], errors[place]) for place in shard.places if place in errors]
         hopeful, made = tally.succeeded, []
         for at in range(0, len(good), self.batch_size):
-            with quiet():
+            with quiet(), told_once(self.told):
                 batch = records_of(self.job, [self.corpus[place] for place in good[at : at + self.batch_size]])
             tally.add(batch)
             made += batch
@@ -247,6 +266,17 @@ class Work:
 
     def _prompts(self, shard: Shard) -> list[int]:
         return [self.corpus.prompts[place].index for place in shard.places]
+
+
+@contextmanager
+def told_once(told: set[str]) -> Iterator[None]:
+    """Warnings that differ in numbers alone, from one prompt to the next, are given once."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for one in caught:
+        if (kind := re.sub(r"\d+", "0", str(one.message))) not in told:
+            told.add(kind)
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
 
 
 def _check_hope(records: Sequence[Record]) -> None:
@@ -295,7 +325,7 @@ def run_corpus(
 
     Args:
         job: see :class:`Job`.
-        prompts: of :func:`read_corpus`, or your own; their indices differ.
+        prompts: of :func:`read_corpus`, or your own; their indices differ, and so do their ids.
         out: folder for the records; created, or gone on with.
         tokenize: from a prompt to its token ids; a JacobianScopeError is recorded as the prompt's. See
             :func:`tokenizer_of`.
@@ -305,13 +335,15 @@ def run_corpus(
         progress: show a bar.
 
     Raises:
-        CorpusError: the folder holds another run (says how it differs), or another one is at work there; the disk is
-            full; all prompts of the first shard fail for the same reason; another process has ended.
+        CorpusError: two prompts have the same id; the folder holds another run (says how it differs), or another one is
+            at work there; the disk is full; all prompts of the first shard fail for the same reason; another process
+            has ended.
         ArgumentError: a size or the format, or a record that isn't JSON.
     """
     whole("batch_size", batch_size, what="a number of prompts")
     if len({prompt.index for prompt in prompts}) < len(prompts) or not prompts:
         raise ArgumentError(f"{len(prompts)} prompts, expected at least one, and an index of its own for each")
+    check_ids(prompts)
     corpus = Corpus(prompts, tokenize)
     sizes = {"batch_size": batch_size, "shard_size": shard_size, "records": format}
     folder = Folder(Path(out), format, getattr(job, "example", None))
@@ -371,7 +403,7 @@ def _report(work: Work, n_resumed: int, seconds: float) -> RunReport:
 @checked
 def attribute_corpus(
     model: Any,
-    prompts: Sequence[Given] | Int[Tensor, "prompts pos"],
+    prompts: Sequence[Given] | Int[Tensor, "prompts pos"] | Mapping[str, Any],
     scope: Scope,
     out: str | PathLike[str],
     *,
@@ -402,7 +434,7 @@ def attribute_corpus(
         model: a HookedTransformer or a TransformerBridge; left as it was.
         prompts: of :func:`read_corpus`, or a list of texts, of token ids (lists, tuples, tensors), of conversations
             (lists of messages), or of objects with ``"text"``, ``"tokens"`` or ``"messages"`` that may have an ``"id"``
-            and a ``"target"``.
+            and a ``"target"``; or what a tokenizer gave for them.
         scope: a scope's name (``"semantic"``, ``"temperature"``, ``"fisher"``, ``"output"`` with ``fn=``), a direction
             v in y, or a function, ``fn(y, logits) -> scalar tensor`` or ``fn(lin) -> Attribution``: see
             :class:`ScopeJob`.
@@ -446,7 +478,7 @@ def attribute_corpus(
     )
     return run_corpus(
         job,
-        as_prompts(prompts),
+        given_prompts(model, prompts),
         out,
         tokenize=tokenizer_of(model, prepend_bos=prepend_bos),
         batch_size=batch_size,

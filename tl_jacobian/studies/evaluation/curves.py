@@ -229,7 +229,7 @@ def percentages(k: Sequence[float | int]) -> tuple[float, ...]:
     """Percentages of tokens, checked.
 
     Raises:
-        ArgumentError: they don't rise, or aren't between 0 and 100.
+        ArgumentError: they don't rise, aren't between 0 and 100, or are shares in the place of percentages.
     """
     try:
         values = tuple(map(float, k)) if isinstance(k, Sequence) and not isinstance(k, str) else ()
@@ -237,4 +237,7 @@ def percentages(k: Sequence[float | int]) -> tuple[float, ...]:
         values = ()
     if not values or not all(0 <= x <= 100 for x in values) or sorted(set(values)) != list(values):
         raise ArgumentError(f"k={k!r}, expected rising percentages between 0 and 100, such as (5, 10, 20)")
+    if values[-1] <= 1 and any(0 < x < 1 for x in values):
+        meant = ", ".join(f"{100 * x:g}" for x in values)
+        raise ArgumentError(f"k={k!r}: percentages; did you mean {meant}?")
     return values

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearize import linearize
-from tl_jacobian.core.prompts import resolve_target
+from tl_jacobian.core.prompts import all_text, resolve_target
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
 from tl_jacobian.results.arguments import checked, fitted
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.studies.corpus import CorpusPrompt, read_corpus, read_records, read_settings, run_corpus, tokenizer_of
 from tl_jacobian.studies.corpus.processes import is_launched
-from tl_jacobian.studies.corpus.read import Given, as_prompts
+from tl_jacobian.studies.corpus.read import Given
+from tl_jacobian.studies.corpus.run import given_prompts
 from tl_jacobian.studies.evaluation.judge import Trial, judge
 
 Explained = Literal["argmax", "next"]
@@ -68,7 +69,8 @@ class EvaluationJob:
             if held and len(ids) < 2:
                 raise PromptError("a prompt of one token has no next one to explain, expected at least two")
         at = [len(ids) - 2 if held else len(ids) - 1 for ids, held in zip(tokens, held_out, strict=True)]
-        batch = linearize(self.model, tokens, position=at, record=self.trial.record, max_memory=self.max_memory)
+        texts = [all_text(ids) for ids in tokens]
+        batch = linearize(self.model, texts, position=at, record=self.trial.record, max_memory=self.max_memory)
         targets = [
             ids[-1] if held else resolve_target(lin, p.target)
             for ids, held, lin, p in zip(tokens, held_out, batch, prompts, strict=True)
@@ -79,7 +81,7 @@ class EvaluationJob:
 @checked
 def evaluate(
     model: Any,
-    prompts: str | PathLike[str] | Sequence[Given] | Int[Tensor, "prompts pos"],
+    prompts: str | PathLike[str] | Sequence[Given] | Int[Tensor, "prompts pos"] | Mapping[str, Any],
     trial: Trial | None = None,
     *,
     out: str | PathLike[str] | None = None,
@@ -100,7 +102,8 @@ def evaluate(
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompts: a file or data set for :func:`read_corpus`, or a list of texts, of token ids (lists, tuples,
-            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``.
+            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``; or
+            what a tokenizer gave for them.
         trial: methods, percentages, perturbation; default: the paper's six methods at 5, 10 and 20%.
         out: folder for the records; killed and called again with the same arguments, it goes on where it was.
             Default: nothing is kept.
@@ -125,7 +128,7 @@ def evaluate(
     """
     if out is None and is_launched():
         raise ArgumentError("out=None, but several processes share this evaluation: give a folder that all of them see")
-    corpus = read_corpus(prompts) if isinstance(prompts, (str, PathLike)) else as_prompts(prompts)
+    corpus = read_corpus(prompts) if isinstance(prompts, (str, PathLike)) else given_prompts(model, prompts)
     job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory)
     with TemporaryDirectory() as nowhere:
         folder = Path(nowhere) / "records" if out is None else Path(out)

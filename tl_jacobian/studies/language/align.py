@@ -21,7 +21,7 @@ from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution, consecutive
 from tl_jacobian.results.attribution_map import AttributionMap, cut_words, matrix, merged
 from tl_jacobian.results.scopes import Confidence, FisherMethod
-from tl_jacobian.studies.language.words import Span, Units, fill, token_spans, units_of
+from tl_jacobian.studies.language.words import Segmenter, Span, Units, check_spaces, fill, joined, token_spans, units_of
 
 TEMPLATE = "German: {source} English: {target}"
 _KEPT = (
@@ -48,6 +48,7 @@ def word_alignment(
     template: str = TEMPLATE,
     scope: Scope = "fisher",
     tokens: Literal["all", "first"] = "all",
+    segmenter: Segmenter | None = None,
     minus: Target | None = None,
     confidence: Confidence | None = None,
     method: FisherMethod | None = None,
@@ -72,13 +73,14 @@ def word_alignment(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        source, target: a sentence and its translation, in languages that write spaces. A word is what
-            stands between spaces, without punctuation around it.
+        source, target: a sentence and its translation. A word is what stands between spaces, without punctuation
+            around it; in Chinese, Japanese, Thai and other languages without spaces it is a character, with a warning.
         template: the prompt, with the fields {source} and {target}.
         scope: as for :func:`attribution_map`. ``"fisher"`` is the paper's trace, some 60 products a row
             (``method="low_rank"`` takes one); ``"semantic"`` explains the logit of the token that follows.
         tokens: which of a target word's tokens are explained: ``"all"``, or the ``"first"`` alone (later ones are
             often driven by the word's own beginning).
+        segmenter: a function from a text to the list of its words, for both sentences: ``jieba.lcut``, say.
         minus: of Semantic Scope: a token to contrast the target with.
         confidence: of Temperature Scope.
         method, rank, n_products, rtol, generator: of Fisher Scope.
@@ -97,10 +99,11 @@ def word_alignment(
     'rot'
     """
     host = resolve(model)
-    filled = fill(template, source, target)
+    check_spaces(segmenter, source, target)
+    filled = fill(template, source, target, segmenter)
     ids = read_prompt(host, filled.text, [-1], prepend_bos).tokens
-    units = locate(host, filled.text, ids, (*filled.source, *filled.target))
-    n = len(filled.source)
+    (sources, targets), units = locate(host, filled.text, ids, filled.source, filled.target)
+    n = len(sources)
     explained = [[t - 1 for t in (word if tokens == "all" else word[:1])] for word in units.tokens[n:]]
     m = attribution_map(
         model,
@@ -125,8 +128,8 @@ def word_alignment(
         units=tuple(word.text for word in units.words),
         sources=units.at[:n],
         targets=units.at[n:],
-        source_words=tuple(word.text for word in filled.source),
-        target_words=tuple(word.text for word in filled.target),
+        source_words=tuple(word.text for word in sources),
+        target_words=tuple(word.text for word in targets),
         scope=m.scope,
         combine=m.combine,
         positions=consecutive(word.size for word in units.words),
@@ -134,12 +137,16 @@ def word_alignment(
     )
 
 
-def locate(host: Host, text: str, ids: list[int], words: tuple[Span, ...]) -> Units:
-    """Words in a tokenised text; the tokens a tokenizer adds at its ends are outside it."""
+def locate(host: Host, text: str, ids: list[int], *sentences: tuple[Span, ...]) -> tuple[list[tuple[Span, ...]], Units]:
+    """The words of sentences in a tokenised text, those that share a token joined, and the units that they are.
+
+    The tokens a tokenizer adds at the text's ends are outside it.
+    """
     pieces = host.token_texts(ids)
     outside = {i for i, token in enumerate(ids) if (host.is_bos(token) and i == 0) or host.is_eos(token)}
     spans = token_spans(text, pieces, lambda a, b: host.decode(ids[a:b]), outside)
-    return units_of(text, words, spans, pieces)
+    words = [joined(text, sentence, spans) for sentence in sentences]
+    return words, units_of(text, [word for sentence in words for word in sentence], spans, pieces)
 
 
 def _influence(m: AttributionMap, explained: list[list[int]], units: Units) -> Float[Tensor, "targets units"]:

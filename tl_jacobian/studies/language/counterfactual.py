@@ -27,7 +27,7 @@ from tl_jacobian.results.attribution_map import cut_words
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit, Kind
 from tl_jacobian.results.scopes import Confidence, FisherMethod
 from tl_jacobian.studies.language.align import locate
-from tl_jacobian.studies.language.words import Span, split_words
+from tl_jacobian.studies.language.words import Segmenter, Span, check_spaces, split_words
 
 if TYPE_CHECKING:
     Replacements = Mapping[str | int, Sequence[str]]
@@ -56,6 +56,7 @@ def counterfactuals(
     scope: Scope = "semantic",
     replace: Replacements | None = None,
     top: int | None = None,
+    segmenter: Segmenter | None = None,
     confidence: Confidence | None = None,
     method: FisherMethod | None = None,
     rank: int | None = None,
@@ -77,7 +78,8 @@ def counterfactuals(
 
     Args:
         model: a HookedTransformer or a TransformerBridge.
-        prompt: text, in a language that writes spaces.
+        prompt: text. A word is what stands between spaces; in Chinese, Japanese, Thai and other languages without
+            spaces it is a character, with a warning.
         target: one token, whose log-probability is measured; default the most probable next token.
         minus: another one: the difference of the two logits is measured instead, which doesn't change when both
             become less likely together.
@@ -86,6 +88,7 @@ def counterfactuals(
         replace: for words of the prompt (by text or index) or phrases (by text: ``"the South"``), what is put in
             their place; no empty text, for removals are measured anyway.
         top: remove these many words with the highest scores alone; default all.
+        segmenter: a function from a text to the list of its words: ``jieba.lcut``, say.
         prepend_bos, final_norm, max_memory: as for :func:`linearize`.
         confidence: of Temperature Scope.
         method, rank, n_products, rtol, generator: of Fisher Scope.
@@ -114,18 +117,19 @@ def counterfactuals(
         name=name,
     )
     host = resolve(model)
-    words = split_words(prompt)
+    check_spaces(segmenter, prompt)
+    words = split_words(prompt, segmenter=segmenter)
     if not words:
         raise ArgumentError(f"prompt={prompt!r}, expected text of at least one word")
     if top is not None and top < 0:
         raise ArgumentError(f"top={top!r}, expected a number of words, or None for all")
     read = read_prompt(host, prompt, [-1], prepend_bos)
-    ids = read.tokens
+    (words,), units = locate(host, prompt, read.tokens, words)
     (lin,) = linearize_read(host, [read], Options(final_norm, max_memory))
     token = resolve_target(lin, target)
     other = None if minus is None else resolve_target(lin, minus)
     found = chosen.attribute(lin, target=token, minus=other)
-    scores = _by_word(host, prompt, ids, words, found)
+    scores = found.grouped(*cut_words(units.words, found)).scores[list(units.at)].tolist()
     order = sorted(range(len(words)), key=lambda i: -scores[i])
     plans = [*_removals(prompt, words, sorted(order[:top])), *_replacements(prompt, words, replace or {})]
     plans.sort(key=lambda plan: (plan.at.start, plan.at.stop))
@@ -160,12 +164,6 @@ def counterfactuals(
 
 
 # -- scores ------------------------------------------------------------------------
-
-
-def _by_word(host: Host, prompt: str, ids: list[int], words: tuple[Span, ...], found: Attribution) -> list[float]:
-    units = locate(host, prompt, ids, words)
-    grouped = found.grouped(*cut_words(units.words, found)).scores
-    return grouped[list(units.at)].tolist()
 
 
 def _joint(scores: Sequence[float], at: range, found: Attribution) -> float:
@@ -214,6 +212,9 @@ def _found(words: Sequence[Span], name: str | int) -> range:
     texts, wanted = [word.text for word in words], [word.text for word in split_words(str(name))]
     n = len(wanted)
     found = [range(i, i + n) for i in range(len(words)) if texts[i : i + n] == wanted] if n else []
+    if n and not found:  # without spaces the same text may be cut into words in another way
+        runs = [range(i, j) for i in range(len(words)) for j in range(i + 1, len(words) + 1)]
+        found = [at for at in runs if _is_run(words[at.start : at.stop], "".join(wanted))]
     if len(found) != 1:
         names = ", ".join(f"{i} {text!r}" for i, text in enumerate(texts))
         raise ArgumentError(
@@ -221,6 +222,11 @@ def _found(words: Sequence[Span], name: str | int) -> range:
             "tells equal ones apart"
         )
     return found[0]
+
+
+def _is_run(words: Sequence[Span], text: str) -> bool:
+    """Whether words without anything between them make up a text."""
+    return words[-1].stop - words[0].start == len(text) and "".join(word.text for word in words) == text
 
 
 # -- measurements ------------------------------------------------------------------

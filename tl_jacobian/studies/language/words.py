@@ -9,13 +9,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from string import Formatter
 from typing import NamedTuple
 
-from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.tokens import Word, whole_characters
+import regex
 
+from tl_jacobian.errors import ArgumentError, PromptError
+from tl_jacobian.results.arguments import excerpt, warn
+from tl_jacobian.results.tokens import CHARACTER, KATAKANA, UNSPACED, Word, whole_characters
+
+Segmenter = Callable[[str], Sequence[str]]
+_UNSPACED = regex.compile(f"[{UNSPACED}]")
+_SEGMENT = regex.compile(rf"{KATAKANA}|(?:(?![{UNSPACED}])\S)+|{CHARACTER}")
 _FIELDS = ["source", "target"]
 
 
@@ -32,8 +38,8 @@ class Filled(NamedTuple):
     target: tuple[Span, ...]
 
 
-def fill(template: str, source: str, target: str) -> Filled:
-    """Put a sentence and its translation into a template.
+def fill(template: str, source: str, target: str, segmenter: Segmenter | None = None) -> Filled:
+    """Put a sentence and its translation into a template; ``segmenter`` as for :func:`split_words`.
 
     Raises:
         ArgumentError: the template hasn't the fields {source} and {target} once each, in this order, or a
@@ -49,7 +55,7 @@ def fill(template: str, source: str, target: str) -> Filled:
     for before, name in parts:
         text += before
         if name:
-            words[name] = _words(name, values[name], len(text))
+            words[name] = _words(name, values[name], len(text), segmenter)
             text += values[name]
     return Filled(text, words["source"], words["target"])
 
@@ -68,8 +74,8 @@ def _parse(template: str) -> list[tuple[str, str | None]]:
     return [(before, name) for before, name, _, _ in found]
 
 
-def _words(name: str, sentence: object, start: int) -> tuple[Span, ...]:
-    words = split_words(sentence, start) if isinstance(sentence, str) else ()
+def _words(name: str, sentence: object, start: int, segmenter: Segmenter | None) -> tuple[Span, ...]:
+    words = split_words(sentence, start, segmenter) if isinstance(sentence, str) else ()
     if not words:
         raise ArgumentError(f"{name}={sentence!r}, expected a sentence of at least one word")
     return words
@@ -97,27 +103,86 @@ class Units(NamedTuple):
     tokens: tuple[range, ...]
 
 
-def split_words(text: str, start: int = 0) -> tuple[Span, ...]:
+def split_words(text: str, start: int = 0, segmenter: Segmenter | None = None) -> tuple[Span, ...]:
     """What stands between spaces, without the punctuation around it; punctuation alone is no word.
 
-    Apostrophes and hyphens inside stay: ``l'eau`` and ``peut-être`` are one word each.
+    Apostrophes and hyphens inside stay: ``l'eau`` and ``peut-être`` are one word each. Scripts that write no spaces
+    (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are split as Unicode does where it has no dictionary: into
+    characters, vowels with their consonants, katakana together.
 
     Args:
-        text: a sentence of a language that writes spaces.
+        text: a sentence.
         start: where it begins in a longer text.
+        segmenter: a function from a text to the list of its words, in order: ``jieba.lcut``, say.
+
+    Raises:
+        ArgumentError: the segmenter gives what isn't in the text.
 
     >>> [word.text for word in split_words("« L'eau est froide », dit-il ...")]
     ["L'eau", 'est', 'froide', 'dit-il']
+    >>> [word.text for word in split_words("我喝tea。")]
+    ['我', '喝', 'tea']
     """
-    return tuple(_spans(text, start))
+    pieces = _pieces(text) if segmenter is None else _segments(text, segmenter)
+    return tuple(_spans(text, pieces, start))
 
 
-def _spans(text: str, start: int) -> Iterator[Span]:
-    for piece in re.finditer(r"\S+", text):
-        inside = [i for i, char in enumerate(piece[0]) if unicodedata.category(char)[0] in "LMN"]
+def _spans(text: str, pieces: Iterator[tuple[int, int]], start: int) -> Iterator[Span]:
+    for begin, end in pieces:
+        inside = [i for i in range(begin, end) if unicodedata.category(text[i])[0] in "LMN"]
         if inside:
-            first, last = piece.start() + inside[0], piece.start() + inside[-1] + 1
+            first, last = inside[0], inside[-1] + 1
             yield Span(text[first:last], start + first, start + last)
+
+
+def _pieces(text: str) -> Iterator[tuple[int, int]]:
+    for run in re.finditer(r"\S+", text):
+        if not _UNSPACED.search(run[0]):
+            yield run.span()
+        else:
+            yield from (part.span() for part in _SEGMENT.finditer(text, *run.span()))
+
+
+def _segments(text: str, segmenter: Segmenter) -> Iterator[tuple[int, int]]:
+    found = segmenter(text)
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        raise ArgumentError(f"segmenter gave {excerpt(found)}, expected the list of a text's words")
+    at = 0
+    for word in found:
+        begin = text.find(word, at) if isinstance(word, str) else -1
+        if begin < 0:
+            raise ArgumentError(
+                f"segmenter gave {excerpt(word)}, which isn't in {excerpt(text[at:])}, expected the text's words in "
+                "their order, none of them changed"
+            )
+        at = begin + len(word)
+        yield begin, at
+
+
+def check_spaces(segmenter: Segmenter | None, *texts: str) -> None:
+    """Say so where a text's words can't be told by spaces, and nothing else tells them."""
+    if segmenter is None and (shown := next((text for text in texts if _UNSPACED.search(text)), None)):
+        warn(
+            f"{excerpt(shown, 60)} is in a script that writes no spaces between words, so each character stands for a "
+            "word: pass segmenter=, a function from a text to the list of its words (jieba.lcut for Chinese, "
+            "pythainlp.word_tokenize for Thai)"
+        )
+
+
+def joined(text: str, words: Sequence[Span], spans: Sequence[tuple[int, int]]) -> tuple[Span, ...]:
+    """Words that nothing stands between and that share a token as one: neither has a score of its own.
+
+    >>> joined("中国人", split_words("中国人"), [(0, 2), (2, 3)])
+    (Span(text='中国', start=0, stop=2), Span(text='人', start=2, stop=3))
+    """
+    crossed = {at for start, stop in spans for at in range(start + 1, stop)}
+    found: list[Span] = []
+    for word in words:
+        if found and found[-1].stop == word.start and word.start in crossed:
+            start = found.pop().start
+            word = Span(text[start : word.stop], start, word.stop)
+        found.append(word)
+    return tuple(found)
 
 
 def token_spans(

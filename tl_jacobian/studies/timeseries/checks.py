@@ -9,6 +9,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import check_unmasked, is_missing
 
 
 def series_of(values: Any, name: str = "values", *, least: int = 2) -> Float64[np.ndarray, " n"]:
@@ -22,6 +23,7 @@ def series_of(values: Any, name: str = "values", *, least: int = 2) -> Float64[n
     Raises:
         ArgumentError: not one-dimensional, not real numbers, too short, or not finite (says where).
     """
+    check_unmasked(name, values)
     array = _array(values, name)
     if array.ndim != 1:
         raise ArgumentError(f"{name} have shape {array.shape}, expected (n,): one series of numbers at a time")
@@ -43,6 +45,11 @@ def _array(values: Any, name: str) -> Float64[np.ndarray, "*n"]:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ArgumentError(f"can't read {name} as an array of numbers ({error}); expected shape (n,)") from error
+    if array.dtype.kind == "O" and (missing := [i for i, one in enumerate(array.flat) if is_missing(one)]):
+        raise ArgumentError(
+            f"{name}[{missing[0]}] is {array.flat[missing[0]]} ({len(missing)} of {array.size} are missing): "
+            "leave those out, or fill them"
+        )
     if array.dtype.kind not in "iuf":
         raise ArgumentError(f"{name} have dtype {array.dtype}, expected real numbers")
     return array.astype(np.float64)
