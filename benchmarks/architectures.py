@@ -124,6 +124,7 @@ class Plain:
             if i in self.given:
                 h = h.clone()
                 h[:, self.given[i][0]] = self.given[i][1]
+            h = h.clone()  # what is read here, not what else the model makes of the same tensor
             self.blocks[i] = h
             return ((h, *args[1:]), kwargs) if name is None else (args, kwargs | {name: h})
 

@@ -326,7 +326,7 @@ def _constants(lin: Linearization, explained: Explained, v: Float[Tensor, " d_mo
     token, other = (explained.details.get(name) for name in ("target_token", "minus_token"))
     if token is None:
         return {}
-    uncapped = dataclasses.replace(lin.head, soft_cap=None).logits(torch.zeros_like(lin.y))
+    uncapped = dataclasses.replace(lin.head, soft_cap=None, scale=1.0).logits(torch.zeros_like(lin.y))
     slope = lin.head.slope(lin.logits)
     bias = (slope[token] * uncapped[token]).item() - (0.0 if other is None else (slope[other] * uncapped[other]).item())
     found = {"unembedding bias": bias} if bias else {}

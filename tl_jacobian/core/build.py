@@ -58,7 +58,7 @@ def check_contract(trace: Trace, watch: Watch, head: Unembedding) -> None:
     theirs = trace.logits.to(y.device)
     error = (head.logits(y) - theirs).abs()
     row, token = divmod(int(error.argmax()), head.d_vocab)
-    allowed = _rounding(y[row], head.weight[:, token], theirs[row, token])
+    allowed = _rounding(y[row], head.scale * head.weight[:, token], theirs[row, token])
     if error.max() > allowed:
         raise ContractError(
             f"unembedding y differs from the model's own logits by {error.max().item():.3g} (allowed: "
@@ -223,7 +223,7 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
             "leave final_norm out, y is the paper's already"
         )
     gain, shift = affine.gain.to(y), affine.bias.to(y)
-    head = Unembedding(head.weight, head.bias, head.soft_cap, gain.detach(), shift.detach())
+    head = replace(head, gain=gain.detach(), shift=shift.detach())
     y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -58,9 +59,24 @@ def hooked(
         yield
 
 
+@contextmanager
+def firing(points: Iterable[nn.Module]) -> Iterator[None]:
+    """TransformerLens sees hooks at these hook points inside.
+
+    Some (Granite's, whose outputs are scaled on their way into the residual stream) fire only where it does, and lead
+    the gradient through themselves only where one of them is for the backward pass.
+    """
+    with ExitStack() as stack:
+        for point in points:
+            if (own := point.__dict__.get("bwd_hooks")) is not None:
+                stack.callback(point.__dict__.update, bwd_hooks=own)
+                point.__dict__["bwd_hooks"] = [*own, SimpleNamespace(is_permanent=False, context_level=None)]
+        yield
+
+
 def state_of(module: nn.Module, names: Sequence[str]) -> State:
     """These attributes of a module and of all inside it, such as its hooks, to come back to."""
-    return [(m, {name: _copy(m.__dict__[name]) for name in names}) for m in nn.Module.modules(module)]
+    return [(m, {n: _copy(m.__dict__[n]) for n in names if n in m.__dict__}) for m in nn.Module.modules(module)]
 
 
 @contextmanager
@@ -91,6 +107,8 @@ _STATE = (
     "_backward_hooks",
     "_backward_pre_hooks",
     "_is_full_backward_hook",
+    "fwd_hooks",  # TransformerLens's own lists
+    "bwd_hooks",
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int
@@ -22,11 +23,11 @@ from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Tr
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
-from tl_jacobian.core.host.recompute import Hook, forgetful, frozen, hooked, in_state, recomputed
+from tl_jacobian.core.host.recompute import Hook, firing, forgetful, frozen, hooked, in_state, recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
-from tl_jacobian.core.unembedding import Unembedding
+from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -141,6 +142,11 @@ def weights_digest(parameters: Iterable[Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
+# Models that were found to be causal, and how many tokens that is tried on.
+_CAUSAL: WeakSet[nn.Module] = WeakSet()
+_TRIED = 5
+
+
 class TransformerLensHost:
     """A :class:`tl_jacobian.core.host.base.Host` over a TransformerLens model."""
 
@@ -205,7 +211,8 @@ class TransformerLensHost:
                 f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
                 "load the model with an unquantised lm_head"
             )
-        return Unembedding(weight.detach(), None if bias is None else bias.detach(), self._soft_cap())
+        bias = None if bias is None else bias.detach()
+        return Unembedding(weight.detach(), bias, self._soft_cap(), scale=self._logit_scale())
 
     def forward(
         self,
@@ -224,14 +231,41 @@ class TransformerLensHost:
             pre.append((norm, recorder.final_norm))
         blocks = [(block, recorder.block) for block in self.model.blocks]
         again = recomputed(self.model.blocks) if recompute else forgetful(self.model.blocks)
-        with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
+        watched = self._watched(recorder)
+        seen = firing(point for point, _ in watched)
+        with frozen(parameters), hooked(pre, watched, blocks), seen, again:
             logits = self._run(tokens.to(self.cfg.device))
+        self._check_causal(tokens)
         return recorder.trace(logits)
+
+    def _check_causal(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Whether a later token leaves earlier predictions alone, tried once a model: flags lie in both directions.
+
+        After a first forward pass, in which TransformerBridge may have wired up hooks of its own; with no hooks at all.
+        """
+        if self.model in _CAUSAL:
+            return
+        some = tokens[:1, :_TRIED].to(self.cfg.device)
+        some = some if some.shape[1] > 1 else some.repeat(1, 2)
+        other = some.clone()
+        other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
+        bare = [(module, {name: OrderedDict() for name in _HOOKS}) for module in self._modules()]
+        with torch.no_grad(), in_state(bare):
+            before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
+        change, largest = float((before - after).abs().max()), float(before.abs().max())
+        # The same products on the same numbers: what differs is how a kernel orders its sums.
+        if change > 4 * torch.finfo(self.model.W_U.dtype).eps * largest:
+            raise UnsupportedModelError(
+                f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
+                f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later tokens "
+                "can't change an earlier prediction"
+            )
+        _CAUSAL.add(self.model)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
         watch, points = recorder.watch, self.model.hook_dict
-        source = hook_point(points, watch.source)
+        source = self._source(watch.source)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
@@ -279,6 +313,13 @@ class TransformerLensHost:
 
     # -- where the two hosts differ ------------------------------------------------
 
+    def _source(self, name: str) -> nn.Module:
+        """The module whose output is x."""
+        return hook_point(self.model.hook_dict, name)
+
+    def _modules(self) -> Iterable[nn.Module]:
+        return nn.Module.modules(self.model)
+
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
         return False
@@ -294,6 +335,10 @@ class TransformerLensHost:
 
     def _habits(self) -> Habits:
         raise NotImplementedError
+
+    def _logit_scale(self) -> float:
+        """What the model multiplies its logits by, before a soft-cap."""
+        return 1.0
 
     # -- helpers -------------------------------------------------------------------
 
