@@ -154,6 +154,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
     footprint = partial(host.footprint, len(prompts), n_outputs=len(places), taps=watch.taps)
     n_pos = tokens.shape[1]
     use = plan(footprint, len(prompts), n_pos, request.budget, host.available_memory())
+    hooked = host.hooked()
     trace = host.forward(tokens, *torch.tensor(places).T, watch=watch, recompute=use.recompute)
     check_contract(trace, watch, head)
     if watch.output is None:  # a model over several devices may keep its unembedding elsewhere than its last block
@@ -173,8 +174,9 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
         anatomy=host.anatomy(affine),
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
-        facts=_facts(host, bare, affine is not None, use.recompute),
+        facts=_facts(host, bare, affine is not None, use.recompute) | _left_out(trace),
         weights_version=head.version,
+        hooked=hooked,
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
     return tuple(
@@ -209,7 +211,7 @@ def _member(
         words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
         row=row,
         resid=None if trace.resid is None else trace.resid[row],
-        taps=Taps(trace.taps, graph.rows[row], len(prompt)),
+        taps=Taps(trace.taps, graph.rows[row], len(prompt), trace.odd),
     )
 
 
@@ -227,6 +229,10 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
     y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare
+
+
+def _left_out(trace: Trace) -> dict[str, Any]:
+    return {"not_recorded": sorted(trace.odd)} if trace.odd else {}
 
 
 def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, Any]:

@@ -80,6 +80,7 @@ class Linearization:
         encode: text -> token ids, for targets given as strings.
         decode: token ids -> text.
         facts: host, model, processing state and versions, for an attribution's metadata.
+        hooked: where the caller had hooks in the forward pass.
         weights_version: of the unembedding's weight, which is the model's own, at the forward pass.
     """
 
@@ -105,6 +106,7 @@ class Linearization:
     encode: Callable[[str], list[int]] | None = field(default=None, repr=False)
     decode: Callable[[int], str] = field(default=str, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    hooked: tuple[str, ...] = ()
     weights_version: int = 0
 
     @property

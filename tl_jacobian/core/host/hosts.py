@@ -80,10 +80,10 @@ class TransformerBridgeHost(TransformerLensHost):
         generates = source.can_generate() if hasattr(source, "can_generate") else True
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
-    def _source(self, name: str) -> nn.Module:
+    def _point(self, name: str) -> nn.Module:
         # hook_embed is another name of embed_ln.hook_out where a model normalises its embeddings (BLOOM), and on some
         # (Granite) a view that has been scaled: x is what the embedding layer gives, Hugging Face's inputs_embeds.
-        return self.model.embed if name == EMBED else super()._source(name)
+        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name)
 
     def _passes(self, name: str) -> bool:
         return parsed(name).path == RESID_MID  # another name of ln2.hook_in
@@ -105,6 +105,12 @@ class TransformerBridgeHost(TransformerLensHost):
     def _modules(self) -> Iterable[nn.Module]:
         # The Hugging Face model isn't a registered submodule of the bridge.
         return {*super()._modules(), *nn.Module.modules(self.model.original_model)}
+
+    def _named_modules(self) -> Iterable[tuple[str, nn.Module]]:
+        # TransformerBridge puts hooks of its own on its components, so theirs don't tell.
+        own = tuple({type(module) for module in nn.Module.modules(self.model) if hasattr(module, "hook_in")})
+        named = nn.Module.named_modules(self.model.original_model)
+        return ((name, module) for name, module in named if not isinstance(module, own))
 
     def _logit_scale(self) -> float:
         # TransformerLens's adapters say what follows the unembedding as a function; a soft-cap's slope at zero is one.

@@ -15,10 +15,11 @@ from typing import Any
 from weakref import WeakSet
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
+from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
@@ -49,10 +50,27 @@ class TransformerLensAnatomy:
     def n_layers(self) -> int:
         return len(self.model.blocks)
 
-    def output_projection(self, layer: int) -> OutputProjection:
+    def writers(self, layer: int) -> tuple[str, ...]:
+        points = self.model.hook_dict
+        names = [name for path in WRITERS if (name := in_block(layer, path)) in points]
+        once = {id(points[name]): name for name in reversed(names)}  # a hook point may have two names
+        return tuple(sorted(once.values(), key=place))
+
+    def output_projection(self, layer: int) -> OutputProjection | None:
         attention = self.model.blocks[layer].attn
-        bias = attention.b_O
-        return OutputProjection(attention.W_O.detach(), None if bias is None else bias.detach())
+        try:
+            weight, bias = attention.W_O, attention.b_O
+        except (AttributeError, NotImplementedError, ValueError, RuntimeError):
+            # Latent attention, and layers whose geometry isn't the config's: TransformerLens can't cut the weight.
+            linear = getattr(getattr(attention, "o", None), "original_component", None)
+            if not isinstance(linear, nn.Linear):
+                return None
+            heads = int(self.model.cfg.n_heads)
+            if linear.in_features % heads:
+                return None
+            weight = rearrange(linear.weight, "d_model (heads d_head) -> heads d_head d_model", heads=heads)
+            bias = linear.bias
+        return OutputProjection(weight.detach(), None if bias is None else bias.detach())
 
     def attention_post_norm(self, layer: int) -> NormAffine | None:
         norm = getattr(self.model.blocks[layer], "ln1_post", None)
@@ -225,7 +243,7 @@ class TransformerLensHost:
         parameters = self._parameters()
         check_dropout(self.model)
         check_weights(parameters)
-        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
+        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut(), int(getattr(self.cfg, "n_heads", 0) or 0))
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
@@ -264,17 +282,23 @@ class TransformerLensHost:
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
-        watch, points = recorder.watch, self.model.hook_dict
-        source = self._source(watch.source)
+        watch = recorder.watch
+        source = self._point(watch.source)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
                 f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
-        taps = [(hook_point(points, name), partial(tap[self._passes(name)], name)) for name in watch.taps]
-        after = [(hook_point(points, watch.output), recorder.output)] if watch.output else []
+        taps = [(self._point(name), partial(tap[self._passes(name)], name)) for name in watch.taps]
+        after = [(self._point(watch.output), recorder.output)] if watch.output else []
         return [(source, recorder.source), *taps, *after]
+
+    def hooked(self) -> tuple[str, ...]:
+        own = type(next(iter(self.model.hook_dict.values())))
+        found = {name: point for name, point in self.model.hook_dict.items() if _hooks_of(point)}
+        found |= {n: m for n, m in self._named_modules() if not isinstance(m, own) and _hooks_of(m)}
+        return tuple({id(module): name for name, module in found.items()}.values())
 
     def hook_points(self) -> tuple[str, ...]:
         return tuple(self.model.hook_dict)
@@ -313,12 +337,16 @@ class TransformerLensHost:
 
     # -- where the two hosts differ ------------------------------------------------
 
-    def _source(self, name: str) -> nn.Module:
-        """The module whose output is x."""
+    def _point(self, name: str) -> nn.Module:
+        """The module whose output is the activation of that name."""
         return hook_point(self.model.hook_dict, name)
 
     def _modules(self) -> Iterable[nn.Module]:
         return nn.Module.modules(self.model)
+
+    def _named_modules(self) -> Iterable[tuple[str, nn.Module]]:
+        """Modules whose hooks are the caller's, or nobody's."""
+        return nn.Module.named_modules(self.model)
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
@@ -354,8 +382,12 @@ class TransformerLensHost:
         return "unembed" if watched else self.earliest_cut
 
 
+def _hooks_of(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 def _has_hooks(module: nn.Module | None) -> bool:
     """Whether the caller put hooks on a module or on any hook point inside it."""
     if module is None:
         return False
-    return any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+    return any(map(_hooks_of, module.modules()))
