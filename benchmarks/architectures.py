@@ -1,6 +1,6 @@
 """Every architecture that TransformerLens boots, against plain autograd on the Hugging Face model.
 
-    python -m benchmarks.architectures [--only llama,bloom] [--dtype float64]
+    python -m benchmarks.architectures [--only llama,bloom] [--dtype float64]      # a Markdown table, what it found meanwhile on stderr
 
 Tiny random models (benchmarks/zoo.py); no download. What is compared, each a column:
 
@@ -28,7 +28,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -37,9 +38,9 @@ from torch import Tensor, nn
 import tl_jacobian as tj
 from benchmarks import zoo
 from tl_jacobian.core.host.hosts import resolve
-from tests.cases import tokenizer
+from tests.cases import ARCHITECTURES, HAS_HOOKED, hf_model, make, tokenizer
 
-RIGHT = 1e-5
+RIGHT = {torch.float64: 1e-5, torch.float32: 2e-3}
 SECONDS = 120  # for one architecture
 PROMPT, OTHER = "The capital", "The Kapital"
 COLUMNS = ("semantic", "temperature", "fisher", "layers", "heads", "parts", "left out", "patches", "again")
@@ -180,7 +181,7 @@ class Plain:
         return found
 
 
-_OUT = ("o_proj", "out_proj", "c_proj", "dense", "wo", "attention.dense", "proj")
+_OUT = ("o_proj", "out_proj", "c_proj", "dense", "wo", "Wo", "attention.dense", "proj")
 
 
 def projection(layer: nn.Module) -> nn.Module | None:
@@ -296,15 +297,14 @@ class Trial:
         host = resolve(self.model)
         least = host.footprint(1, len(self.ids), 1).peak(recompute=True)
         lin = tj.linearize(self.model, self.ids, max_memory=least)
-        if "again" not in lin.facts["activations"]:
-            return error(tj.semantic_scope(lin, self.plain.target).scores, self.plain.semantic())
         return error(tj.semantic_scope(lin, self.plain.target).scores, self.plain.semantic())
 
     def cells(self) -> dict[str, str]:
-        return {name: cell(getattr(self, name.replace(" ", "_"))) for name in COLUMNS}
+        right = RIGHT[self.plain.x.dtype]
+        return {name: cell(getattr(self, name.replace(" ", "_")), right) for name in COLUMNS}
 
 
-def cell(compute: Callable[[], float]) -> str:
+def cell(compute: Callable[[], float], right: float) -> str:
     try:
         worst = compute()
     except tj.JacobianScopeError as refusal:
@@ -316,7 +316,7 @@ def cell(compute: Callable[[], float]) -> str:
     except Exception as raw:
         where = traceback_end(raw)
         return f"RAW {type(raw).__name__}: {str(raw)[:150]} ({where})"
-    return f"right ({worst:.0e})" if worst < RIGHT else f"WRONG {worst:.2g}"
+    return f"right ({worst:.0e})" if worst < right else f"WRONG {worst:.2g}"
 
 
 def traceback_end(raw: BaseException) -> str:
@@ -326,35 +326,72 @@ def traceback_end(raw: BaseException) -> str:
     return " < ".join(f"{os.path.basename(f.filename)}:{f.lineno}" for f in reversed(frames))
 
 
-def trial_of(name: str, dtype: torch.dtype, compatible: bool) -> Trial:
-    hf = zoo.hugging_face(name, dtype)
+@dataclass(frozen=True)
+class Subject:
+    """What a row of the table is about.
+
+    Attributes:
+        name: of the architecture; host: "bridge", "compatible" (its compatibility mode) or "hooked".
+    """
+
+    name: str
+    host: str
+
+
+def subjects(names: list[str] | None) -> Iterator[Subject]:
+    yield from (Subject(name, "bridge") for name in zoo.listed() if names is None or name in names)
+    for name in ARCHITECTURES if HAS_HOOKED else ():
+        if names is None or name in names:
+            yield Subject(name, "hooked")
+
+
+def trial_of(subject: Subject, dtype: torch.dtype) -> Trial:
+    if subject.host == "hooked":
+        hf, build = hf_model(subject.name, dtype), lambda: make(subject.name, "hooked", dtype)
+    else:
+        hf = zoo.hugging_face(subject.name, zoo.DTYPES.get(subject.name, dtype))
+        build = partial(zoo.bridge, hf, tokenizer(), subject.host == "compatible")
     ids, other = (tokenizer().encode(text, add_special_tokens=False) for text in (PROMPT, OTHER))
-    plain = Plain(hf, ids)
-    if not plain.x.grad_fn is None:
-        raise Broken("no embeddings")
     try:
-        model = zoo.bridge(hf, tokenizer(), compatible)
+        model = build()
         with torch.no_grad():
             theirs = model(torch.tensor([ids]))[0, -1]
     except Exception as fault:
-        raise Broken(f"can't boot: {type(fault).__name__}: {str(fault)[:200]}") from fault
-    if (off := error(theirs, plain.logits)) > 1e-5 and not compatible:
-        raise Broken(f"the bridge's logits are {off:.1g} off")
-    return Trial(plain, model, ids, other, int(hf.config.num_attention_heads) if hasattr(hf.config, "num_attention_heads") else 0)
+        raise Broken(f"can't boot it: {type(fault).__name__}: {str(fault)[:200]}") from fault
+    plain = Plain(hf, ids)
+    if (off := error(theirs, plain.logits)) > 1e-5:
+        raise Broken(f"its logits are {off:.1g} off the model's")
+    return Trial(plain, model, ids, other, int(getattr(hf.config, "num_attention_heads", 0)))
 
 
-def rows(names: list[str], dtype: torch.dtype) -> Iterator[tuple[str, dict[str, str]]]:
-    for name in names:
-        try:
-            with within(SECONDS), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                yield name, trial_of(name, dtype, compatible=False).cells()
-        except Broken as fault:
-            yield name, {"semantic": f"TransformerLens: {fault}"}
-        except TimeoutError as late:
-            yield name, {"semantic": f"RAW {late}"}
-        except Exception as raw:
-            yield name, {"semantic": f"RAW {type(raw).__name__}: {str(raw)[:200]} ({traceback_end(raw)})"}
+def cells_of(subject: Subject, dtype: torch.dtype) -> dict[str, str]:
+    try:
+        with within(SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return trial_of(subject, dtype).cells()
+    except Broken as fault:
+        return {"semantic": f"TransformerLens: {fault}"}
+    except Exception as raw:
+        return {"semantic": f"RAW {type(raw).__name__}: {str(raw)[:200]} ({traceback_end(raw)})"}
+
+
+def table(found: dict[Subject, dict[str, str]]) -> str:
+    """Markdown: a row a subject, and below what each number in brackets stands for."""
+    notes: dict[str, int] = {}
+
+    def short(text: str) -> str:
+        if text.startswith("right"):
+            return "right"
+        kind, _, why = text.partition(": ")
+        if kind not in ("refused", "TransformerLens"):
+            return f"**{text}**"
+        return f"{kind} [{notes.setdefault(why, len(notes) + 1)}]"
+
+    lines = [f"| architecture | host | {' | '.join(COLUMNS)} |", "|" + "---|" * (len(COLUMNS) + 2)]
+    for subject, cells in found.items():
+        row = [short(cells[name]) if name in cells else "" for name in COLUMNS]
+        lines.append(f"| {subject.name} | {subject.host} | {' | '.join(row)} |")
+    return "\n".join([*lines, "", *(f"{n}. {why}" for why, n in notes.items())])
 
 
 def main() -> None:
@@ -365,12 +402,13 @@ def main() -> None:
     never_install()
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    names = options.only.split(",") if options.only else zoo.listed()
-    for name, cells in rows(names, getattr(torch, options.dtype)):
-        wrong = {k: v for k, v in cells.items() if not v.startswith("right")}
-        print(f"{name:20} {len(cells) - len(wrong)} right", flush=True)
-        for column, text in wrong.items():
-            print(f"    {column:12} {text[:330]}", flush=True)
+    found = {}
+    for subject in subjects(options.only.split(",") if options.only else None):
+        found[subject] = cells = cells_of(subject, getattr(torch, options.dtype))
+        wrong = [f"{column}: {text}" for column, text in cells.items() if not text.startswith("right")]
+        print(f"{subject.name} ({subject.host}): {'; '.join(wrong) or 'right'}"[:600], file=sys.stderr, flush=True)
+    names = ("transformer-lens", "transformers", "torch")
+    print(f"## {', '.join(f'{name} {version(name)}' for name in names)}, {options.dtype}\n\n{table(found)}\n")
 
 
 if __name__ == "__main__":

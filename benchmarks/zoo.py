@@ -141,6 +141,8 @@ _OWN: Mapping[str, dict[str, Any]] = {
         num_mem_blocks=1, attention_head_dim=16, attention_hidden_size=64, hybrid_layer_ids=[1], use_mem_rope=True,
     ),
 }
+# transformers' XGLM writes a number into float64 that doesn't fit.
+DTYPES = {"xglm": torch.float32}
 _TYPES = {"opt-350m": "opt"}  # names that aren't model types
 
 

@@ -179,6 +179,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
         hooked=hooked,
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
+    points = host.hook_points() if watch.taps else ()
     return tuple(
         _member(
             host,
@@ -188,6 +189,7 @@ def build(host: Host, prompts: Sequence[Read], request: Request) -> tuple[Linear
             i,
             graph,
             trace,
+            points,
         )
         for i, (row, at) in enumerate(places)
     )
@@ -201,6 +203,7 @@ def _member(
     row: int,
     graph: Graph,
     trace: Trace,
+    points: tuple[str, ...],
 ) -> Linearization:
     """What belongs to one explained position of the forward pass."""
     return make(
@@ -211,7 +214,7 @@ def _member(
         words=group_words(texts, lambda a, b: host.decode(prompt[a:b])),
         row=row,
         resid=None if trace.resid is None else trace.resid[row],
-        taps=Taps(trace.taps, graph.rows[row], len(prompt), trace.odd),
+        taps=Taps(trace.taps, graph.rows[row], len(prompt), trace.odd, points),
     )
 
 

@@ -188,12 +188,14 @@ class Taps(Mapping[str, Tensor]):
         row: this prompt's.
         n_pos: how many of its tokens can matter.
         odd: shapes of activations that a group would hold and that don't have one value a token: left out.
+        points: the model's hook points, where anything was recorded.
     """
 
     recorded: Mapping[str, Tensor] = field(repr=False)
     row: int = 0
     n_pos: int = 0
     odd: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    points: tuple[str, ...] = field(default=(), repr=False)
 
     def __getitem__(self, name: str) -> Float[Tensor, "*activation"]:
         return self.cut(name, self.tensor(name).detach())
