@@ -127,8 +127,7 @@ def wanted(record: Record, points: Iterable[str], option: str = "record") -> tup
 
 def _doubles(point: str, points: Collection[str]) -> bool:
     """Whether a hook point's name is TransformerBridge's own for one that is there under another."""
-    layer, path = parsed(point)
-    return layer is not None and in_block(layer, path) != point and in_block(layer, path) in points
+    return _canonical(point) != point and _canonical(point) in points
 
 
 def _asked(record: Any) -> list[Any]:
@@ -151,9 +150,14 @@ def full_name(points: Collection[str], name: str) -> str:
     """
     if name in points:
         return name
-    meant = parsed(name)
-    same = (p for p in points if label_of(p) == name or (meant.layer is not None and parsed(p) == meant))
-    return next(same, name)
+    meant = _canonical(name)
+    return next((p for p in points if name in (label_of(p), label_of(_canonical(p))) or _canonical(p) == meant), name)
+
+
+def _canonical(name: str) -> str:
+    """A name as every host has it."""
+    layer, path = parsed(name)
+    return name if layer is None else in_block(layer, path)
 
 
 def is_square(name: str) -> bool:

@@ -73,6 +73,22 @@ class TransformerBridgeHost(TransformerLensHost):
                 "which layer comes after which; pass a model with one stack of layers"
             )
 
+        if self._lost_sinks():
+            raise UnsupportedModelError(
+                f"{self._architecture()}'s attention has sinks, so its weights don't sum to one, and compatibility mode "
+                "folded value biases into the output bias as if they did: the model's logits aren't those of its weights "
+                "any more; boot it again, and call enable_compatibility_mode(fold_value_biases=False), or none"
+            )
+
+    def _lost_sinks(self) -> bool:
+        """Whether folding took biases of the values through an attention whose weights don't sum to one (gpt-oss)."""
+        for block in self.model.blocks:
+            attention = getattr(getattr(block, "attn", None), "original_component", None)
+            bias = getattr(getattr(attention, "v_proj", None), "bias", None)
+            if getattr(attention, "sinks", None) is not None and bias is not None and not bias.any():
+                return any(getattr(m, "compatibility_mode", False) for m in block.modules())
+        return False
+
     def _is_causal(self) -> bool:
         source = self.model.original_model
         encoder_decoder = getattr(getattr(source, "config", None), "is_encoder_decoder", False)
