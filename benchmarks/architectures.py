@@ -1,14 +1,17 @@
 """Every architecture that TransformerLens boots, against plain autograd on the Hugging Face model.
 
-    python -m benchmarks.architectures [--only llama,bloom] [--dtype float64]      # a Markdown table, what it found meanwhile on stderr
+    python -m benchmarks.architectures [--only llama,bloom] [--dtype float64] [--resume rows.json]
+
+prints a Markdown table, and on stderr what it finds meanwhile. benchmarks/results/architectures.md is of both versions.
 
 Tiny random models (benchmarks/zoo.py); no download. What is compared, each a column:
 
 - semantic, temperature, fisher (exact): scores, with autograd at the output of the model's embedding layer, which is
   `inputs_embeds` wherever the model takes any;
-- layers: influence at the input of each block; heads: at each head's output, the columns of the output projection's input;
+- layers: influence at the input of each block; heads: at each head's output, columns of the output projection's input;
 - parts: residual contributions: they add up, what is unattributed is rounding, and each block's are what it wrote;
-- left out: leave-one-out, an embedding set to zero; patches: an activation of another prompt put in, at each block's input;
+- left out: leave-one-out, an embedding set to zero; patches: what another prompt's input of each block does, predicted
+  and measured;
 - again: semantic scores with each block computed again in the backward pass.
 
 A cell is the largest relative error ("right" below 1e-5: patches and some models go through float32), what was refused
@@ -18,6 +21,7 @@ and why, or a fault of TransformerLens's own: it can't boot the model, or its lo
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -30,6 +34,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,8 +42,8 @@ from torch import Tensor, nn
 
 import tl_jacobian as tj
 from benchmarks import zoo
-from tl_jacobian.core.host.hosts import resolve
 from tests.cases import ARCHITECTURES, HAS_HOOKED, hf_model, make, tokenizer
+from tl_jacobian.core.host.hosts import resolve
 
 RIGHT = {torch.float64: 1e-5, torch.float32: 2e-3}
 SECONDS = 120  # for one architecture
@@ -160,7 +165,9 @@ class Plain:
         """tr(J^T F J): the logits' Jacobian row by row, through y."""
         p = self.logits.detach().double().softmax(-1)
         n = len(p)
-        (tail,) = torch.autograd.grad(self.logits, self.y, torch.eye(n).to(self.logits), retain_graph=True, is_grads_batched=True)
+        (tail,) = torch.autograd.grad(
+            self.logits, self.y, torch.eye(n).to(self.logits), retain_graph=True, is_grads_batched=True
+        )
         tail = tail[:, 0, -1].double()
         rows = []
         for k in range(self.y.shape[-1]):
@@ -183,15 +190,17 @@ class Plain:
 
 _OUT = ("o_proj", "out_proj", "c_proj", "dense", "wo", "Wo", "attention.dense", "proj")
 
+_QUERIES = ("q_proj", "qkv", "query", "Wqkv", "c_attn", "q_b")
+
 
 def projection(layer: nn.Module) -> nn.Module | None:
     """What brings heads back into the residual stream in a Hugging Face block."""
     for name, module in layer.named_modules():
-        parent = name.split(".")[0]
-        attention = re.fullmatch(r".*(attn|attention|temporal_block|mixer|dpa).*", parent) or parent == "attn"
-        if attention and name.rsplit(".", 1)[-1] in _OUT and "mlp" not in name and hasattr(module, "weight"):
-            if any(k in n for n, _ in layer.named_modules() for k in ("q_proj", "qkv", "query", "Wqkv", "c_attn", "q_b")):
-                return module
+        attention = re.fullmatch(r".*(attn|attention|temporal_block|mixer|dpa).*", name.split(".")[0])
+        if not attention or name.rsplit(".", 1)[-1] not in _OUT or not hasattr(module, "weight"):
+            continue
+        if any(part in other for other, _ in layer.named_modules() for part in _QUERIES):
+            return module
     return None
 
 
@@ -277,7 +286,9 @@ class Trial:
     def patches(self) -> float:
         token = self.plain.target
         # The first-order prediction at each block's input, and TransformerLens's measured patches.
-        pair = tj.compare_patching(self.model, self.other, self.ids, metric=lambda logits: logits[token], at="resid_pre")
+        pair = tj.compare_patching(
+            self.model, self.other, self.ids, metric=lambda logits: logits[token], at="resid_pre"
+        )
         clean = Plain(self.plain.model, self.other)
         n, at = len(self.plain.blocks), [t for t in range(len(self.ids)) if self.ids[t] != self.other[t]]
         first, measured = [], []
@@ -308,7 +319,7 @@ def cell(compute: Callable[[], float], right: float) -> str:
     try:
         worst = compute()
     except tj.JacobianScopeError as refusal:
-        return f"refused: {str(refusal)}"
+        return f"refused: {refusal!s}"
     except Broken as broken:
         return f"WRONG: {broken}"
     except TimeoutError:
@@ -398,13 +409,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="model types, with commas")
     parser.add_argument("--dtype", default="float64")
+    parser.add_argument(
+        "--resume", type=Path, help="a JSON file of rows: those in it aren't made again, new ones go in"
+    )
     options = parser.parse_args()
     never_install()
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    found = {}
+    found, kept = {}, {}
+    if options.resume and options.resume.exists():
+        kept = json.loads(options.resume.read_text())
     for subject in subjects(options.only.split(",") if options.only else None):
-        found[subject] = cells = cells_of(subject, getattr(torch, options.dtype))
+        row = f"{subject.name} {subject.host}"
+        found[subject] = cells = kept.get(row) or cells_of(subject, getattr(torch, options.dtype))
+        kept[row] = cells
+        if options.resume:
+            options.resume.write_text(json.dumps(kept, indent=1))
         wrong = [f"{column}: {text}" for column, text in cells.items() if not text.startswith("right")]
         print(f"{subject.name} ({subject.host}): {'; '.join(wrong) or 'right'}"[:600], file=sys.stderr, flush=True)
     names = ("transformer-lens", "transformers", "torch")

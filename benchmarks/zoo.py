@@ -86,7 +86,9 @@ _OWN: Mapping[str, dict[str, Any]] = {
     "exaone4": dict(layer_types=_LOCAL),
     "falcon": dict(new_decoder_architecture=False, multi_query=True, parallel_attn=True, ffn_hidden_size=48, bias=True),
     "falcon_h1": dict(mamba_d_ssm=64, lm_head_multiplier=0.7, embedding_multiplier=1.7, attention_out_multiplier=0.8),
-    "gemma2": dict(layer_types=_LOCAL, query_pre_attn_scalar=8, final_logit_softcapping=3.0, attn_logit_softcapping=5.0),
+    "gemma2": dict(
+        layer_types=_LOCAL, query_pre_attn_scalar=8, final_logit_softcapping=3.0, attn_logit_softcapping=5.0
+    ),
     "gemma3_text": dict(layer_types=_LOCAL, query_pre_attn_scalar=8),
     "gemma4_text": dict(
         layer_types=_LOCAL, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB, num_kv_shared_layers=1
@@ -95,7 +97,9 @@ _OWN: Mapping[str, dict[str, Any]] = {
     "glm_moe_dsa": dict(num_key_value_heads=HEADS, head_dim=None, index_topk=4, index_n_heads=2, index_head_dim=8),
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
-    "gpt_neo": dict(num_layers=LAYERS, attention_types=[[["global", "local", "global"], 1]], window_size=4, num_heads=HEADS),
+    "gpt_neo": dict(
+        num_layers=LAYERS, attention_types=[[["global", "local", "global"], 1]], window_size=4, num_heads=HEADS
+    ),
     "gpt_neox": dict(rotary_pct=0.5, num_key_value_heads=None),
     "gpt_oss": dict(layer_types=_LOCAL),
     "gptj": dict(_GPT2, rotary_dim=4),
@@ -110,7 +114,11 @@ _OWN: Mapping[str, dict[str, Any]] = {
         shared_intermediate_size=48,
     ),
     "jamba": dict(
-        attn_layer_period=2, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1, mamba_dt_rank=4,
+        attn_layer_period=2,
+        attn_layer_offset=1,
+        expert_layer_period=2,
+        expert_layer_offset=1,
+        mamba_dt_rank=4,
         use_mamba_kernels=False,
     ),
     "lfm2": dict(layer_types=["conv", "full_attention", "conv"]),
@@ -120,7 +128,11 @@ _OWN: Mapping[str, dict[str, Any]] = {
     "modernbert-decoder": dict(global_attn_every_n_layers=2, local_attention=4),
     "mpt": dict(d_model=WIDTH, n_heads=HEADS, n_layers=LAYERS, max_seq_len=64, expansion_ratio=2),
     "nemotron_h": dict(
-        hybrid_override_pattern="M*-", mamba_num_heads=8, mamba_head_dim=8, n_groups=1, ssm_state_size=8,
+        hybrid_override_pattern="M*-",
+        mamba_num_heads=8,
+        mamba_head_dim=8,
+        n_groups=1,
+        ssm_state_size=8,
         layers_block_type=["mamba", "attention", "moe"],
     ),
     "openai-gpt": _GPT2,
@@ -132,13 +144,24 @@ _OWN: Mapping[str, dict[str, Any]] = {
     "qwen3_next": dict(layer_types=_LINEAR, shared_expert_intermediate_size=24),
     "qwen3_5_text": dict(layer_types=_LINEAR),
     "qwen3_5_moe_text": dict(layer_types=_LINEAR, shared_expert_intermediate_size=24),
-    "recurrent_gemma": dict(attention_window_size=8, lru_width=WIDTH, block_types=["recurrent", "attention", "recurrent"]),
+    "recurrent_gemma": dict(
+        attention_window_size=8, lru_width=WIDTH, block_types=["recurrent", "attention", "recurrent"]
+    ),
     "rwkv": dict(attention_hidden_size=WIDTH, context_length=64),
     "stablelm": dict(use_qkv_bias=True),
-    "xglm": dict(d_model=WIDTH, ffn_dim=48, num_layers=LAYERS, attention_heads=HEADS, scale_embedding=True, pad_token_id=1),
+    "xglm": dict(
+        d_model=WIDTH, ffn_dim=48, num_layers=LAYERS, attention_heads=HEADS, scale_embedding=True, pad_token_id=1
+    ),
     "zamba2": dict(
-        layers_block_type=["mamba", "hybrid", "mamba"], n_mamba_heads=8, mamba_headdim=8, mamba_ngroups=1,
-        num_mem_blocks=1, attention_head_dim=16, attention_hidden_size=64, hybrid_layer_ids=[1], use_mem_rope=True,
+        layers_block_type=["mamba", "hybrid", "mamba"],
+        n_mamba_heads=8,
+        mamba_headdim=8,
+        mamba_ngroups=1,
+        num_mem_blocks=1,
+        attention_head_dim=16,
+        attention_hidden_size=64,
+        hybrid_layer_ids=[1],
+        use_mem_rope=True,
     ),
 }
 # transformers' XGLM writes a number into float64 that doesn't fit.

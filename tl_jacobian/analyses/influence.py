@@ -139,8 +139,8 @@ def _names(lin: Linearization, at: Record) -> tuple[list[str], list[str]]:
     if not names:
         if lin.taps.points and not wanted(at, lin.taps.points, "at")[0]:
             raise HookPointError(
-                f"this model has no hook points of at={at!r}: TransformerLens shows none of that kind on it (state-space "
-                "and other attention-free layers have no heads); choose among model.hook_dict"
+                f"this model has no hook points of at={at!r}: TransformerLens shows none of that kind on it "
+                "(state-space and other attention-free layers have no heads); choose among model.hook_dict"
             )
         groups = ", ".join(f"record={name!r}" for name in GROUPS)
         raise HookPointError(

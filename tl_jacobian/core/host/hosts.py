@@ -69,15 +69,15 @@ class TransformerBridgeHost(TransformerLensHost):
             )
         if not hasattr(model, "blocks"):
             raise UnsupportedModelError(
-                f"{self._architecture()} has no single list of blocks on this bridge (model.blocks), so nobody could say "
-                "which layer comes after which; pass a model with one stack of layers"
+                f"{self._architecture()} has no single list of blocks on this bridge (model.blocks), so nobody could "
+                "say which layer comes after which; pass a model with one stack of layers"
             )
 
         if self._lost_sinks():
             raise UnsupportedModelError(
-                f"{self._architecture()}'s attention has sinks, so its weights don't sum to one, and compatibility mode "
-                "folded value biases into the output bias as if they did: the model's logits aren't those of its weights "
-                "any more; boot it again, and call enable_compatibility_mode(fold_value_biases=False), or none"
+                f"{self._architecture()}'s attention has sinks, so its weights don't sum to one, and compatibility "
+                "mode folded value biases into the output bias as if they did: the logits aren't those of the model's "
+                "weights any more; boot it again, and call enable_compatibility_mode(fold_value_biases=False), or none"
             )
 
     def _lost_sinks(self) -> bool:

@@ -243,7 +243,12 @@ class TransformerLensHost:
         parameters = self._parameters()
         check_dropout(self.model)
         check_weights(parameters)
-        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut(), int(getattr(self.cfg, "n_heads", 0) or 0))
+        recorder = Recorder(
+            Places(tokens.shape[1], rows, positions),
+            watch,
+            self._where_to_cut(),
+            int(getattr(self.cfg, "n_heads", 0) or 0),
+        )
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
@@ -275,8 +280,8 @@ class TransformerLensHost:
         if change > 4 * torch.finfo(self.model.W_U.dtype).eps * largest:
             raise UnsupportedModelError(
                 f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
-                f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later tokens "
-                "can't change an earlier prediction"
+                f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later "
+                "tokens can't change an earlier prediction"
             )
         _CAUSAL.add(self.model)
 
