@@ -198,8 +198,8 @@ def test_a_model_without_layers():
 
 
 # Multipliers of the embeddings and of what is written; of the stream itself, and per-layer embeddings; an embedding
-# norm; linear attention in some layers; a state-space mixer beside attention; mixers alone.
-@pytest.mark.parametrize("name", ["granite", "gemma4_text", "bloom", "qwen3_next", "falcon_h1", "mamba"])
+# norm; convolutions in some layers; a state-space mixer beside attention; mixers alone.
+@pytest.mark.parametrize("name", ["granite", "gemma4_text", "bloom", "lfm2", "falcon_h1", "mamba"])
 def test_contributions_add_up_block_by_block(name):
     right, lin = plain(name), recorded(name)
     c = tj.residual_contributions(lin, target=right.target)
