@@ -18,31 +18,37 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
-def make(bias: bool = False, cap: bool = False, gain: bool = False, shift: bool = False) -> Unembedding:
+def make(
+    bias: bool = False, cap: bool = False, gain: bool = False, shift: bool = False, scale: float = 1.0
+) -> Unembedding:
     return Unembedding(
         randn(D, VOCAB),
         bias=randn(VOCAB, seed=1) if bias else None,
         soft_cap=2.0 if cap else None,
         gain=1 + 0.3 * randn(D, seed=2) if gain else None,
         shift=randn(D, seed=3) if shift else None,
+        scale=scale,
     )
 
 
 def naive_logits(head: Unembedding, y: Tensor) -> Tensor:
-    """cap(((y - shift) / gain) W + b), one sum at a time."""
+    """cap(scale (((y - shift) / gain) W + b)), one sum at a time."""
     shift = torch.zeros(D) if head.shift is None else head.shift
     gain = torch.ones(D) if head.gain is None else head.gain
     out = []
     for token in range(VOCAB):
         z = sum((y[i] - shift[i]) / gain[i] * head.weight[i, token] for i in range(D))
-        z = z if head.bias is None else z + head.bias[token]
+        z = head.scale * (z if head.bias is None else z + head.bias[token])
         out.append(z if head.soft_cap is None else head.soft_cap * torch.tanh(z / head.soft_cap))
     return torch.stack(out)
 
 
 settings = pytest.mark.parametrize(
     "setting",
-    [dict(bias=bias, cap=cap, gain=norm, shift=norm) for bias, cap, norm in itertools.product([False, True], repeat=3)],
+    [
+        *(dict(bias=bias, cap=cap, gain=on, shift=on) for bias, cap, on in itertools.product([False, True], repeat=3)),
+        *(dict(bias=True, cap=cap, scale=0.3) for cap in (False, True)),
+    ],
     ids=lambda setting: "+".join(name for name, on in setting.items() if on) or "plain",
 )
 

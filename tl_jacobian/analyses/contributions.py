@@ -9,6 +9,7 @@ head's by the token that it read from.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,19 +23,19 @@ from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import (
     ATTN_OUT,
     EMBED,
-    MLP_OUT,
     PATTERN,
     POS_EMBED,
     RESID_MID,
     RESID_POST,
     RESID_PRE,
+    WRITERS,
     V,
     Z,
     in_block,
     parsed,
 )
 from tl_jacobian.core.linearization import Linearization
-from tl_jacobian.core.norms import FrozenNorm, freeze
+from tl_jacobian.core.norms import FrozenNorm, NormAffine, freeze
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import HookPointError, UnsupportedModelError
@@ -45,7 +46,6 @@ from tl_jacobian.results.scopes import Confidence
 
 # Within a block: where the stream is cut, and who writes after that.
 _CUTS = {RESID_PRE: 0, RESID_MID: 1, RESID_POST: 2}
-_WRITERS = {ATTN_OUT: 0, MLP_OUT: 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +53,34 @@ class Stream:
     """What the explained activation is made of.
 
     Attributes:
-        parts: by name, what each component wrote at the explained position; float64.
+        parts: by name, what each component added to the stream at the explained position, as it stands there now;
+            float64.
         hooks: of those that have one, their hook point.
+        scales: of those, what the model multiplies by on the way from there (1 in most models).
         total: the residual stream there.
         norm: from there to y, at the scale it had.
     """
 
     parts: dict[str, Float[Tensor, " d_model"]]
     hooks: dict[str, str]
+    scales: dict[str, float]
     total: Float[Tensor, " d_model"]
     norm: FrozenNorm
+
+
+class Segment(NamedTuple):
+    """A block, or the part of it that lies between the two ends.
+
+    Attributes:
+        layer: which.
+        writers: hook points of what it writes.
+        before, after: the residual stream where it begins and ends; None where that wasn't seen.
+    """
+
+    layer: int
+    writers: list[str]
+    before: Tensor | None
+    after: Tensor | None
 
 
 def stream_of(lin: Linearization) -> Stream:
@@ -70,23 +88,32 @@ def stream_of(lin: Linearization) -> Stream:
 
     Raises:
         HookPointError: components weren't recorded, or the input or output isn't the residual stream.
-        UnsupportedModelError: the final norm isn't one.
+        UnsupportedModelError: the final norm isn't one, or a block does more than add its components to the stream.
     """
     start, stop = _edge(lin.input_hook, first=True), _edge(lin.output_hook, first=False)
-    name = "embed" if lin.input_hook == EMBED else lin.input_hook
-    parts = {name: exact(lin.graph.x.detach()[lin.prompt_row, lin.position])}
-    hooks = {}
-    if lin.input_hook == EMBED and POS_EMBED in lin.taps:
-        parts["pos_embed"] = exact(lin.taps[POS_EMBED][lin.position])
-    for tap in lin.taps:
-        if (place := _writer(tap)) is not None and start <= place < stop:
-            hooks[_name(tap)] = tap
-            parts[_name(tap)] = exact(lin.taps[tap][lin.position])
-    _check_complete(lin, hooks, start, stop)
     y = lin.graph.y.detach()[lin.row]
-    total = lin.resid if lin.output_hook is None and lin.resid is not None else y
+    total = exact(lin.resid if lin.output_hook is None and lin.resid is not None else y)
+    between = _between(lin, start, stop)
+    parts = _start(lin, between)
+    if any(part.shape != total.shape for part in parts.values()):
+        raise UnsupportedModelError(
+            f"the residual stream has {len(next(iter(parts.values())))} features where it begins and {len(total)} at "
+            "the end: a projection stands between, so y isn't a sum of what components wrote; take layer_influence"
+        )
     affine = None if lin.output_hook or lin.anatomy is None else lin.anatomy.final_norm()
-    return Stream(parts, hooks, exact(total), freeze(total, y, affine, "the final norm"))
+    norm = freeze(total, y, affine, "the final norm")
+    hooks: dict[str, str] = {}
+    scales: dict[str, float] = {}
+    for segment in _segments(lin, start, stop, sum(parts.values()), between, total):
+        recorded = [tap for tap in segment.writers if tap in lin.taps]
+        values = {_name(tap): exact(lin.taps[tap][lin.position]) for tap in recorded}
+        kept, factors = _coefficients(lin, segment, list(values.values()))
+        parts = {name: kept * part for name, part in parts.items()} if kept != 1 else parts
+        scales = {name: kept * scale for name, scale in scales.items()}
+        for (name, value), tap, factor in zip(values.items(), recorded, factors, strict=True):
+            parts[name] = value if factor == 1 else factor * value
+            hooks[name], scales[name] = tap, factor
+    return Stream(parts, hooks, scales, total, norm)
 
 
 def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
@@ -102,27 +129,114 @@ def _edge(hook: str | None, *, first: bool) -> tuple[int, int]:
     )
 
 
-def _writer(tap: str) -> tuple[int, int] | None:
-    """(layer, order within it) of a component that writes into the stream."""
-    layer, path = parsed(tap)
-    return (layer, _WRITERS[path]) if layer is not None and path in _WRITERS else None
+def _between(lin: Linearization, start: tuple[int, int], stop: tuple[int, int]) -> dict[int, Tensor]:
+    """The residual stream before each block, at the explained position; none where not every block was seen once."""
+    n_layers = lin.anatomy.n_layers if lin.anatomy is not None else 0
+    layers = range(start[0] + 1, min(stop[0] + 1, n_layers))
+    if len(lin.graph.between) != len(layers) or any(h.ndim != 3 for h in lin.graph.between):
+        return {}
+    seen = (exact(h[lin.prompt_row, lin.position]) for h in lin.graph.between)
+    return dict(zip(layers, seen, strict=True))
+
+
+def _start(lin: Linearization, between: dict[int, Tensor]) -> dict[str, Tensor]:
+    """What the stream is before anything is written: x, and positional embeddings that are added to it.
+
+    A model may also scale, normalise or project its embeddings on their way to the first block. "embed" is then what
+    arrives there, less the positional embeddings.
+    """
+    x = exact(lin.graph.x.detach()[lin.prompt_row, lin.position])
+    if lin.input_hook != EMBED:
+        return {lin.input_hook: x}
+    first = between.get(0)
+    positions = {}
+    if POS_EMBED in lin.taps and lin.taps[POS_EMBED].ndim == 2:
+        value = exact(lin.taps[POS_EMBED][lin.position])
+        if first is None or value.shape == first.shape:
+            positions["pos_embed"] = value
+    if first is not None:
+        arrived = first - sum(positions.values())
+        x = x if x.shape == arrived.shape and _is_rounding(lin, arrived - x, [first, x]) else arrived
+    return {"embed": x, **positions}
+
+
+def _segments(
+    lin: Linearization,
+    start: tuple[int, int],
+    stop: tuple[int, int],
+    first: Tensor | float,
+    between: dict[int, Tensor],
+    total: Tensor,
+) -> Iterator[Segment]:
+    """The blocks from one end to the other."""
+    n_layers = lin.anatomy.n_layers if lin.anatomy is not None else 0
+    layers = range(max(start[0], 0), min(stop[0] + 1, n_layers))
+    for layer in layers:
+        assert lin.anatomy is not None
+        names = [n for n in lin.anatomy.writers(layer) if start <= (layer, WRITERS[parsed(n).path]) < stop]
+        if not names and (layer == start[0] or layer == stop[0]):
+            continue  # nothing of it lies between the ends
+        begins = layer == layers[0] and isinstance(first, Tensor) and (start[0] >= 0 or 0 in between)
+        after = between.get(layer + 1)
+        if after is None and bool(between or n_layers == 1) and _is_last(layer, stop, n_layers):
+            after = total
+        yield Segment(layer, names, first if begins else between.get(layer), after)  # type: ignore[arg-type]
+
+
+def _is_last(layer: int, stop: tuple[int, int], n_layers: int) -> bool:
+    """Whether nothing is written after that block's part."""
+    return layer == min(stop[0], n_layers - 1) or (layer == stop[0] - 1 and stop[1] == 0)
+
+
+def _coefficients(lin: Linearization, segment: Segment, values: list[Tensor]) -> tuple[float, list[float]]:
+    """What a block multiplies the stream by, and each of the things that it adds: ``after = c before + sum k_i w_i``.
+
+    In most models all of them are one, which is tried first. Others are measured (Granite's residual_multiplier,
+    Gemma's layer_scalar, Falcon-H1's out_multipliers).
+    """
+    plain = 1.0, [1.0] * len(values)
+    before, after = segment.before, segment.after
+    off = None
+    if before is not None and after is not None:
+        rest = after - before - sum(values)
+        if _is_rounding(lin, rest, [after, before, *values]):
+            return plain
+        off = (rest.norm() / (after - before).norm()).item()
+        terms = torch.stack([before, *values], dim=1)
+        found = torch.linalg.lstsq(terms, after[:, None], driver="gelsd").solution[:, 0]
+        if values and _is_rounding(lin, after - terms @ found, [after, *(found * terms).T]):
+            kept, *factors = (1.0 if abs(k - 1) < 1e-6 else k for k in found.tolist())
+            return kept, factors
+    if missing := [tap for tap in segment.writers if tap not in lin.taps]:
+        raise HookPointError(
+            f"{missing[0]} wasn't recorded, so the parts wouldn't add up: call linearize(model, prompt, "
+            'record=["components"]), or record=True'
+        )
+    if off is not None and not lin.hooked:
+        names = ", ".join(segment.writers) or "no component that has a hook point"
+        raise UnsupportedModelError(
+            f"block {segment.layer} does something else to the residual stream than to add what its components write "
+            f"({names}): {off:.0%} of what it changes isn't that. It may normalise the stream (post-norm models) or "
+            "write into it without a hook point, so parts wouldn't add up; take layer_influence, which needs no sum"
+        )
+    return plain
+
+
+# Each number of the stream is rounded to the model's precision, a few times on its way through a block; norms and some
+# attention work in float32 whatever the precision.
+_ROUNDINGS = 8
+
+
+def _is_rounding(lin: Linearization, difference: Tensor, terms: Sequence[Tensor]) -> bool:
+    """Whether a difference of such terms is what the model's precision leaves."""
+    eps = max(torch.finfo(lin.graph.y.dtype).eps, torch.finfo(torch.float32).eps)
+    return bool(difference.norm() <= _ROUNDINGS * eps * sum(term.norm() for term in terms))
 
 
 def _name(tap: str) -> str:
-    """``"blocks.3.hook_attn_out"`` as ``"3.attn"``."""
-    return f"{parsed(tap).layer}.{parsed(tap).kind.removesuffix('_out')}"
-
-
-def _check_complete(lin: Linearization, hooks: dict[str, str], start: tuple[int, int], stop: tuple[int, int]) -> None:
-    n_layers = lin.anatomy.n_layers if lin.anatomy is not None else 0
-    for layer in range(n_layers):
-        for hook, order in _WRITERS.items():
-            tap = in_block(layer, hook)
-            if start <= (layer, order) < stop and tap not in hooks.values():
-                raise HookPointError(
-                    f"{tap} wasn't recorded, so the parts wouldn't add up: call linearize(model, prompt, "
-                    'record=["components"]), or record=True'
-                )
+    """``"blocks.3.hook_attn_out"`` as ``"3.attn"``, ``"blocks.3.mamba.hook_out"`` as ``"3.mamba"``."""
+    layer, path = parsed(tap)
+    return f"{layer}.{path.removeprefix('hook_').removesuffix('.hook_out').removesuffix('_out')}"
 
 
 # Parts must give the whole again; gated attention, say, doesn't read values alone. bfloat16 models miss it by
@@ -153,7 +267,7 @@ def head_parts(
     for name, hook in stream.hooks.items():
         i, path = parsed(hook)
         if i is not None and path == ATTN_OUT and in_block(i, Z) in lin.taps:
-            found = _layer(lin, i, stream.parts[name], u)
+            found = _layer(lin, i, exact(lin.taps[hook][lin.position]), stream.scales[name] * u)
             layers |= {i: found} if found is not None else {}
     if not layers:
         return None, None
@@ -195,9 +309,11 @@ def _layer(
     None where that isn't so.
     """
     assert lin.anatomy is not None
-    weight, bias = lin.anatomy.output_projection(layer)
+    projection = lin.anatomy.output_projection(layer)
     z = exact(lin.taps[in_block(layer, Z)][lin.position])
-    weight = exact(weight)
+    if projection is None or projection.weight.shape[:2] != z.shape:
+        return None
+    weight, bias = exact(projection.weight), projection.bias
     bias = torch.zeros_like(u) if bias is None else bias.to(u)
     each = torch.einsum("hi,hio->ho", z, weight)
     norm = _post_norm(lin, layer, each.sum(0) + bias, written)
@@ -214,8 +330,12 @@ def _post_norm(lin: Linearization, layer: int, raw: Tensor, written: Tensor) -> 
     """The norm at the scale that makes what was written of what the heads gave; None where none does."""
     assert lin.anatomy is not None
     affine = lin.anatomy.attention_post_norm(layer)
-    if affine is not None:  # the tolerance is that of the model's own precision
-        written = written.to(lin.graph.y.dtype)
+    if affine is None:
+        if _is_rounding(lin, raw - written, [raw, written]):
+            return freeze(raw, raw, None, "no norm")
+        one = torch.ones_like(raw)  # a multiple of what the heads gave (Granite), whose size is measured
+        affine = NormAffine(one, 0 * one)
+    written = written.to(lin.graph.y.dtype)  # the tolerance is that of the model's own precision
     try:
         return freeze(raw, written, affine, f"the norm behind the attention of layer {layer}")
     except UnsupportedModelError:
@@ -272,14 +392,18 @@ def residual_contributions(
     Returns:
         Parts ``"embed"``, ``"pos_embed"``, ``"0.attn"``, ``"0.mlp"``, ..., ``"final norm bias"``, ``"unembedding
         bias"``, ``"soft-cap"`` (what the cap takes off beyond its slope) and ``"unattributed"``: rounding, and what
-        hooks of yours wrote into the residual stream. ``heads`` splits each attention layer into its heads and
+        hooks of yours wrote into the residual stream. ``"embed"`` is what reaches the first block, less positional
+        embeddings: scaled, normalised or projected where the model does that. Other mixers have parts too
+        (``"0.mamba"``, ``"0.mixer"``), and each part is what arrives: where a model scales what it writes, or the
+        stream itself, the factor is measured. ``heads`` splits each attention layer into its heads and
         biases (rows sum to the layer's part), ``sources`` each head into the tokens it read from; layers where
         they don't add up to what was written (a hook of yours on it, gated attention) are left out of them.
 
     Raises:
         HookPointError: components weren't recorded; or the linearization's ends aren't the residual stream.
         ArgumentError: the scope explains several directions.
-        UnsupportedModelError: the final norm isn't a LayerNorm or RMSNorm.
+        UnsupportedModelError: the final norm isn't a LayerNorm or RMSNorm; or the model does more than add to its
+            residual stream (post-norm models), or writes into it where there is no hook point.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is", record=True)
@@ -300,7 +424,7 @@ def residual_contributions(
         parts["final norm bias"] = (v @ stream.norm.bias).item()
     total += sum((constants := _constants(lin, explained, v)).values())
     parts |= constants
-    parts["unattributed"] = total - sum(parts.values())
+    parts["unattributed"] = _unattributed(lin, stream, u, total - sum(parts.values()))
     target = _named(explained, total)
     heads, sources = head_parts(lin, stream, u, target)
     return Contributions(
@@ -312,6 +436,21 @@ def residual_contributions(
         sources=sources,
         metadata={"position": lin.position, "norm_scale": stream.norm.scale, **explained.details, **lin.facts},
     )
+
+
+def _unattributed(lin: Linearization, stream: Stream, u: Float[Tensor, " d_model"], rest: float) -> float:
+    """What no part explains, if it is rounding or a hook of the caller may have written it.
+
+    Raises:
+        UnsupportedModelError: neither.
+    """
+    terms = [stream.total, *stream.parts.values()]
+    if not lin.hooked and not _is_rounding(lin, torch.tensor(rest), [u.norm() * term.norm() for term in terms]):
+        raise UnsupportedModelError(
+            f"{rest:.3g} of what is explained belongs to no component that has a hook point: the model writes into its "
+            "residual stream outside of its blocks, so parts wouldn't add up; take layer_influence, which needs no sum"
+        )
+    return rest
 
 
 def _named(explained: Explained, total: float) -> str:
@@ -326,7 +465,7 @@ def _constants(lin: Linearization, explained: Explained, v: Float[Tensor, " d_mo
     token, other = (explained.details.get(name) for name in ("target_token", "minus_token"))
     if token is None:
         return {}
-    uncapped = dataclasses.replace(lin.head, soft_cap=None).logits(torch.zeros_like(lin.y))
+    uncapped = dataclasses.replace(lin.head, soft_cap=None, scale=1.0).logits(torch.zeros_like(lin.y))
     slope = lin.head.slope(lin.logits)
     bias = (slope[token] * uncapped[token]).item() - (0.0 if other is None else (slope[other] * uncapped[other]).item())
     found = {"unembedding bias": bias} if bias else {}

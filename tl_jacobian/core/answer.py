@@ -44,6 +44,7 @@ _SHARED = (
     "read",
     "shown_as",
     "facts",
+    "hooked",
     "weights",
 )
 
@@ -102,6 +103,7 @@ class AnswerLinearization(Linearized):
     read: Callable[[int, int], str] | None = field(init=False)
     shown_as: Callable[[str], list[int]] | None = field(init=False)
     facts: Mapping[str, Any] = field(init=False)
+    hooked: tuple[str, ...] = field(init=False)
     weights: Weights | None = field(init=False)
 
     def __post_init__(self) -> None:

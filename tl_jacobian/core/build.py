@@ -63,7 +63,7 @@ def check_contract(trace: Trace, watch: Watch, head: Unembedding) -> None:
     theirs = trace.logits.to(y.device)
     error = (head.logits(y) - theirs).abs()
     row, token = divmod(int(error.argmax()), head.d_vocab)
-    allowed = _rounding(y[row], head.weight[:, token], theirs[row, token])
+    allowed = _rounding(y[row], head.scale * head.weight[:, token], theirs[row, token])
     if error.max() > allowed:
         raise ContractError(
             f"unembedding y differs from the model's own logits by {error.max().item():.3g} (allowed: "
@@ -247,10 +247,12 @@ def build(
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
         shown_as=host.tokens_shown_as,
-        facts={**_facts(host, bare, affine is not None, use.recompute), **request.notes},
+        facts={**_facts(host, bare, affine is not None, use.recompute), **_left_out(trace), **request.notes},
         weights=weights,
+        hooked=tuple(found.place for found in under.hooks),
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
+    points = host.hook_points() if watch.taps else ()
     return tuple(
         _member(
             host,
@@ -264,6 +266,7 @@ def build(
             i,
             graph,
             trace,
+            points,
         )
         for i, (row, at) in enumerate(places)
     )
@@ -288,6 +291,7 @@ def _member(
     row: int,
     graph: Graph,
     trace: Trace,
+    points: tuple[str, ...],
 ) -> Linearization:
     """What belongs to one explained position of the forward pass."""
     return make(
@@ -298,7 +302,7 @@ def _member(
         read=lambda start, stop: host.decode(prompt[start:stop]),
         row=row,
         resid=None if trace.resid is None else trace.resid[row],
-        taps=Taps(trace.taps, graph.rows[row], len(prompt)),
+        taps=Taps(trace.taps, graph.rows[row], len(prompt), trace.odd, points),
     )
 
 
@@ -312,10 +316,14 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
             "leave final_norm out, y is the paper's already"
         )
     gain, shift = affine.gain.to(y), affine.bias.to(y)
-    head = Unembedding(head.weight, head.bias, head.soft_cap, gain.detach(), shift.detach())
+    head = replace(head, gain=gain.detach(), shift=shift.detach())
     y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare
+
+
+def _left_out(trace: Trace) -> dict[str, Any]:
+    return {"not_recorded": sorted(trace.odd)} if trace.odd else {}
 
 
 def _facts(host: Host, bare: bool, given: bool, recompute: bool) -> dict[str, Any]:

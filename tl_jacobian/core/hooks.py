@@ -22,7 +22,21 @@ EMBED, POS_EMBED = "hook_embed", "hook_pos_embed"
 RESID_PRE, RESID_MID, RESID_POST = "hook_resid_pre", "hook_resid_mid", "hook_resid_post"
 V, PATTERN, Z = "attn.hook_v", "attn.hook_pattern", "attn.hook_z"
 ATTN_OUT, MLP_OUT = "hook_attn_out", "hook_mlp_out"
-_ORDER = (RESID_PRE, V, PATTERN, Z, ATTN_OUT, RESID_MID, MLP_OUT)
+# What takes attention's place in other models (state spaces, convolutions, linear attention), stands beside it
+# (Falcon-H1), or follows the MLP (RWKV's channel mixing instead of one, Gemma's per-layer embeddings).
+MIXERS = (
+    "hook_mixer_out",
+    "hook_time_mix_out",
+    "linear_attn.hook_out",
+    "mamba.hook_out",
+    "conv.hook_out",
+    "shortconv.hook_out",
+)
+FURTHER = ("hook_channel_mix_out", "post_per_layer_input_norm.hook_out")
+WRITERS = {**dict.fromkeys((ATTN_OUT, *MIXERS), 0), **dict.fromkeys((MLP_OUT, *FURTHER), 1)}
+_ORDER = (RESID_PRE, V, PATTERN, Z, ATTN_OUT, *MIXERS, RESID_MID, MLP_OUT, *FURTHER)
+# TransformerBridge's own names of what has another one on every host.
+_NATIVE = {"hook_in": RESID_PRE, "hook_out": RESID_POST, "attn.o.hook_in": Z}
 _BLOCK = re.compile(r"blocks\.(-?\d+)\.(.+)")
 
 
@@ -44,13 +58,15 @@ class HookName(NamedTuple):
 
 
 def parsed(name: str) -> HookName:
-    """The parts of a name.
+    """The parts of a name; TransformerBridge's own names are read as those that every host has.
 
     >>> parsed("blocks.3.attn.hook_z"), parsed("hook_embed").layer
     (HookName(layer=3, path='attn.hook_z'), None)
+    >>> parsed("blocks.3.hook_out")
+    HookName(layer=3, path='hook_resid_post')
     """
     match = _BLOCK.fullmatch(name)
-    return HookName(int(match[1]), match[2]) if match else HookName(None, name)
+    return HookName(int(match[1]), _NATIVE.get(match[2], match[2])) if match else HookName(None, name)
 
 
 def layer_of(name: str) -> int | None:
@@ -70,7 +86,7 @@ def in_block(layer: int, path: str) -> str:
 # What can be recorded together.
 GROUPS = {
     "resid": (RESID_PRE, RESID_MID, RESID_POST),
-    "components": (POS_EMBED, ATTN_OUT, MLP_OUT),
+    "components": (POS_EMBED, ATTN_OUT, *MIXERS, MLP_OUT, *FURTHER),
     "heads": (Z,),
     "sources": (V, PATTERN),
 }
@@ -105,8 +121,13 @@ def wanted(record: Record, points: Iterable[str], option: str = "record") -> tup
             raise HookPointError(
                 f"{option}={record!r}: {name!r} is neither a group ({groups}) nor the name of a hook point"
             )
-    found = {point for point in points if parsed(point).path in paths}
+    found = {point for point in points if parsed(point).path in paths and not _doubles(point, points)}
     return sorted(found | by_name, key=place), by_name
+
+
+def _doubles(point: str, points: Collection[str]) -> bool:
+    """Whether a hook point's name is TransformerBridge's own for one that is there under another."""
+    return _canonical(point) != point and _canonical(point) in points
 
 
 def _asked(record: Any) -> list[Any]:
@@ -127,7 +148,16 @@ def full_name(points: Collection[str], name: str) -> str:
     >>> full_name(["blocks.3.hook_resid_pre"], "3.resid_pre")
     'blocks.3.hook_resid_pre'
     """
-    return name if name in points else next((point for point in points if label_of(point) == name), name)
+    if name in points:
+        return name
+    meant = _canonical(name)
+    return next((p for p in points if name in (label_of(p), label_of(_canonical(p))) or _canonical(p) == meant), name)
+
+
+def _canonical(name: str) -> str:
+    """A name as every host has it."""
+    layer, path = parsed(name)
+    return name if layer is None else in_block(layer, path)
 
 
 def is_square(name: str) -> bool:
@@ -161,11 +191,15 @@ class Taps(Mapping[str, Tensor]):
         recorded: the whole batch's activations, attached to the graph.
         row: this prompt's.
         n_pos: how many of its tokens can matter.
+        odd: shapes of activations that a group would hold and that don't have one value a token: left out.
+        points: the model's hook points, where anything was recorded.
     """
 
     recorded: Mapping[str, Tensor] = field(repr=False)
     row: int = 0
     n_pos: int = 0
+    odd: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+    points: tuple[str, ...] = field(default=(), repr=False)
 
     def __getitem__(self, name: str) -> Float[Tensor, "*activation"]:
         return self.cut(name, self.tensor(name).detach())
@@ -198,6 +232,11 @@ class Taps(Mapping[str, Tensor]):
         """
         if (found := self.recorded.get(self.full_name(name))) is not None:
             return found
+        if name in self.odd:
+            raise HookPointError(
+                f"{name} was left out of what was recorded: its activations have shape {self.odd[name]}, expected "
+                "(batch, positions, ...), one for each token; choose another hook point"
+            )
         near = difflib.get_close_matches(str(name), list(self.recorded), n=1, cutoff=0.0)
         hint = f" (the nearest that was: {near[0]!r})" if near else ""
         raise HookPointError(

@@ -99,6 +99,7 @@ class Linearized:
     read: Callable[[int, int], str] | None
     shown_as: Callable[[str], list[int]] | None
     facts: Mapping[str, Any]
+    hooked: tuple[str, ...]
     weights: Weights | None
 
     @property
@@ -273,6 +274,7 @@ class Linearization(Linearized):
         read: text of tokens ``start:stop`` of the prompt; None: their texts joined.
         shown_as: text -> the tokens that ``decode`` gives it for; None: they are looked for one by one.
         facts: host, model, processing state and versions, for an attribution's metadata.
+        hooked: where the caller had hooks in the forward pass.
         weights: the model's at the forward pass; None on a toy.
     """
 
@@ -300,6 +302,7 @@ class Linearization(Linearized):
     read: Callable[[int, int], str] | None = field(default=None, repr=False)
     shown_as: Callable[[str], list[int]] | None = field(default=None, repr=False)
     facts: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    hooked: tuple[str, ...] = ()
     weights: Weights | None = field(default=None, repr=False)
     regions: Regions = field(default_factory=dict, repr=False)
 

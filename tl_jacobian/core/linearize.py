@@ -225,7 +225,9 @@ def linearize(
             again then, and one that gives other values is refused.
         record: activations to keep on the way, for the drill-down: ``"resid"`` (the residual stream),
             ``"components"`` (attention and MLP outputs), ``"heads"`` (hook_z), ``"sources"`` (values and
-            attention patterns), hook points by name, a list of these, or True for all four.
+            attention patterns), hook points by name, a list of these, or True for all four. What a group holds
+            without one value a token (such as OPT's hook_resid_mid) is left out, as the metadata says
+            (``"not_recorded"``); asked for by name it is an error.
         input_hook: whose activation is x, the input side; default the token embeddings.
         output_hook: whose activation (at ``position``) is y, the output to explain, such as
             ``"blocks.5.hook_resid_post"`` for a sparse autoencoder's feature or a probe; default what
@@ -328,7 +330,7 @@ def _written(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None, n: 
 def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFAULTS) -> LinearizationBatch[Any]:
     """:func:`linearize` for prompts that are read: a linearization for each of their positions, or their answers."""
     taps, by_name = wanted(options.record, host.hook_points()) if options.record else ((), ())
-    watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value)
+    watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value, frozenset(by_name))
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
     host.unembedding()  # refused where it can't be read, before anything runs
     notes = gradient_notes(host, prompts[0], budget)

@@ -158,7 +158,8 @@ def freeze(
     if error > allowed:
         raise UnsupportedModelError(
             f"{what} isn't a LayerNorm or RMSNorm at a fixed scale: its output is {error:.1%} away from that (allowed: "
-            f"{allowed:.1g}), so nothing can be split through it; remove hooks on it, or report the architecture"
+            f"{allowed:.1g}), so nothing can be split through it: another layer stands behind it (a prediction head, "
+            "say), or a hook does; remove hooks on it, or take layer_influence, which splits nothing"
         )
     return FrozenNorm(gain, bias, scale, bool(centred))
 

@@ -33,7 +33,7 @@ def exact(tensor: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Unembedding:
-    """The map y -> logits, ``cap(((y - shift) / gain) W + b)``.
+    """The map y -> logits, ``cap(scale (((y - shift) / gain) W + b))``.
 
     Attributes:
         weight: W_U; shape ``(d_model, d_vocab)``, the model's own tensor (never copied).
@@ -41,6 +41,7 @@ class Unembedding:
         soft_cap: c of Gemma's ``c tanh(z / c)``, or None.
         gain, shift: of the final norm, where the model folded them into W and b but y is
             taken before folding (see :mod:`tl_jacobian.core.norms`); shape ``(d_model,)``.
+        scale: what the model multiplies its logits by, before the cap (Cohere, Granite, Falcon-H1).
 
     >>> head = Unembedding(torch.eye(2), bias=torch.tensor([0.0, 1.0]))
     >>> head.logits(torch.tensor([1.0, 2.0]))
@@ -52,6 +53,7 @@ class Unembedding:
     soft_cap: float | None = None
     gain: Float[Tensor, " d_model"] | None = None
     shift: Float[Tensor, " d_model"] | None = None
+    scale: float = 1.0
 
     @property
     def d_model(self) -> int:
@@ -67,16 +69,17 @@ class Unembedding:
         z = self._unfold(y.to(dtype)) @ self.weight.to(dtype)
         if self.bias is not None:
             z = z + self.bias.to(dtype)
+        z = z if self.scale == 1 else self.scale * z
         return z if self.soft_cap is None else self.soft_cap * torch.tanh(z / self.soft_cap)
 
     def slope(self, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
-        """Derivative of each logit in its uncapped value: ``1 - (z / cap)^2``, or one."""
+        """Derivative of each logit in its own sum over y: the scale, times ``1 - (z / cap)^2`` under a soft-cap."""
         if self.soft_cap is None:
-            return torch.ones_like(logits)
-        return 1 - (logits / self.soft_cap).square()
+            return torch.full_like(logits, self.scale)
+        return self.scale * (1 - (logits / self.soft_cap).square())
 
     def direction(self, token: int, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_model"]:
-        """Gradient of one logit in y: the paper's w_target (eq. 3), soft-cap included."""
+        """Gradient of one logit in y: the paper's w_target (eq. 3), scale and soft-cap included."""
         column = self.weight[:, token].to(logits.dtype)
         return self.fold(column * self.slope(logits)[token])
 

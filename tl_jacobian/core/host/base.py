@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
@@ -34,7 +35,13 @@ class Anatomy(Protocol):
     @property
     def n_layers(self) -> int: ...
 
-    def output_projection(self, layer: int) -> OutputProjection: ...
+    def writers(self, layer: int) -> tuple[str, ...]:
+        """Hook points of what a block writes into the residual stream, each once."""
+        ...
+
+    def output_projection(self, layer: int) -> OutputProjection | None:
+        """None where a block's attention has none that heads' outputs go through."""
+        ...
 
     def attention_post_norm(self, layer: int) -> NormAffine | None:
         """Gain and bias of the norm behind a block's attention (Gemma 2 and 3), or None."""
@@ -56,6 +63,7 @@ class Trace(NamedTuple):
         between: the residual stream before each block, attached to x; in the model's order.
         final: input of the unembedding there, detached; y itself unless another output is watched.
         taps: the other activations watched, in the shape in which hooks see them.
+        odd: shapes of those that were left out, because they don't have one value a token.
     """
 
     x: Float[Tensor, "batch pos d_in"]
@@ -65,6 +73,7 @@ class Trace(NamedTuple):
     between: tuple[Float[Tensor, "batch pos d_model"], ...]
     final: Float[Tensor, "outputs d_model"]
     taps: Mapping[str, Tensor]
+    odd: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 class Lost(NamedTuple):
@@ -95,12 +104,14 @@ class Watch:
         output: hook point whose activation is explained; None: the input of the unembedding.
         taps: hook points to keep on the way; those that never fire are left out.
         value: what takes the place of the activation at ``source``; None: nothing does.
+        named: those of ``taps`` without which there is an error; None: all. Others are left out where odd.
     """
 
     source: str = EMBED
     output: str | None = None
     taps: tuple[str, ...] = ()
     value: Float[Tensor, "batch pos d_in"] | None = None
+    named: frozenset[str] | None = None
 
 
 END_TO_END = Watch()

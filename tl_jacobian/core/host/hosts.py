@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tl_jacobian.core.hooks import RESID_MID, parsed
+from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
@@ -66,6 +68,27 @@ class TransformerBridgeHost(TransformerLensHost):
                 f"{self._architecture()} is not a decoder-only causal language model: it has no next-token "
                 "prediction to explain; pass a causal model (GPT-2, Llama, Gemma, ...)"
             )
+        if not hasattr(model, "blocks"):
+            raise UnsupportedModelError(
+                f"{self._architecture()} has no single list of blocks on this bridge (model.blocks), so nobody could "
+                "say which layer comes after which; pass a model with one stack of layers"
+            )
+
+        if self._lost_sinks():
+            raise UnsupportedModelError(
+                f"{self._architecture()}'s attention has sinks, so its weights don't sum to one, and compatibility "
+                "mode folded value biases into the output bias as if they did: the logits aren't those of the model's "
+                "weights any more; boot it again, and call enable_compatibility_mode(fold_value_biases=False), or none"
+            )
+
+    def _lost_sinks(self) -> bool:
+        """Whether folding took biases of the values through an attention whose weights don't sum to one (gpt-oss)."""
+        for block in self.model.blocks:
+            attention = getattr(getattr(block, "attn", None), "original_component", None)
+            bias = getattr(getattr(attention, "v_proj", None), "bias", None)
+            if getattr(attention, "sinks", None) is not None and bias is not None and not bias.any():
+                return any(getattr(m, "compatibility_mode", False) for m in block.modules())
+        return False
 
     def _is_causal(self) -> bool:
         source = self.model.original_model
@@ -73,6 +96,11 @@ class TransformerBridgeHost(TransformerLensHost):
         # An encoder (BERT) can't generate; a diffusion model can, but not from left to right.
         generates = source.can_generate() if hasattr(source, "can_generate") else True
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
+
+    def _point(self, name: str) -> nn.Module:
+        # hook_embed is another name of embed_ln.hook_out where a model normalises its embeddings (BLOOM), and on some
+        # (Granite) a view that has been scaled: x is what the embedding layer gives, Hugging Face's inputs_embeds.
+        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name)
 
     def _passes(self, name: str) -> bool:
         return parsed(name).path == RESID_MID  # another name of ln2.hook_in
@@ -103,6 +131,17 @@ class TransformerBridgeHost(TransformerLensHost):
         found = getattr(getattr(self.model.original_model, "generation_config", None), "eos_token_id", None)
         return found if isinstance(found, list) else [] if found is None else [found]
 
+    def _modules(self) -> Iterable[nn.Module]:
+        # The Hugging Face model isn't a registered submodule of the bridge.
+        return {*super()._modules(), *nn.Module.modules(self.model.original_model)}
+
+    def _logit_scale(self) -> float:
+        # TransformerLens's adapters say what follows the unembedding as a function; a soft-cap's slope at zero is one.
+        transform = getattr(self.model.adapter, "apply_output_logits_transform", None)
+        small = torch.full((1,), 1e-9, dtype=torch.float64)
+        scale = 1.0 if transform is None else (transform(small) / small).item()
+        return 1.0 if math.isclose(scale, 1.0, rel_tol=1e-12) else scale  # dividing rounds
+
     def _parameters(self) -> list[nn.Parameter]:
         # The Hugging Face model isn't a registered submodule of the bridge.
         mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
@@ -115,7 +154,7 @@ class TransformerBridgeHost(TransformerLensHost):
         return self.cfg.architecture
 
     def _habits(self) -> Habits:
-        compatible = any(getattr(m, "compatibility_mode", False) for m in self.model.blocks[0].modules())
+        compatible = any(getattr(m, "compatibility_mode", False) for b in self.model.blocks[:1] for m in b.modules())
         return Habits(softmax_bytes=4, scrubs=compatible, copies_weights=False)
 
 

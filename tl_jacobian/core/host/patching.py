@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.core.hooks import ATTN_OUT, MLP_OUT, RESID_MID, RESID_PRE, Z
+from tl_jacobian.errors import HookPointError
 
 # For each kind of activation: where it is in a block, and TransformerLens's function for it. All but the heads' give
 # (layer, pos).
@@ -32,4 +33,17 @@ def measure(
 
     with torch.no_grad():
         _, cache = model.run_with_cache(clean, names_filter=lambda name: name.endswith(HOOKS[kind]))
+        if kind == "heads":
+            _check_heads(model, cache)
         return getattr(patching, _FUNCTIONS[kind])(model, corrupted, cache, metric)
+
+
+def _check_heads(model: Any, cache: Any) -> None:
+    """TransformerLens cuts heads' outputs by the width of queries, which latent attention's values don't have."""
+    n_heads = int(model.cfg.n_heads)
+    for name, z in cache.items():
+        if z.ndim != 4 or z.shape[2] != n_heads:
+            raise HookPointError(
+                f"TransformerLens cuts {name} into {tuple(z.shape[2:])} (heads, d_head), but the model has {n_heads} "
+                'heads, so patching them one by one would patch other things: compare at="attn_out" or "resid_pre"'
+            )

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -34,6 +35,17 @@ def recompute(loan: Loan, model: nn.Module, blocks: Iterable[nn.Module]) -> None
     """
     for block in blocks:
         loan.put(block, "forward", partial(_checkpointed, loan, model, block, block.forward))
+
+
+def fire(loan: Loan, points: Iterable[nn.Module]) -> None:
+    """Let TransformerLens see hooks at these hook points, as long as the loan lasts.
+
+    Some (Granite's, whose outputs are scaled on their way into the residual stream) fire only where it does, and lead
+    the gradient through themselves only where one of them is for the backward pass.
+    """
+    for point in points:
+        if (own := point.__dict__.get("bwd_hooks")) is not None:
+            loan.put(point, "bwd_hooks", [*own, SimpleNamespace(is_permanent=False, context_level=None)])
 
 
 # To the end, for the result to be compared: for one call where PyTorch (2.9) knows that, else for all in the meantime.

@@ -15,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from tl_jacobian.core.hooks import is_square, layer_of
+from tl_jacobian.core.hooks import Z, is_square, layer_of, parsed
 from tl_jacobian.core.host.base import Trace, Watch
 from tl_jacobian.errors import ContractError, HookPointError
 
@@ -81,10 +81,12 @@ class Recorder:
         places: the explained positions.
         watch: which activations x and y are, and which others to keep.
         cut: before which module the other positions are dropped.
+        n_heads: the model's, into which heads' outputs are cut; 0: as the hook point cuts them.
     """
 
-    def __init__(self, places: Places, watch: Watch, cut: Cut) -> None:
+    def __init__(self, places: Places, watch: Watch, cut: Cut, n_heads: int = 0) -> None:
         self.places = places
+        self.n_heads = n_heads
         self.watch = watch
         self.cut = cut
         self.x: Tensor | None = None
@@ -93,6 +95,7 @@ class Recorder:
         self.final: Tensor | None = None
         self.between: list[Tensor] = []
         self.taps: dict[str, Tensor] = {}
+        self.odd: dict[str, tuple[int, ...]] = {}
         self.open = True  # a recomputed block runs these hooks again: then they keep nothing
 
     # -- the hooks -------------------------------------------------------------------
@@ -128,21 +131,37 @@ class Recorder:
 
     def tap(self, name: str, point: nn.Module, args: Any, output: Tensor) -> Tensor:
         """An activation on the way; a view, so that its gradient is that of what reads it *here*."""
-        seen = shown(point, output)
-        seen = seen.view_as(seen)
+        if self.n_heads and parsed(name).path == Z and output.ndim == 3 and output.shape[2] % self.n_heads == 0:
+            seen = rearrange(output, "batch pos (head d) -> batch pos head d", head=self.n_heads)
+            back = rearrange(seen, "batch pos head d -> batch pos (head d)")
+        else:
+            seen = shown(point, output)
+            seen = seen.view_as(seen)
+            back = raw(point, seen)
+        if not self._fits(name, seen):
+            return output
         if self.open:
-            if not is_square(name):
-                self._positioned(name, seen)
             self.taps[name] = seen
-        return raw(point, seen)
+        return back
+
+    def _fits(self, name: str, seen: Tensor) -> bool:
+        """Whether an activation has its tokens where they are expected; where it needn't, a note is made."""
+        if is_square(name):
+            return True
+        if self.watch.named is None or name in self.watch.named:
+            self._positioned(name, seen)
+        elif not self._has_positions(seen):
+            self.odd[name] = tuple(seen.shape)
+            return False
+        return True
 
     def passing(self, name: str, point: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         """The residual stream where a hook point sees it pass: itself, so that its gradient is that of all its readers.
 
         On TransformerBridge hook_resid_mid is the input of a norm, and the stream goes on beside it.
         """
-        if self.open:
-            self.taps[name] = self._positioned(name, args[0])
+        if self.open and self._fits(name, args[0]):
+            self.taps[name] = args[0]
 
     def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         stream = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
@@ -164,7 +183,7 @@ class Recorder:
 
     def _positioned(self, name: str, seen: Tensor) -> Float[Tensor, "batch pos *d"]:
         """Refuse activations that aren't ``(batch, pos, ...)`` for every position."""
-        if is_square(name) or seen.ndim < 3 or seen.shape[1] != self.places.n_pos:
+        if is_square(name) or not self._has_positions(seen):
             late = name.startswith(("ln_final", "unembed"))
             why = "it comes after the final norm, where y is" if late else "tl_jacobian can't tell its positions"
             raise HookPointError(
@@ -172,6 +191,9 @@ class Recorder:
                 f"positions, ...): {why}; choose a hook point inside the blocks"
             )
         return seen
+
+    def _has_positions(self, seen: Tensor) -> bool:
+        return seen.ndim >= 3 and seen.shape[1] == self.places.n_pos
 
     def trace(self, logits: Tensor) -> Trace:
         """Everything that was seen; the recorder lets go of it."""
@@ -183,6 +205,15 @@ class Recorder:
             )
         if self.cut == "never":
             logits = self.places.choose(logits)
-        found = Trace(self.x, self.resid, y, logits[:, 0].detach(), tuple(self.between), self.final.detach(), self.taps)
+        found = Trace(
+            x=self.x,
+            resid=self.resid,
+            y=y,
+            logits=logits[:, 0].detach(),
+            between=tuple(self.between),
+            final=self.final.detach(),
+            taps=self.taps,
+            odd=self.odd,
+        )
         self.open, self.x, self.y, self.final, self.between, self.taps = False, None, None, None, [], {}
         return found

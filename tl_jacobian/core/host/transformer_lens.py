@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
+from einops import rearrange
 from jaxtyping import Float, Int
 from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from tl_jacobian.core.graph import forgetting, recording
-from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
+from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
@@ -29,12 +30,13 @@ from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
+from tl_jacobian.core.host.recompute import fire
 from tl_jacobian.core.host.recompute import recompute as recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
 from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
-from tl_jacobian.core.unembedding import Unembedding
+from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
 from tl_jacobian.results.arguments import excerpt
 from tl_jacobian.results.tokens import PARTIAL
@@ -58,10 +60,27 @@ class TransformerLensAnatomy:
     def n_layers(self) -> int:
         return len(self.model.blocks)
 
-    def output_projection(self, layer: int) -> OutputProjection:
+    def writers(self, layer: int) -> tuple[str, ...]:
+        points = self.model.hook_dict
+        names = [name for path in WRITERS if (name := in_block(layer, path)) in points]
+        once = {id(points[name]): name for name in reversed(names)}  # a hook point may have two names
+        return tuple(sorted(once.values(), key=place))
+
+    def output_projection(self, layer: int) -> OutputProjection | None:
         attention = self.model.blocks[layer].attn
-        bias = attention.b_O
-        return OutputProjection(attention.W_O.detach(), None if bias is None else bias.detach())
+        try:
+            weight, bias = attention.W_O, attention.b_O
+        except (AttributeError, NotImplementedError, ValueError, RuntimeError):
+            # Latent attention, and layers whose geometry isn't the config's: TransformerLens can't cut the weight.
+            linear = getattr(getattr(attention, "o", None), "original_component", None)
+            if not isinstance(linear, nn.Linear):
+                return None
+            heads = int(self.model.cfg.n_heads)
+            if linear.in_features % heads:
+                return None
+            weight = rearrange(linear.weight, "d_model (heads d_head) -> heads d_head d_model", heads=heads)
+            bias = linear.bias
+        return OutputProjection(weight.detach(), None if bias is None else bias.detach())
 
     def attention_post_norm(self, layer: int) -> NormAffine | None:
         norm = getattr(self.model.blocks[layer], "ln1_post", None)
@@ -181,6 +200,11 @@ def weights_digest(parameters: Iterable[Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
+# Models that were found to be causal, and how many tokens that is tried on.
+_CAUSAL: WeakSet[nn.Module] = WeakSet()
+_TRIED = 5
+
+
 class TransformerLensHost:
     """A :class:`tl_jacobian.core.host.base.Host` over a TransformerLens model."""
 
@@ -283,7 +307,8 @@ class TransformerLensHost:
                 f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
                 "load the model with an unquantised lm_head"
             )
-        return Unembedding(weight.detach(), None if bias is None else bias.detach(), self._soft_cap())
+        bias = None if bias is None else bias.detach()
+        return Unembedding(weight.detach(), bias, self._soft_cap(), scale=self._logit_scale())
 
     def forward(
         self,
@@ -312,8 +337,9 @@ class TransformerLensHost:
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            recorder = Recorder(places, watch, self._where_to_cut())
-            hooks = self._recording(recorder)
+            recorder = Recorder(places, watch, self._where_to_cut(), int(getattr(self.cfg, "n_heads", 0) or 0))
+            watched = self._watched(recorder)
+            hooks = self._recording(recorder, watched)
             if look is not None:
                 for name, module in modules_of(*self._roots()):
                     hooks.append((module, partial(looking, look, name), "after, with keywords"))
@@ -324,33 +350,62 @@ class TransformerLensHost:
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
+            fire(loan, (point for point, _ in watched))
             if recompute:
                 recomputed(loan, self.model, self.model.blocks)
             else:
                 loan.forget(self.model.blocks)
             logits = self._run(tokens.to(self.cfg.device))
+        self._check_causal(tokens)
         return recorder.trace(logits)
 
-    def _recording(self, recorder: Recorder) -> list[tuple[nn.Module, Hook, When]]:
+    def _recording(
+        self, recorder: Recorder, watched: Iterable[tuple[nn.Module, Hook]]
+    ) -> list[tuple[nn.Module, Hook, When]]:
         """The hooks of a recorded forward pass."""
         before: list[tuple[nn.Module, Hook, When]] = [(self.model.unembed, recorder.unembed, "before")]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             before.append((norm, recorder.final_norm, "before"))
-        after: list[tuple[nn.Module, Hook, When]] = [(point, hook, "after") for point, hook in self._watched(recorder)]
+        after: list[tuple[nn.Module, Hook, When]] = [(point, hook, "after") for point, hook in watched]
         return [*before, *after, *((block, recorder.block, "before, with keywords") for block in self.model.blocks)]
+
+    def _check_causal(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Whether a later token leaves earlier predictions alone, tried once a model: flags lie in both directions.
+
+        After a first forward pass, in which TransformerBridge may have wired up hooks of its own; with no hooks at all.
+        """
+        if self.model in _CAUSAL:
+            return
+        some = tokens[:1, :_TRIED].to(self.cfg.device)
+        some = some if some.shape[1] > 1 else some.repeat(1, 2)
+        other = some.clone()
+        other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
+        bare = [(module, {name: OrderedDict() for name in _HOOKS}) for module in self._modules()]
+        with torch.no_grad(), Loan() as loan, loan:
+            loan.enter(bare)
+            before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
+        change, largest = float((before - after).abs().max()), float(before.abs().max())
+        # The same products on the same numbers: what differs is how a kernel orders its sums.
+        if change > 4 * torch.finfo(self.model.W_U.dtype).eps * largest:
+            raise UnsupportedModelError(
+                f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
+                f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later "
+                "tokens can't change an earlier prediction"
+            )
+        _CAUSAL.add(self.model)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
-        watch, points = recorder.watch, self.model.hook_dict
-        source = hook_point(points, watch.source)
+        watch = recorder.watch
+        source = self._point(watch.source)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
                 f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
-        taps = [(hook_point(points, name), partial(tap[self._passes(name)], name)) for name in watch.taps]
-        after = [(hook_point(points, watch.output), recorder.output)] if watch.output else []
+        taps = [(self._point(name), partial(tap[self._passes(name)], name)) for name in watch.taps]
+        after = [(self._point(watch.output), recorder.output)] if watch.output else []
         return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
@@ -435,6 +490,13 @@ class TransformerLensHost:
         """Tokens at which the model's own configuration says that generated text ends."""
         return []
 
+    def _point(self, name: str) -> nn.Module:
+        """The module whose output is the activation of that name."""
+        return hook_point(self.model.hook_dict, name)
+
+    def _modules(self) -> Iterable[nn.Module]:
+        return nn.Module.modules(self.model)
+
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
         return False
@@ -457,6 +519,10 @@ class TransformerLensHost:
 
     def _habits(self) -> Habits:
         raise NotImplementedError
+
+    def _logit_scale(self) -> float:
+        """What the model multiplies its logits by, before a soft-cap."""
+        return 1.0
 
     # -- helpers -------------------------------------------------------------------
 

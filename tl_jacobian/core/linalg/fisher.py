@@ -1,7 +1,7 @@
 """The Fisher information of the predicted distribution, in the final hidden state.
 
 F = W^T (diag p - p p^T) W (paper, sec. 3.2), with W the derivative of the logits in y:
-the unembedding, times the slope of a soft-cap. Factored as F = A^T A with
+the unembedding, times the slope of a logit scale and a soft-cap. Factored as F = A^T A with
 A = diag(sqrt p) (W - 1 mu^T), mu = W^T p, one row of A a token of the vocabulary: nothing of
 size d_model x d_model is needed, and a product with F costs two passes over the unembedding.
 
@@ -33,7 +33,7 @@ BLOCK = 4096
 
 @runtime_checkable
 class Head(Protocol):
-    """What is asked of an unembedding, ``logits = cap(W^T ((y - shift) / gain) + b)``."""
+    """What is asked of an unembedding, ``logits = cap(scale (W^T ((y - shift) / gain) + b))``."""
 
     @property
     def weight(self) -> Float[Tensor, "d_model d_vocab"]: ...
@@ -48,7 +48,7 @@ class Head(Protocol):
     def d_vocab(self) -> int: ...
 
     def slope(self, logits: Float[Tensor, " d_vocab"]) -> Float[Tensor, " d_vocab"]:
-        """Derivative of each logit in its uncapped value."""
+        """Derivative of each logit in its own sum over y, before it is scaled and capped."""
         ...
 
     def fold(self, v: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
