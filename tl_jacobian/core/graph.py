@@ -7,7 +7,7 @@ a chain of segments, so that products can go through it a piece at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -32,6 +32,18 @@ def recording() -> Iterator[None]:
 def forgetting() -> Iterator[None]:
     """Record no graph, and make ordinary tensors even inside the caller's ``inference_mode()``."""
     with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
+def unrounded() -> Iterator[None]:
+    """The caller's ``torch.autocast`` rounds nothing inside."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    devices = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    with ExitStack() as stack:
+        for device in devices:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 
@@ -147,7 +159,7 @@ class Graph:
     def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         attached = [place for place in places if place.requires_grad]
         one = len(v) == 1  # vmap costs a little, and one direction doesn't need it
-        with recording():
+        with recording(), unrounded():
             v = v.clone() if v.is_inference() else v
             found = torch.autograd.grad(
                 self.y,
@@ -164,7 +176,7 @@ class Graph:
         """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start."""
         if not (end.requires_grad and start.requires_grad):
             return None
-        with recording():
+        with recording(), unrounded():
             u = u.clone() if u.is_inference() else u
             (found,) = torch.autograd.grad(
                 end, start, u.to(end.device, end.dtype), retain_graph=True, allow_unused=True
@@ -217,7 +229,7 @@ class Graph:
 
         Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.
         """
-        with recording():
+        with recording(), unrounded():
             u = torch.zeros_like(end, requires_grad=True)
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)
             parts = dx.to(start.device).split(self.chunk)

@@ -16,6 +16,7 @@ from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
 from tl_jacobian.core.host.base import Host, Watch
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
@@ -87,6 +88,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
 ) -> Linearization: ...
 @overload
 def linearize(
@@ -101,6 +103,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
 ) -> LinearizationBatch: ...
 @overload
 def linearize(
@@ -115,6 +118,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
 ) -> LinearizationBatch: ...
 @model_first
 @checked
@@ -130,6 +134,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
 ) -> Linearization | LinearizationBatch:
     """Run a model once and record how its final hidden state depends on its token embeddings.
 
@@ -161,6 +166,10 @@ def linearize(
             ``"blocks.5.hook_resid_post"`` for a sparse autoencoder's feature or a probe; default what
             the unembedding consumes. There are no logits elsewhere: use :func:`direction_scope`.
         input_value: takes the place of the activation at ``input_hook``; ``(batch, pos, d_in)``.
+        precision: None: the scores of the function that the weights define. A half-precision model is computed in
+            float32 then, without a float32 copy of it, your hooks see float32 activations, and an enclosing
+            ``torch.autocast`` is switched off. ``"model"``: as the model would, rounding included; gradients of
+            half-precision models can be several times wrong.
 
     Returns:
         A :class:`Linearization`, or a :class:`LinearizationBatch` for a list of prompts.
@@ -169,7 +178,8 @@ def linearize(
         MemoryBudgetError: not even recomputing fits into the budget; says what would.
         PromptError: empty or too long prompt, ids or position out of range.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
-            unembedding, or a ``final_norm`` that doesn't fit.
+            unembedding, a ``final_norm`` that doesn't fit, or a part of a half-precision or quantised model that
+            can't be computed in float32.
         HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.
         ContractError: y doesn't depend on x (the output comes before the input), unembedding y doesn't
             give the model's logits, or activations aren't finite.
@@ -183,7 +193,7 @@ def linearize(
     torch.Size([5, 576])
     """
     options = Options(final_norm, max_memory, record, input_hook, output_hook, input_value)
-    host = resolve(model)
+    host = resolve(model, precision)
     several = is_batch(prompt)
     position = as_list(position)
     prompts = list(prompt) if several else [prompt]

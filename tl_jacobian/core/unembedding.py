@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.linalg.product import product
+
 
 def precise(tensor: Tensor) -> Tensor:
     """In float32 at least, where it is.
@@ -69,7 +71,8 @@ class Unembedding:
     def logits(self, y: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """The model's logits for final hidden states y, in y's precision or the weight's if higher."""
         dtype = torch.promote_types(y.dtype, self.weight.dtype)
-        z = self._unfold(y.to(dtype)) @ self.weight.to(dtype)
+        z = self._unfold(y.to(dtype))
+        z = z @ self.weight if self.weight.dtype == dtype else product(z, self.weight)
         if self.bias is not None:
             z = z + self.bias.to(dtype)
         return z if self.soft_cap is None else self.soft_cap * torch.tanh(z / self.soft_cap)

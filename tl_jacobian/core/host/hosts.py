@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tl_jacobian.core.hooks import RESID_MID, parsed
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.memory import Habits
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
-from tl_jacobian.errors import HookPointError, UnsupportedModelError
+from tl_jacobian.errors import ArgumentError, HookPointError, UnsupportedModelError
 
 
 def hooked_class() -> type | None:
@@ -30,8 +31,8 @@ class HookedTransformerHost(TransformerLensHost):
     name = "HookedTransformer"
     earliest_cut = "norm"
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, precision: Precision = None) -> None:
+        super().__init__(model, precision)
         if self.cfg.attention_dir != "causal":
             raise UnsupportedModelError(
                 f"attention_dir={self.cfg.attention_dir!r}: expected a causal model, whose later tokens can't "
@@ -58,8 +59,8 @@ class TransformerBridgeHost(TransformerLensHost):
     # (GPT-2's does), so every position is normalised and only one unembedded.
     earliest_cut = "unembed"
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, precision: Precision = None) -> None:
+        super().__init__(model, precision)
         if not self._is_causal():
             raise UnsupportedModelError(
                 f"{self._architecture()} is not a decoder-only causal language model: it has no next-token "
@@ -113,15 +114,24 @@ def hosts() -> dict[type, type]:
     return found
 
 
-def resolve(model: Any) -> Host:
+def resolve(model: Any, precision: Any = None) -> Host:
     """The host for a model.
 
+    Args:
+        precision: None computes what the weights define, in float32 at least; ``"model"`` as the model would.
+
     Raises:
+        ArgumentError: another precision.
         UnsupportedModelError: not a HookedTransformer or TransformerBridge, or not a causal model.
     """
+    if precision is not None and precision != "model":
+        raise ArgumentError(
+            f'precision={precision!r}, expected None (true to the weights, in float32 at least) or "model" (rounding '
+            "as the model does)"
+        )
     for cls, host in hosts().items():
         if isinstance(model, cls):
-            return host(model)
+            return host(model, precision)
     raise UnsupportedModelError(
         f"can't linearise a {type(model).__module__}.{type(model).__name__}; expected a HookedTransformer or a "
         "TransformerBridge with a causal language model. For a Hugging Face model use "

@@ -9,7 +9,7 @@ Neither run leaves a trace on a model that is somebody else's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from tl_jacobian.core.host.operations import Rules, rewriting
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ContractError
 
@@ -95,8 +96,10 @@ _STATE = (
 
 
 @contextmanager
-def recomputed(blocks: Iterable[nn.Module]) -> Iterator[None]:
+def recomputed(blocks: Iterable[nn.Module], rules: Rules) -> Iterator[None]:
     """A forward pass inside keeps each block's input, and nothing of what the block computes from it.
+
+    Operations that ``rules`` rewrite in it are rewritten when they are run again.
 
     The blocks' ``forward`` is replaced while the context is open; hooks on a block as a whole stay
     outside of what is run again. Random numbers drawn inside a block are drawn again as they were.
@@ -105,7 +108,7 @@ def recomputed(blocks: Iterable[nn.Module]) -> Iterator[None]:
         for block in blocks:
             own = block.__dict__.get("forward")
             stack.callback(_put_back, block, own)
-            block.__dict__["forward"] = partial(_checkpointed, block, block.forward)
+            block.__dict__["forward"] = partial(_checkpointed, rules, block, block.forward)
         yield
 
 
@@ -116,8 +119,10 @@ def _put_back(block: nn.Module, forward: Any) -> None:
         block.__dict__["forward"] = forward
 
 
-def _checkpointed(block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return checkpoint(partial(_Run(block, forward), **kwargs), *args, use_reentrant=False, preserve_rng_state=True)
+def _checkpointed(rules: Rules, block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    run = partial(_Run(block, forward), **kwargs)
+    contexts = lambda: (nullcontext(), rewriting(rules))  # noqa: E731  # the first run's are open already
+    return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)
 
 
 class _Run:

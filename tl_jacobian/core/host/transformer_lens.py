@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
+from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
+from tl_jacobian.core.host.precision import Precision, computing, described, rules_for
 from tl_jacobian.core.host.recompute import Hook, forgetful, frozen, hooked, in_state, recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
-from tl_jacobian.core.unembedding import Unembedding
+from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import HookPointError, PromptError, UnsupportedModelError
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -148,9 +151,10 @@ class TransformerLensHost:
     # The first module that may be given the explained position alone.
     earliest_cut: Cut = "unembed"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, precision: Precision = None) -> None:
         self.model = model
         self.cfg = model.cfg
+        self.precision: Precision = precision
 
     # -- text ----------------------------------------------------------------------
 
@@ -218,15 +222,23 @@ class TransformerLensHost:
         parameters = self._parameters()
         check_dropout(self.model)
         check_weights(parameters)
-        recorder = Recorder(Places(tokens.shape[1], rows, positions), watch, self._where_to_cut())
+        rules = self._rules()
+        places, lift = Places(tokens.shape[1], rows, positions), precise if rules else (lambda activation: activation)
+        recorder = Recorder(places, watch, self._where_to_cut(), lift)
         pre = [(self.model.unembed, recorder.unembed)]
         if (norm := getattr(self.model, "ln_final", None)) is not None:
             pre.append((norm, recorder.final_norm))
         blocks = [(block, recorder.block) for block in self.model.blocks]
-        again = recomputed(self.model.blocks) if recompute else forgetful(self.model.blocks)
-        with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again:
+        again = recomputed(self.model.blocks, rules) if recompute else forgetful(self.model.blocks)
+        with frozen(parameters), hooked(pre, self._watched(recorder), blocks), again, self.computing():
             logits = self._run(tokens.to(self.cfg.device))
         return recorder.trace(logits)
+
+    def computing(self) -> AbstractContextManager[None]:
+        return computing(self.model, self._rules(), self.precision)
+
+    def _rules(self) -> Rules:
+        return rules_for((*self._parameters(), torch.empty(0, dtype=self.cfg.dtype)), self.precision)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
@@ -248,7 +260,8 @@ class TransformerLensHost:
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
-        sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, self.model.W_U.element_size())
+        itemsize = max(self.model.W_U.element_size(), 4 if self._rules() else 0)
+        sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
         return footprint(self.cfg, sizes, self._habits(), taps)
 
     def available_memory(self) -> int:
@@ -261,7 +274,8 @@ class TransformerLensHost:
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "layers places"]:
         good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
-        return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
+        with self.computing():
+            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -269,6 +283,7 @@ class TransformerLensHost:
             "model": Path(str(getattr(self.cfg, "model_name", "unknown"))).name,
             "architecture": str(self._architecture()),
             "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+            "precision": described(self._parameters(), self.precision),
         }
 
     def weights_digest(self) -> str:
