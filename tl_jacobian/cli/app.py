@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -23,6 +23,8 @@ from tl_jacobian.cli.options import (
     MethodOption,
     MinusOption,
     ModelOption,
+    PrecisionChoice,
+    PrecisionOption,
     RankOption,
     ScopeOption,
     TargetIdOption,
@@ -75,6 +77,7 @@ def attribute(
     host: HostOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
+    precision: PrecisionOption = None,
 ) -> None:
     """Show which tokens of PROMPT drove the model's next-token prediction.
 
@@ -85,7 +88,7 @@ def attribute(
         _check_writable(path)
     text = _read(prompt)
     try:
-        lin = _linearize(model, host, device, dtype, text, position, bos)
+        lin = _linearize(model, host, device, dtype, precision, text, position, bos)
         result = _attributed(lin, str(scope), options)
         result = result.words() if words else result
     except JacobianScopeError as error:
@@ -120,13 +123,21 @@ def _read(prompt: str) -> str:
 
 
 def _linearize(
-    model: str, host: Host | None, device: str, dtype: Dtype, text: str, position: int, bos: bool | None
+    model: str,
+    host: Host | None,
+    device: str,
+    dtype: Dtype,
+    precision: PrecisionChoice | None,
+    text: str,
+    position: int,
+    bos: bool | None,
 ) -> Linearization:
     import tl_jacobian as tj
     from tl_jacobian.core.host.load import load_model
 
     loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)
-    return tj.linearize(loaded, text, position=position, prepend_bos=bos)
+    rounding: Literal["model"] | None = "model" if precision else None
+    return tj.linearize(loaded, text, position=position, prepend_bos=bos, precision=rounding)
 
 
 def _attributed(lin: Linearization, scope: Any, options: Mapping[str, Any]) -> Attribution:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from tl_jacobian.cli.options import BosOption, DeviceOption, Dtype, DtypeOption, HostOption, ModelOption, fail
+from tl_jacobian.cli.options import (
+    BosOption,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    HostOption,
+    ModelOption,
+    PrecisionOption,
+    fail,
+)
 from tl_jacobian.cli.run import (
     BatchSizeOption,
     ColumnOption,
@@ -94,6 +103,7 @@ def evaluate(
     device: DeviceOption = "cpu",
     device_map: DeviceMapOption = None,
     dtype: DtypeOption = Dtype.float32,
+    precision: PrecisionOption = None,
 ) -> None:
     """Compare attribution methods: how far does the prediction fall without the tokens that each ranks highest?
 
@@ -129,6 +139,7 @@ def evaluate(
                 explained=explained.value,
                 prepend_bos=bos,
                 max_memory=max_memory,
+                precision=precision and precision.value,
                 batch_size=batch_size,
                 shard_size=shard_size,
                 format=format.value,

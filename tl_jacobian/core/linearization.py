@@ -167,10 +167,11 @@ class Linearization:
 
         Returns:
             ``(pos, d_model)`` or ``(k, pos, d_model)`` on the device of the embeddings, in
-            the model's precision.
+            float32 or better.
 
         Raises:
             DirectionError: v has another shape, or isn't finite.
+            ContractError: a product isn't finite.
         """
         self.check_direction(v, ndims=(1, 2))
         grads = self.graph.pull(self.spread(v if v.ndim == 2 else v[None]))[:, self.prompt_row, : len(self.tokens)]
@@ -222,10 +223,11 @@ class Linearization:
             dx: ``(pos, d_model)`` or ``(k, pos, d_model)``, finite.
 
         Returns:
-            ``(d_model,)`` or ``(k, d_model)`` on the device of ``y``, in the model's precision.
+            ``(d_model,)`` or ``(k, d_model)`` on the device of ``y``, in float32 or better.
 
         Raises:
             DirectionError: dx has another shape, or isn't finite.
+            ContractError: a product isn't finite.
         """
         x = self.graph.x
         check_change(dx, (len(self.tokens), x.shape[-1]))
@@ -243,7 +245,7 @@ class Linearization:
             positions: tokens to keep (negative ones count from the end); default all.
 
         Returns:
-            ``(n, d_model_out, d_model_in)`` on the device of the embeddings.
+            ``(n, d_model_out, d_model_in)`` on the device of the embeddings, in float32 or better.
 
         Raises:
             PromptError: a position is outside the prompt.
@@ -252,9 +254,10 @@ class Linearization:
         n = len(self.tokens)
         keep = list(range(n)) if positions is None else places(positions, n)
         x = self.graph.x
-        size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
+        size = len(keep) * self.d_model * x.shape[-1] * max(x.element_size(), 4)
         self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")
-        out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=x.dtype, device=x.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=dtype, device=x.device)
         identity = torch.eye(self.d_model, dtype=self.y.dtype, device=self.y.device)
         row = 0
         with progress(self.d_model, "rows of the Jacobian") as bar:

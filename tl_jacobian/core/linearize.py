@@ -16,7 +16,7 @@ from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
 from tl_jacobian.core.host.base import Host, Watch
 from tl_jacobian.core.host.hosts import resolve
-from tl_jacobian.core.host.precision import Precision
+from tl_jacobian.core.host.precision import Precision, in_float32
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
@@ -232,4 +232,5 @@ def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None
         return None
     if isinstance(final_norm, str):
         final_norm = host.original_norm()
-    return affine_of(final_norm, host.unembedding().d_model)
+    with in_float32():
+        return affine_of(final_norm, host.unembedding().d_model)

@@ -6,14 +6,17 @@ prompts therefore share it; those of the same prompt take turns.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.graph import scaled, unit
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact, precise
@@ -65,14 +68,24 @@ def squares(lins: Sequence[Linearization], v: Float[Tensor, "k members d_model"]
         v: k directions for each of them.
     """
     out = [torch.empty(len(v), len(lin.tokens), dtype=torch.float64) for lin in lins]
+    v, powers = unit(rearrange(v, "k members d_model -> (k members) d_model"))  # their squares have twice the range
+    v = rearrange(v, "(k members) d_model -> k members d_model", members=len(lins))
     for slots, grads in pulled(lins, v):
         norms = squared_norms(grads)
         for at, i, member in slots:
             lin = lins[member]
-            out[member][i] = norms[at, lin.prompt_row, : len(lin.tokens)]
+            found = norms[at, lin.prompt_row, : len(lin.tokens)]
+            out[member][i] = scaled(found[None], [2 * powers[i * len(lins) + member]])[0]
     return out
 
 
 def squared_norms(grads: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch"]:
-    """Sums of squares on the CPU; sums over many half-precision numbers need float32."""
-    return exact(precise(grads).square().sum(dim=-1))
+    """Sums of squares on the CPU; sums over many half-precision numbers need float32, and extreme ones float64."""
+    squares = precise(grads).square().sum(dim=-1)
+    if ((squares > _TINY) & (squares < math.inf) | (squares == 0) & ~grads.any(dim=-1)).all():
+        return exact(squares)
+    return exact(grads).square().sum(dim=-1)
+
+
+# Below it, squares of float32 numbers lose digits.
+_TINY = 1e-30

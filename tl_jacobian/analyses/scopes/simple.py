@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained, apply
-from tl_jacobian.core.graph import recording
+from tl_jacobian.core.graph import recording, scaled, unit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
 from tl_jacobian.errors import ArgumentError, DegenerateScopeError, DirectionError, TargetError
@@ -52,9 +53,10 @@ def direction_scope(
 def explain_direction(lin: Linearization, v: Float[Tensor, " d_model"], name: str | None = None) -> Explained:
     """A direction as it is given."""
     lin.check_direction(v)
-    v = v.detach().to(lin.y)  # values hand out directions on the CPU
-    details = {"value": (v @ lin.y).item(), "score": f"change of v.y per unit of {lin.per}"}
-    return Explained(v[None], name or "v.y for the direction v given", details)
+    v, (power,) = unit(v.detach()[None])
+    value = math.ldexp((v[0].to(lin.y) @ lin.y).item(), power)  # values hand out directions on the CPU
+    details = {"value": value, "score": f"change of v.y per unit of {lin.per}"}
+    return Explained(scaled(v, [power]).to(lin.y.device), name or "v.y for the direction v given", details)
 
 
 @overload

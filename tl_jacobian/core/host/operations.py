@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch.overrides import TorchFunctionMode
 
@@ -19,6 +19,7 @@ Function = Callable[..., Any]
 GoOn = Callable[[Function, Sequence[Any], Mapping[str, Any]], Any]
 
 
+@runtime_checkable
 class Rule(Protocol):
     """One way of rewriting operations."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -264,6 +264,11 @@ def rules_for(weights: Iterable[Tensor], precision: Precision) -> Rules:
     return (InFloat32(),) if precision is None and _halves(weights) else ()
 
 
+def in_float32() -> AbstractContextManager[Any]:
+    """What is computed inside, with weights of any precision, is computed in float32 at least."""
+    return rewriting((InFloat32(),))
+
+
 def _halves(weights: Iterable[Tensor]) -> list[str]:
     return sorted({_text(w.dtype) for w in weights if w.dtype in _ROUNDED})
 
@@ -324,6 +329,6 @@ def check_exact(model: nn.Module) -> None:
             kinds = (f"{type(part).__module__}.{type(part).__qualname__}" for part in parts)
             if (kind := next((k for k in kinds if k.startswith(_QUANTISED)), None)) is not None:
                 raise UnsupportedModelError(
-                    f"{name or 'the model'} is quantised ({kind.rpartition('.')[2]}), and its kernels may round activations "
-                    f"too, so its weights alone don't say what it computes; load it unquantised, or {_REMEDY}"
+                    f"{name or 'the model'} is quantised ({kind.rpartition('.')[2]}): its kernels may round "
+                    f"activations too, so its weights don't say what it computes; load it unquantised, or {_REMEDY}"
                 )

@@ -24,7 +24,7 @@ from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
-from tl_jacobian.core.host.precision import Precision, computing, described, rules_for
+from tl_jacobian.core.host.precision import Precision, computing, described, in_float32, rules_for
 from tl_jacobian.core.host.recompute import Hook, forgetful, frozen, hooked, in_state, recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
 from tl_jacobian.core.memory import Footprint
@@ -68,7 +68,7 @@ class TransformerLensAnatomy:
 
     def _measured(self, norm: nn.Module) -> NormAffine:
         without = [(m, {name: OrderedDict() for name in _HOOKS}) for m in nn.Module.modules(norm)]
-        with in_state(without):
+        with in_state(without), in_float32():
             return affine_of(norm, int(self.model.cfg.d_model), self.model.W_U)
 
 

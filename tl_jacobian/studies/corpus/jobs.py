@@ -15,6 +15,7 @@ from torch import Tensor
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearize import linearize
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
@@ -137,7 +138,7 @@ class ScopeJob:
         target, minus: of Semantic Scope, where a prompt has no target of its own; default: its most probable token.
         method, rank, n_products, rtol: of Fisher Scope.
         seed: of Fisher's random signs; each prompt has its own, which follow from this and its index.
-        max_memory: of a batch: see :func:`linearize`.
+        max_memory, precision: of a batch: see :func:`linearize`.
         confidence: of Temperature Scope.
         fn, v, name: of ``"output"`` and ``"direction"``.
 
@@ -153,6 +154,7 @@ class ScopeJob:
     rank: int | None = None
     seed: int = 0
     max_memory: int | str | None = None
+    precision: Precision = None
     confidence: Confidence | None = None
     n_products: int | None = None
     rtol: float | None = None
@@ -179,7 +181,7 @@ class ScopeJob:
         if self.rank is not None and chosen.method != "low_rank":
             raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={chosen.method!r}')
         object.__setattr__(self, "chosen", chosen)
-        host = resolve(self.model)
+        host = resolve(self.model, self.precision)
         weight = host.unembedding().weight
         facts = {**host.facts(), "weights": host.weights_digest(), "device": weight.device.type}
         object.__setattr__(self, "facts", facts)
@@ -207,7 +209,8 @@ class ScopeJob:
         return {**_FIELDS, **({} if self.chosen.spec else {"scope": ""}), "metadata": {}}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        batch = linearize(self.model, [list(p.tokens or ()) for p in prompts], max_memory=self.max_memory)
+        tokens = [list(p.tokens or ()) for p in prompts]
+        batch = linearize(self.model, tokens, max_memory=self.max_memory, precision=self.precision)
         found = self.chosen.attribute(
             batch,
             target=[self.target if p.target is None else p.target for p in prompts],
