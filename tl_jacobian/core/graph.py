@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.memory import DEFAULT_ROOM, text_of
 from tl_jacobian.errors import ContractError, MemoryBudgetError
 
@@ -33,18 +34,6 @@ def recording() -> Iterator[None]:
 def forgetting() -> Iterator[None]:
     """Record no graph, and make ordinary tensors even inside the caller's ``inference_mode()``."""
     with torch.inference_mode(False), torch.no_grad():
-        yield
-
-
-@contextmanager
-def unrounded() -> Iterator[None]:
-    """The caller's ``torch.autocast`` rounds nothing inside."""
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    devices = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
-    with ExitStack() as stack:
-        for device in devices:
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
         yield
 
 

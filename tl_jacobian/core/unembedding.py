@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.core.linalg.product import product
+from tl_jacobian.core.linalg.product import product, unrounded
 
 
 def precise(tensor: Tensor) -> Tensor:
@@ -68,6 +68,7 @@ class Unembedding:
         """Changes whenever the weight is changed in place."""
         return 0 if self.weight.is_inference() else self.weight._version
 
+    @unrounded()
     def logits(self, y: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """The model's logits for final hidden states y, in y's precision or the weight's if higher."""
         dtype = torch.promote_types(y.dtype, self.weight.dtype)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.core.hooks import EMBED
+from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.products import squares
 from tl_jacobian.errors import ArgumentError, ContractError, DirectionError
@@ -31,6 +32,7 @@ class Explained(NamedTuple):
     details: dict[str, Any]
 
 
+@unrounded()
 def apply(
     lin: Linearization | LinearizationBatch,
     scope: ScopeName,

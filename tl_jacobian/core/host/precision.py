@@ -18,9 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tl_jacobian.core.graph import unrounded
 from tl_jacobian.core.host.operations import Function, GoOn, Rules, rewriting
-from tl_jacobian.core.linalg.product import contraction, product
+from tl_jacobian.core.linalg.product import contraction, product, unrounded
 from tl_jacobian.errors import UnsupportedModelError
 
 Precision = Literal["model"] | None
@@ -74,10 +73,14 @@ def _half(values: Iterable[Any]) -> Iterator[Any]:
             yield from _half(value)
 
 
+class _Rounded(Exception):
+    """Not a TypeError, which Python takes for "not implemented" inside an operator."""
+
+
 def _check_not_rounded(value: Any) -> None:
     """Weights are leaves, and constants here; nothing that is computed from x may be in half precision."""
     if isinstance(value, Tensor) and value.requires_grad and value.grad_fn is not None:
-        raise UnsupportedModelError(
+        raise _Rounded(
             f"{value.grad_fn.name().removesuffix('0').removesuffix('Backward')} rounds activations to "
             f"{_text(value.dtype)} where tl_jacobian can't compute them in float32 instead (a kernel, or a module "
             f"with an autograd function of its own); {_REMEDY}"
@@ -301,6 +304,8 @@ def computing(model: nn.Module, rules: Rules, precision: Precision) -> Iterator[
     with unrounded(), rewriting(rules):
         try:
             yield
+        except _Rounded as error:
+            raise UnsupportedModelError(str(error)) from None
         except (RuntimeError, TypeError) as error:
             if rules and _OF_DTYPES.search(str(error)):
                 raise UnsupportedModelError(

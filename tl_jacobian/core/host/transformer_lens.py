@@ -203,6 +203,11 @@ class TransformerLensHost:
 
     def unembedding(self) -> Unembedding:
         weight, bias = self.model.W_U, self.model.b_U
+        if weight.is_meta:
+            raise UnsupportedModelError(
+                "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
+                "embedding and the unembedding on a device (what is offloaded inside the blocks is fine)"
+            )
         if not weight.is_floating_point() or weight.ndim != 2:
             raise UnsupportedModelError(
                 f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "

@@ -7,11 +7,26 @@ keeps the half-precision weight, which is the model's own, and nothing that was 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+@contextmanager
+def unrounded() -> Iterator[None]:
+    """The caller's ``torch.autocast`` rounds nothing inside."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    devices = ("cpu",) if accelerator is None else ("cpu", accelerator.type)
+    with ExitStack() as stack:
+        for device in devices:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
 
 # Bytes of a weight, cast up, that are in memory at once.
 BLOCK = 1 << 26
