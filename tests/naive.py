@@ -127,9 +127,8 @@ def twin(model: Any) -> Any:
     """A float32 copy of a half-precision model: every tensor it holds, and the precision that its configs name."""
     copied = copy.deepcopy(model).float()
     half = (torch.bfloat16, torch.float16)
-    for module in {
-        id(m): m for root in (copied, getattr(copied, "original_model", copied)) for m in root.modules()
-    }.values():
+    roots = (copied, getattr(copied, "original_model", copied))
+    for module in {id(m): m for root in roots for m in root.modules()}.values():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor) and value.dtype in half:
                 setattr(module, name, value.float())
