@@ -210,9 +210,8 @@ def test_what_takes_half_precision_alone_is_refused():
 
     model = shared("gpt2", "bridge", torch.bfloat16)
     with model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", kernel)]):
-        with pytest.raises(
-            UnsupportedModelError, match=r"can't be computed in float32: .*BFloat16.*; precision="):
-        tj.linearize(model, IDS)
+        with pytest.raises(UnsupportedModelError, match=r"can't be computed in float32: .*BFloat16.*; precision="):
+            tj.linearize(model, IDS)
 
 
 # -- directions of any size --------------------------------------------------------------------
