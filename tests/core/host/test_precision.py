@@ -212,6 +212,15 @@ def test_what_takes_half_precision_alone_is_refused():
     with model.hooks(fwd_hooks=[("blocks.1.hook_mlp_out", kernel)]):
         with pytest.raises(UnsupportedModelError, match=r"can't be computed in float32: .*BFloat16.*; precision="):
             tj.linearize(model, IDS)
+        tj.semantic_scope(tj.linearize(model, IDS, precision="model"), 65)
+
+
+def test_quantised_activations_are_refused():
+    model = make("llama", "bridge", torch.float32)
+    mlp = model.original_model.model.layers[1].mlp
+    mlp.gate_proj._modules["_original_component"] = torch.ao.nn.quantized.dynamic.Linear(4, 4)
+    with pytest.raises(UnsupportedModelError, match=r"is quantised \(Linear\)"):
+        tj.linearize(model, IDS)
 
 
 # -- directions of any size --------------------------------------------------------------------
