@@ -139,7 +139,7 @@ def evaluate(
                 explained=explained.value,
                 prepend_bos=bos,
                 max_memory=max_memory,
-                precision=precision and precision.value,
+                precision="model" if precision else None,
                 batch_size=batch_size,
                 shard_size=shard_size,
                 format=format.value,

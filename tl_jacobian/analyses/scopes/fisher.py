@@ -11,6 +11,7 @@ from tl_jacobian.analyses.scopes.apply import Explained, apply, attribution, mem
 from tl_jacobian.analyses.scopes.estimate import Budget, Estimate, estimate
 from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
+from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, is_id
@@ -47,6 +48,7 @@ def fisher_scope(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> list[Attribution]: ...
 @checked
+@unrounded()
 def fisher_scope(
     lin: Linearization | LinearizationBatch,
     *,

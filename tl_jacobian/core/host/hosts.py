@@ -13,7 +13,7 @@ from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
-from tl_jacobian.errors import ArgumentError, HookPointError, UnsupportedModelError
+from tl_jacobian.errors import HookPointError, UnsupportedModelError
 
 
 def hooked_class() -> type | None:
@@ -114,21 +114,15 @@ def hosts() -> dict[type, type]:
     return found
 
 
-def resolve(model: Any, precision: Any = None) -> Host:
+def resolve(model: Any, precision: Precision = None) -> Host:
     """The host for a model.
 
     Args:
         precision: None computes what the weights define, in float32 at least; ``"model"`` as the model would.
 
     Raises:
-        ArgumentError: another precision.
         UnsupportedModelError: not a HookedTransformer or TransformerBridge, or not a causal model.
     """
-    if precision is not None and precision != "model":
-        raise ArgumentError(
-            f'precision={precision!r}, expected None (true to the weights, in float32 at least) or "model" (rounding '
-            "as the model does)"
-        )
     for cls, host in hosts().items():
         if isinstance(model, cls):
             return host(model, precision)

@@ -67,7 +67,8 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(weight)  # which notices changes in place
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (grad,) = grad_outputs
         (weight,) = ctx.saved_tensors
         back = product(grad, weight.mT)
         return (back if back.shape == ctx.shape else back.sum_to_size(ctx.shape)), None  # x was broadcast
