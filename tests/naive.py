@@ -6,6 +6,7 @@ and differentiated one row at a time.
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
@@ -120,3 +121,17 @@ def reaching_the_stream(model: Any, name: str) -> str:
     Attention's output is added to the stream just before.
     """
     return name.replace("hook_resid_mid", "hook_attn_out") if hasattr(model, "original_model") else name
+
+
+def twin(model: Any) -> Any:
+    """A float32 copy of a half-precision model: every tensor it holds, and the precision that its configs name."""
+    copied = copy.deepcopy(model).float()
+    half = (torch.bfloat16, torch.float16)
+    roots = (copied, getattr(copied, "original_model", copied))
+    for module in {id(m): m for root in roots for m in root.modules()}.values():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor) and value.dtype in half:
+                setattr(module, name, value.float())
+        if getattr(getattr(module, "cfg", None), "dtype", None) in half:
+            module.cfg.dtype = torch.float32
+    return copied

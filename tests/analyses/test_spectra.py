@@ -233,9 +233,7 @@ def test_half_precision_says_how_far_it_got():
 
 def test_a_jacobian_that_is_not_finite_is_refused():
     lin = linear(with_values(decay(10)) * 1e308 * 1e10)
-    with pytest.raises(
-        tj.errors.ContractError, match=r"Jacobian of token 1 isn't finite in torch\.float64; load the model"
-    ):
+    with pytest.raises(tj.errors.ContractError, match=r"numbers of a product with the Jacobian are not finite"):
         jacobian_spectrum(lin, 1, 2)
 
 

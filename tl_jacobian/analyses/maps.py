@@ -16,6 +16,7 @@ from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.chat import written_on
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import Messages, Options, linearize_read, model_first
 from tl_jacobian.core.norms import FinalNorm
@@ -57,6 +58,7 @@ def attribution_map(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    precision: Precision = None,
 ) -> AttributionMap:
     """Which tokens drove each prediction along a text: a lower-triangular target x source matrix.
 
@@ -74,7 +76,7 @@ def attribution_map(
         target: of Semantic Scope. ``"next"`` (default) is the token that really follows in the text,
             likely or not, and at the last token, which nothing follows, the most probable one;
             ``"predicted"`` is the most probable one everywhere.
-        prepend_bos, final_norm, max_memory: as for :func:`linearize`.
+        prepend_bos, final_norm, max_memory, precision: as for :func:`linearize`.
         minus: of Semantic Scope: a token to contrast the target with.
         confidence: of Temperature Scope.
         method, rank, n_products, rtol, generator: of Fisher Scope.
@@ -106,7 +108,7 @@ def attribution_map(
         name=name,
     )
     rule = _rule(chosen, target)
-    host = resolve(model)
+    host = resolve(model, precision)
     read = read_prompt(host, prompt, [-1], prepend_bos)
     tokens = read.tokens
     at = _checked(read, range(len(tokens)) if positions is None else positions)
@@ -138,6 +140,7 @@ def attribute_generation(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    precision: Precision = None,
 ) -> AttributionMap:
     """Let a model continue a prompt, and map what drove each token that it wrote.
 
@@ -150,8 +153,8 @@ def attribute_generation(
             token is a target like any other.
         temperature: 0 takes the most probable token each time; above, tokens are drawn.
         generator: source of the draws, needed for them; the global one is never touched.
-        model, prompt, scope, target, prepend_bos, final_norm, max_memory: as for :func:`attribution_map`, as are
-            the options of the scope. Fisher's random signs are seeded with 0.
+        model, prompt, scope, target, prepend_bos, final_norm, max_memory, precision: as for
+            :func:`attribution_map`, as are the options of the scope. Fisher's random signs are seeded with 0.
 
     Raises:
         ArgumentError, PromptError: also where ``n_tokens`` isn't positive or doesn't fit into the
@@ -175,7 +178,7 @@ def attribute_generation(
         name=name,
     )
     rule = _rule(chosen, target)  # what can't be explained needn't be generated
-    host = resolve(model)
+    host = resolve(model, precision)
     read = read_prompt(host, prompt, [-1], prepend_bos)
     start = read.tokens
     tokens = generate(host, start, n_tokens, temperature=temperature, generator=generator)

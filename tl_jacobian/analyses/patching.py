@@ -22,6 +22,7 @@ from tl_jacobian.core.hooks import check_reached, in_block
 from tl_jacobian.core.host.base import Watch
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.patching import HOOKS
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.products import by_pass
@@ -91,8 +92,16 @@ class PromptPair:
         HookPointError: the model has no such activations.
     """
 
-    def __init__(self, model: Any, clean: Any, corrupted: Any, kinds: Sequence[At], prepend_bos: bool | None) -> None:
-        self.host = resolve(model)
+    def __init__(
+        self,
+        model: Any,
+        clean: Any,
+        corrupted: Any,
+        kinds: Sequence[At],
+        prepend_bos: bool | None,
+        precision: Precision,
+    ) -> None:
+        self.host = resolve(model, precision)
         self.reads = [read_prompt(self.host, prompt, [-1], prepend_bos) for prompt in (clean, corrupted)]
         self.ids = [read.tokens for read in self.reads]
         self._check_lengths()
@@ -267,6 +276,7 @@ def predict_patching(
     method: Method = "gradient",
     steps: int = 8,
     prepend_bos: bool | None = None,
+    precision: Precision = None,
 ) -> dict[str, Grid]:
     """First-order effects of patching clean activations into the corrupted run, for all places at once.
 
@@ -285,7 +295,7 @@ def predict_patching(
             at the corrupted run already (benchmarks/results/patching.md). ``metadata["from_embeddings"]`` says
             what it predicts for the embeddings altogether, ``metadata["whole"]`` what it should.
         steps: of ``"integrated"``.
-        prepend_bos: as for :func:`linearize`.
+        prepend_bos, precision: as for :func:`linearize`.
 
     Returns:
         For each of ``at`` a grid in units of the metric.
@@ -301,7 +311,7 @@ def predict_patching(
     (torch.Size([30, 5]), ' Italy→ France')
     """
     kinds = checked_kinds(at, steps)
-    pair = PromptPair(model, clean, corrupted, kinds, prepend_bos)
+    pair = PromptPair(model, clean, corrupted, kinds, prepend_bos, precision)
     return pair.predict(aim_of(pair, target, minus, metric), method, steps)
 
 
@@ -319,6 +329,7 @@ def compare_patching(
     method: Method = "gradient",
     steps: int = 8,
     prepend_bos: bool | None = None,
+    precision: Precision = None,
 ) -> PatchComparison:
     """:func:`predict_patching` beside what ``transformer_lens.patching`` measures, place by place.
 
@@ -331,7 +342,7 @@ def compare_patching(
     (torch.Size([30, 2]), True)
     """
     (kind,) = checked_kinds(at, steps)
-    pair = PromptPair(model, clean, corrupted, [kind], prepend_bos)
+    pair = PromptPair(model, clean, corrupted, [kind], prepend_bos, precision)
     aim = aim_of(pair, target, minus, metric)
     after, before = (float(aim.fn(logits)) for logits in pair.logits)
     patched = pair.host.patched(pair.ids[0], pair.ids[1], kind, aim.fn)

@@ -25,6 +25,7 @@ from tl_jacobian.cli.options import (
     MethodOption,
     MinusOption,
     ModelOption,
+    PrecisionOption,
     RankOption,
     ScopeOption,
     TargetIdOption,
@@ -98,6 +99,7 @@ def attribute(
     host: HostOption = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
+    precision: PrecisionOption = None,
 ) -> None:
     """Show which tokens of PROMPT drove the model's next-token prediction, or a whole answer.
 
@@ -114,7 +116,14 @@ def attribute(
         raise typer.BadParameter("--answer and --generate; give one of them")
     if span is not None and answer is None and generate is None:
         raise typer.BadParameter("--span is a piece of the answer: give --answer or --generate")
-    explained = {"answer": answer, "span": span, "max_new_tokens": generate, "position": position, "prepend_bos": bos}
+    explained = {
+        "answer": answer,
+        "span": span,
+        "max_new_tokens": generate,
+        "position": position,
+        "prepend_bos": bos,
+        "precision": "model" if precision else None,
+    }
     try:
         asked = _read(prompt) if messages is None else _read_messages(messages)
         with told():

@@ -18,6 +18,7 @@ from tl_jacobian.cli.options import (
     DtypeOption,
     HostOption,
     ModelOption,
+    PrecisionOption,
     fail,
     printable,
 )
@@ -103,6 +104,7 @@ def evaluate(
     device: DeviceOption = "cpu",
     device_map: DeviceMapOption = None,
     dtype: DtypeOption = Dtype.float32,
+    precision: PrecisionOption = None,
 ) -> None:
     """Compare attribution methods: how far does the prediction fall without the tokens that each ranks highest?
 
@@ -138,6 +140,7 @@ def evaluate(
                 explained=explained.value,
                 prepend_bos=bos,
                 max_memory=max_memory,
+                precision="model" if precision else None,
                 batch_size=batch_size,
                 shard_size=shard_size,
                 format=format.value,

@@ -27,6 +27,10 @@ class Host(StrEnum):
     bridge = "bridge"
 
 
+class PrecisionChoice(StrEnum):
+    model = "model"
+
+
 class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -60,6 +64,10 @@ BosOption = Annotated[bool | None, typer.Option(help="Prepend the BOS token (def
 ModelOption = Annotated[str, typer.Option(help='"demo", a TransformerLens model name, or a local folder.')]
 HostOption = Annotated[Host | None, typer.Option(help="TransformerLens host (default: hooked where there is one).")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+PrecisionOption = Annotated[
+    PrecisionChoice | None,
+    typer.Option(help="model: compute as the model would, rounding included (default: true to the weights)."),
+]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the model.")]
 
 

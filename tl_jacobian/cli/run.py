@@ -24,6 +24,7 @@ from tl_jacobian.cli.options import (
     MethodOption,
     MinusOption,
     ModelOption,
+    PrecisionOption,
     RankOption,
     ScopeOption,
     TargetIdOption,
@@ -94,6 +95,7 @@ def run(
     device: DeviceOption = "cpu",
     device_map: DeviceMapOption = None,
     dtype: DtypeOption = Dtype.float32,
+    precision: PrecisionOption = None,
 ) -> None:
     """Show which tokens drove the prediction after each prompt of a corpus; writes records to a folder.
 
@@ -109,6 +111,7 @@ def run(
         "seed": seed,
         "prepend_bos": bos,
         "max_memory": max_memory,
+        "precision": precision and precision.value,
     }
     with ending(out) as is_main:
         from tl_jacobian.studies.corpus import attribute_corpus, read_corpus

@@ -6,6 +6,7 @@ a chain of segments, so that products can go through it a piece at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.memory import DEFAULT_ROOM, text_of
-from tl_jacobian.errors import JacobianScopeError, MemoryBudgetError
+from tl_jacobian.errors import ContractError, JacobianScopeError, MemoryBudgetError
 
 
 @contextmanager
@@ -33,6 +35,41 @@ def forgetting() -> Iterator[None]:
     """Record no graph, and make ordinary tensors even inside the caller's ``inference_mode()``."""
     with torch.inference_mode(False), torch.no_grad():
         yield
+
+
+def unit(v: Float[Tensor, " k *shape"]) -> tuple[Float[Tensor, " k *shape"], list[int]]:
+    """k directions of about unit size, and the powers of two that were taken out of them; float32 or better.
+
+    A product is linear in its direction, and a power of two is exact: nothing changes but what would under- or
+    overflow on the way.
+
+    >>> unit(torch.tensor([[3.0], [1e-40]]))[1]
+    [2, -132]
+    """
+    v = v.to(torch.promote_types(v.dtype, torch.float32))
+    powers = [math.frexp(size)[1] for size in v.abs().flatten(1).amax(dim=1).tolist()]
+    return scaled(v, [-power for power in powers]), powers
+
+
+def scaled(v: Float[Tensor, " k *shape"], powers: Sequence[int]) -> Float[Tensor, " k *shape"]:
+    """``v[i] * 2**powers[i]``, float32 or better; in two steps, for the power alone may be out of range."""
+    v = v.to(torch.promote_types(v.dtype, torch.float32))
+    for part in ([power // 2 for power in powers], [power - power // 2 for power in powers]):
+        if any(part):
+            factors = torch.tensor([math.ldexp(1.0, power) for power in part], dtype=torch.float64)
+            v = v * factors.to(v.dtype).to(v.device).view(-1, *[1] * (v.ndim - 1))
+    return v
+
+
+def _finite(product: Float[Tensor, " k *shape"]) -> Float[Tensor, " k *shape"]:
+    if not product.isfinite().all():
+        bad = int((~product.isfinite()).sum())
+        raise ContractError(
+            f"{bad} of {product.numel()} numbers of a product with the Jacobian are not finite: it is out of the range "
+            f"of {str(product.dtype).removeprefix('torch.')}, or the model's gradient is; take a direction of about "
+            "unit size, and look for infinite gradients in the model"
+        )
+    return product
 
 
 # A node of autograd's graph and the number of one of its outputs: one recorded tensor.
@@ -121,7 +158,10 @@ class Graph:
     def pull(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
         """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up.
 
+        Float32 or better, whatever the precision of the graph: each direction travels at about unit size.
+
         Raises:
+            ContractError: a product isn't finite.
             MemoryBudgetError: the products don't fit together into what the budget leaves.
         """
         self._check_products(len(v))
@@ -129,7 +169,7 @@ class Graph:
 
     def stream(self, v: Float[Tensor, "k outputs d_out"]) -> Iterator[Float[Tensor, "chunk batch pos d_in"]]:
         """The products of :meth:`pull`, a memory-bounded chunk of directions at a time."""
-        for part in v.to(self.y.device, self.y.dtype).split(self.chunk):
+        for part in v.split(self.chunk):
             (grad,) = self._products_to(part, [self.x])
             assert grad is not None, "linearize() has checked that y depends on x"
             yield grad
@@ -141,15 +181,17 @@ class Graph:
 
         Each is ``(chunk, *a.shape)``, or None where y doesn't depend on it.
         """
-        more = sum(place.numel() * place.element_size() for place in places)
+        more = sum(place.numel() * max(place.element_size(), 4) for place in places)
         chunk = max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction + more)))
-        for part in v.to(self.y.device, self.y.dtype).split(chunk):
+        for part in v.split(chunk):
             yield self._products_to(part, [self.x, *places])[1:]
 
     def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         attached = [place for place in places if place.requires_grad]
-        with recording():
-            grads = iter(self._batched(self.y, attached, v.clone() if v.is_inference() else v))
+        with recording(), unrounded():
+            v, powers = unit(v.clone() if v.is_inference() else v)
+            found = self._batched(self.y, attached, v.to(self.y.device, self.y.dtype))
+            grads = iter([None if g is None else _finite(scaled(g, powers)) for g in found])
         return tuple(next(grads) if place.requires_grad else None for place in places)
 
     def _batched(self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, " k *shape"]) -> Sequence[Tensor | None]:
@@ -170,12 +212,11 @@ class Graph:
         """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start."""
         if not (end.requires_grad and start.requires_grad):
             return None
-        with recording():
-            u = u.clone() if u.is_inference() else u
-            (found,) = torch.autograd.grad(
-                end, start, u.to(end.device, end.dtype), retain_graph=True, allow_unused=True
-            )
-        return found
+        with recording(), unrounded():
+            u, powers = unit((u.clone() if u.is_inference() else u)[None])
+            u = u[0].to(end.device, end.dtype)
+            (found,) = torch.autograd.grad(end, start, u, retain_graph=True, allow_unused=True)
+            return None if found is None else _finite(scaled(found[None], powers)[0])
 
     def check_results(self, size: int, what: str, remedy: str) -> None:
         """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""
@@ -187,7 +228,7 @@ class Graph:
 
     def _check_products(self, k: int) -> None:
         if k > self.chunk:  # a chunk's own are part of what a direction takes
-            size = 2 * k * self.x.numel() * self.x.element_size()  # the parts, and all of them joined
+            size = 2 * k * self.x.numel() * max(self.x.element_size(), 4)  # the parts, and all of them joined
             self.check_results(size, f"{k} products with {tuple(self.x.shape)} embeddings", "ask for fewer at a time")
 
     @cached_property
@@ -209,10 +250,11 @@ class Graph:
 
         def push(dx: Float[Tensor, "k batch pos d_in"]) -> Float[Tensor, "k outputs d_out"]:
             self._check_products(len(dx))
-            moved = dx.to(self.x.device, self.x.dtype)
+            moved, powers = unit(dx.clone() if dx.is_inference() else dx)
+            moved = moved.to(self.x.device, self.x.dtype)
             for start, end in pairwise(self.chain):
                 moved = self._pushed(start, end, moved)
-            return moved
+            return _finite(scaled(moved, powers))
 
         return push
 
@@ -223,7 +265,7 @@ class Graph:
 
         Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.
         """
-        with recording():
+        with recording(), unrounded():
             u = torch.zeros_like(end, requires_grad=True)
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)
             parts = dx.to(start.device).split(self.chunk)

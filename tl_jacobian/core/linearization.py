@@ -158,11 +158,11 @@ class Linearized:
 
         Returns:
             ``(pos, d_model)`` or ``(k, pos, d_model)`` on the device of the embeddings, in
-            the model's precision. Where y has several rows, what they pull back adds up.
+            float32 or better. Where y has several rows, what they pull back adds up.
 
         Raises:
             DirectionError: v has another shape, or isn't finite.
-            ContractError: the model's weights have changed.
+            ContractError: the model's weights have changed, or a product isn't finite.
         """
         self.check_direction(v, stacked=None)
         self.check_fresh()
@@ -217,7 +217,7 @@ class Linearized:
             dx: ``(pos, d_model)`` or ``(k, pos, d_model)``, finite.
 
         Returns:
-            Of the shape of ``y``, or a stack of k, on its device, in the model's precision.
+            Of the shape of ``y``, or a stack of k, on its device, in float32 or better.
 
         Raises:
             DirectionError: dx has another shape, or isn't finite.
@@ -337,7 +337,7 @@ class Linearization(Linearized):
             positions: tokens to keep (negative ones count from the end); default all.
 
         Returns:
-            ``(n, d_model_out, d_model_in)`` on the device of the embeddings.
+            ``(n, d_model_out, d_model_in)`` on the device of the embeddings, in float32 or better.
 
         Raises:
             PromptError: a position is outside the prompt.
@@ -347,9 +347,10 @@ class Linearization(Linearized):
         n = len(self.tokens)
         keep = list(range(n)) if positions is None else places(positions, n)
         x = self.graph.x
-        size = len(keep) * self.d_model * x.shape[-1] * x.element_size()
+        size = len(keep) * self.d_model * x.shape[-1] * max(x.element_size(), 4)
         self.graph.check_results(size, f"the Jacobians of {len(keep)} tokens", "ask for fewer positions=")
-        out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=x.dtype, device=x.device)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        out = torch.empty(len(keep), self.d_model, x.shape[-1], dtype=dtype, device=x.device)
         identity = torch.eye(self.d_model, dtype=self.y.dtype, device=self.y.device)
         row = 0
         with progress(self.d_model, "rows of the Jacobian") as bar:

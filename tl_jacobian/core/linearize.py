@@ -19,6 +19,7 @@ from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
 from tl_jacobian.core.host.base import Host, Watch
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision, in_float32
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.memory import n_bytes
 from tl_jacobian.core.norms import FinalNorm, NormAffine, affine_of
@@ -104,6 +105,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
     answer: None = None,
     span: None = None,
     max_new_tokens: None = None,
@@ -121,6 +123,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
     answer: None = None,
     span: None = None,
     max_new_tokens: None = None,
@@ -138,6 +141,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
     answer: None = None,
     span: None = None,
     max_new_tokens: None = None,
@@ -154,6 +158,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
     answer: str | list[int] | Int[Tensor, " answer"] | Generate,
     span: Span | None = None,
     max_new_tokens: int | None = None,
@@ -170,6 +175,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
     answer: Sequence[str] | list[list[int]] | list[Tensor] | Generate,
     span: Span | None = None,
     max_new_tokens: int | None = None,
@@ -188,6 +194,7 @@ def linearize(
     input_hook: str = EMBED,
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
+    precision: Precision = None,
     answer: Any = None,
     span: Span | None = None,
     max_new_tokens: int | None = None,
@@ -233,6 +240,10 @@ def linearize(
             ``"blocks.5.hook_resid_post"`` for a sparse autoencoder's feature or a probe; default what
             the unembedding consumes. There are no logits elsewhere: use :func:`direction_scope`.
         input_value: takes the place of the activation at ``input_hook``; ``(batch, pos, d_in)``.
+        precision: None: the scores of the function that the weights define. A half-precision model is computed in
+            float32 then, without a float32 copy of it, your hooks see float32 activations, and an enclosing
+            ``torch.autocast`` is switched off. ``"model"``: as the model would, rounding included; gradients of
+            half-precision models can be several times wrong.
         answer: what the model answered, or is to be asked about: text or token ids, explained as one quantity from one
             forward pass of prompt and answer; ``GENERATE``: what it writes itself, taking the most probable token
             each time. For a batch, one each.
@@ -250,7 +261,8 @@ def linearize(
             template, that it refuses, or that can't be told apart in what it makes of them.
         TargetError: ``span`` isn't a part of the answer.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
-            unembedding, or a ``final_norm`` that doesn't fit.
+            unembedding, a ``final_norm`` that doesn't fit, or a part of a half-precision or quantised model that
+            can't be computed in float32.
         HookPointError: a hook point doesn't exist (names the nearest), or isn't one activation per position.
         ContractError: y doesn't depend on x (the output comes before the input), unembedding y doesn't
             give the model's logits, activations aren't finite, or the model goes on without gradient somewhere.
@@ -265,7 +277,7 @@ def linearize(
     torch.Size([5, 576])
     """
     options = Options(final_norm, max_memory, record, input_hook, output_hook, input_value)
-    host = resolve(model)
+    host = resolve(model, precision)
     several = is_batch(prompt)
     position = as_list(position)
     prompts = members(host, prompt) if several else [prompt]
@@ -404,4 +416,5 @@ def _affine(host: Host, final_norm: FinalNorm | str | None) -> NormAffine | None
         return None
     if isinstance(final_norm, str):
         final_norm = host.original_norm()
-    return affine_of(final_norm, host.unembedding().d_model)
+    with in_float32():
+        return affine_of(final_norm, host.unembedding().d_model)

@@ -37,7 +37,8 @@ def affine_of(norm: FinalNorm, d_model: int, like: Tensor | None = None) -> Norm
     Args:
         norm: module, weight, or ``(weight, bias)``. A weight is taken as the gain itself.
         d_model: the width it must have.
-        like: a tensor of the device and precision to measure in; default the module's own.
+        like: a tensor of the device and precision to measure in, float32 at least; default the module's own. A
+            half-precision module must be able to take float32.
 
     >>> affine_of(nn.LayerNorm(4), 4).gain
     tensor([1., 1., 1., 1.])
@@ -58,7 +59,8 @@ def _unpack(norm: Tensor | tuple[Tensor, Tensor | None]) -> NormAffine:
 
 
 def _measure(norm: nn.Module, d_model: int, like: Tensor | None) -> NormAffine:
-    h = _probe(d_model).to(next(norm.parameters(), torch.zeros(())) if like is None else like)
+    like = next(norm.parameters(), torch.zeros(())) if like is None else like
+    h = _probe(d_model).to(like.device, torch.promote_types(like.dtype, torch.float32))
     scale = 1e3  # far above any eps inside the norm's square root
     with torch.no_grad():
         try:
@@ -68,7 +70,7 @@ def _measure(norm: nn.Module, d_model: int, like: Tensor | None) -> NormAffine:
             raise UnsupportedModelError(
                 f"final_norm={type(norm).__name__} can't be applied to a vector of d_model={d_model}: {error}"
             ) from error
-    # bfloat16 rounds each of the two by up to 0.4%.
+    # A module that rounds to bfloat16 rounds each of the two by up to 0.4%.
     if not torch.allclose(plus, twice, rtol=2e-2, atol=1e-3 * float(plus.abs().max())):
         raise UnsupportedModelError(
             f"final_norm={type(norm).__name__} doesn't normalise: twice the input gives another output; "

@@ -6,6 +6,7 @@ prompts therefore share it; those of the same prompt take turns, and so do forwa
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.graph import scaled, unit
 from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact, precise
@@ -103,14 +105,24 @@ def squares(lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]]) -> 
         v: directions of each of them, as for :func:`pulled`.
     """
     out = [torch.empty(len(own), len(lin.tokens), dtype=torch.float64) for lin, own in zip(lins, v, strict=True)]
+    units = [unit(own) for own in v]  # squares have twice the range
+    v, powers = [own for own, _ in units], [power for _, power in units]
     for slots, grads in pulled(lins, v):
         norms = squared_norms(grads)
         for at, i, member in slots:
             lin = lins[member]
-            out[member][i] = norms[at, lin.prompt_row, : len(lin.tokens)]
+            found = norms[at, lin.prompt_row, : len(lin.tokens)]
+            out[member][i] = scaled(found[None], [2 * powers[member][i]])[0]
     return out
 
 
 def squared_norms(grads: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch"]:
-    """Sums of squares on the CPU; sums over many half-precision numbers need float32."""
-    return exact(precise(grads).square().sum(dim=-1))
+    """Sums of squares on the CPU; sums over many half-precision numbers need float32, and extreme ones float64."""
+    squares = precise(grads).square().sum(dim=-1)
+    if ((squares > _TINY) & (squares < math.inf) | (squares == 0) & ~grads.any(dim=-1)).all():
+        return exact(squares)
+    return exact(grads).square().sum(dim=-1)
+
+
+# Below it, squares of float32 numbers lose digits.
+_TINY = 1e-30

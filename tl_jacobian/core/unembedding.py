@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.linalg.product import product, unrounded
+
 
 def precise(tensor: Tensor) -> Tensor:
     """In float32 at least, where it is.
@@ -63,10 +65,12 @@ class Unembedding:
     def d_vocab(self) -> int:
         return self.weight.shape[1]
 
+    @unrounded()
     def logits(self, y: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
         """The model's logits for final hidden states y, in y's precision or the weight's if higher."""
         dtype = torch.promote_types(y.dtype, self.weight.dtype)
-        z = self._unfold(y.to(dtype)) @ self.weight.to(dtype)
+        z = self._unfold(y.to(dtype))
+        z = z @ self.weight if self.weight.dtype == dtype else product(z, self.weight)
         if self.bias is not None:
             z = z + self.bias.to(dtype)
         z = z if self.scale == 1 else self.scale * z

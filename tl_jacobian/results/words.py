@@ -59,8 +59,8 @@ def explained(target: str, metadata: Mapping[str, Any]) -> str:
     return target + (f" = {number(value)}" if isinstance(value, (int, float)) else "")
 
 
-def check_finite(scores: Sequence[float]) -> None:
-    """Refuse to draw scores without a colour.
+def check_finite(scores: Sequence[float], use: str = "drawn") -> None:
+    """Refuse scores without a colour, or without a rank.
 
     Raises:
         ArgumentError: one is NaN or infinite.
@@ -69,5 +69,5 @@ def check_finite(scores: Sequence[float]) -> None:
     if bad:
         raise ArgumentError(
             f"score of unit {bad[0]} is {scores[bad[0]]} ({len(bad)} of {len(scores)} aren't finite): "
-            "only finite scores can be drawn; look for overflow in the model, for instance with dtype=float32"
+            f"only finite scores can be {use}; look for overflow in the model, for instance with dtype=float32"
         )

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import EMBED
+from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.products import squares
-from tl_jacobian.errors import ArgumentError, DirectionError
+from tl_jacobian.errors import ArgumentError, ContractError, DirectionError
 from tl_jacobian.results.arguments import excerpt
 from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
@@ -34,6 +35,7 @@ class Explained(NamedTuple):
     details: dict[str, Any]
 
 
+@unrounded()
 def apply(
     lin: Linearized | LinearizationBatch,
     scope: ScopeName,
@@ -66,6 +68,16 @@ def check_gradient(explained: Explained) -> None:
         raise DirectionError(f"{explained.target} has no gradient in y (v is zero): every score would be zero")
 
 
+def check_finite(lin: Linearized, scores: Float[Tensor, " pos"], what: str) -> None:
+    """Raise ContractError where a score isn't finite."""
+    bad = (~scores.isfinite()).nonzero()[:, 0].tolist()
+    if bad:
+        raise ContractError(
+            f"{what} aren't finite in float32: {scores[bad[0]].item()} at token {bad[0]} ({lin.str_tokens[bad[0]]!r}), "
+            f"{len(bad)} of {len(scores)}; explain something of a smaller size, or look for overflow in the model"
+        )
+
+
 def members_of(lin: Linearized | LinearizationBatch) -> list[Any]:
     """The linearizations to explain, fresh ones."""
     if not isinstance(lin, (Linearized, LinearizationBatch)):
@@ -96,7 +108,12 @@ def attribution(
     details: Mapping[str, Any],
     stderr: Float[Tensor, " pos"] | None = None,
 ) -> Attribution:
-    """Scores of one linearization as a value that says what they are; fewer than tokens: those of the first."""
+    """Scores of one linearization as a value that says what they are; fewer than tokens: those of the first.
+
+    Raises:
+        ContractError: a score isn't finite in float32.
+    """
+    check_finite(lin, scores.float(), f"the scores of {target}")
     start = lin.answer_start if isinstance(lin, AnswerLinearization) else None
     inputs = "token embeddings" if lin.input_hook == EMBED else "activations"
     return Attribution(

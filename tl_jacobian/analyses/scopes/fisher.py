@@ -12,6 +12,7 @@ from tl_jacobian.analyses.scopes.estimate import Budget, Estimate, estimate
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
+from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.products import squares
 from tl_jacobian.core.unembedding import exact
@@ -50,6 +51,7 @@ def fisher_scope(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> list[Attribution]: ...
 @checked
+@unrounded()
 def fisher_scope(
     lin: Linearized | LinearizationBatch[Any],
     *,

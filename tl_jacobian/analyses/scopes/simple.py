@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.apply import Explained, along, apply, attribution, members_of
 from tl_jacobian.core.answer import AnswerLinearization
-from tl_jacobian.core.graph import recording
+from tl_jacobian.core.graph import recording, scaled, unit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
 from tl_jacobian.core.unembedding import exact
@@ -60,10 +61,11 @@ def explain_direction(lin: Linearized, v: Float[Tensor, "*answer d_model"], name
     if isinstance(v, Tensor) and v.shape == lin.y.shape[-1:]:
         v = v.expand_as(lin.y)
     lin.check_direction(v)
-    v = v.detach().to(lin.y)  # values hand out directions on the CPU
+    v, (power,) = unit(v.detach()[None])
+    value = math.ldexp((v[0].to(lin.y) * lin.y).sum().item(), power)  # values hand out directions on the CPU
     words = "v.y for the direction v given" if lin.y.ndim == 1 else "v.y for the directions v given, over the answer"
-    details = {"value": (v * lin.y).sum().item(), "score": f"change of v.y per unit of {lin.per}"}
-    return Explained(v[None], name or words, details)
+    details = {"value": value, "score": f"change of v.y per unit of {lin.per}"}
+    return Explained(scaled(v, [power]).to(lin.y.device), name or words, details)
 
 
 @overload

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.memory import Habits
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.errors import HookPointError, UnsupportedModelError
 
@@ -33,8 +34,8 @@ class HookedTransformerHost(TransformerLensHost):
     name = "HookedTransformer"
     earliest_cut = "norm"
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, precision: Precision = None) -> None:
+        super().__init__(model, precision)
         if self.cfg.attention_dir != "causal":
             raise UnsupportedModelError(
                 f"attention_dir={self.cfg.attention_dir!r}: expected a causal model, whose later tokens can't "
@@ -61,8 +62,8 @@ class TransformerBridgeHost(TransformerLensHost):
     # (GPT-2's does), so every position is normalised and only one unembedded.
     earliest_cut = "unembed"
 
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
+    def __init__(self, model: Any, precision: Precision = None) -> None:
+        super().__init__(model, precision)
         if not self._is_causal():
             raise UnsupportedModelError(
                 f"{self._architecture()} is not a decoder-only causal language model: it has no next-token "
@@ -173,15 +174,18 @@ def hosts() -> dict[type, type]:
     return found
 
 
-def resolve(model: Any) -> Host:
+def resolve(model: Any, precision: Precision = None) -> Host:
     """The host for a model.
+
+    Args:
+        precision: None computes what the weights define, in float32 at least; ``"model"`` as the model would.
 
     Raises:
         UnsupportedModelError: not a HookedTransformer or TransformerBridge, or not a causal model.
     """
     for cls, host in hosts().items():
         if isinstance(model, cls):
-            return host(model)
+            return host(model, precision)
     raise UnsupportedModelError(
         f"can't linearise a {type(model).__module__}.{type(model).__name__}; expected a HookedTransformer or a "
         "TransformerBridge with a causal language model. For a Hugging Face model use "

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from tl_jacobian.core.host.loan import STATE, Loan, lock_of, state_of
+from tl_jacobian.core.host.operations import Rules, rewriting
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ContractError
 
 
-def recompute(loan: Loan, model: nn.Module, blocks: Iterable[nn.Module]) -> None:
+def recompute(loan: Loan, model: nn.Module, blocks: Iterable[nn.Module], rules: Rules) -> None:
     """Make a forward pass keep each block's input, and nothing of what the block computes from it.
 
     The blocks' ``forward`` is replaced as long as the loan lasts; hooks on a block as a whole stay outside of what is
@@ -32,9 +33,10 @@ def recompute(loan: Loan, model: nn.Module, blocks: Iterable[nn.Module]) -> None
 
     Args:
         model: whose lock is taken to run a block again.
+        rules: which rewrite operations in the forward pass, and again where it is run again.
     """
     for block in blocks:
-        loan.put(block, "forward", partial(_checkpointed, loan, model, block, block.forward))
+        loan.put(block, "forward", partial(_checkpointed, loan, model, rules, block, block.forward))
 
 
 def fire(loan: Loan, points: Iterable[nn.Module]) -> None:
@@ -54,13 +56,20 @@ _TO_THE_END: dict[str, Any] = {"early_stop": False} if _ALONE else {}
 
 
 def _checkpointed(
-    loan: Loan, model: nn.Module, block: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any
+    loan: Loan,
+    model: nn.Module,
+    rules: Rules,
+    block: nn.Module,
+    forward: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     if not loan.acts:  # another thread's own forward pass
         return forward(*args, **kwargs)
     run = partial(_Run(loan, model, block, forward), **kwargs)
+    contexts = lambda: (nullcontext(), rewriting(rules))  # noqa: E731  # the first run's are open already
     with nullcontext() if _ALONE else set_checkpoint_early_stop(False):
-        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=True, **_TO_THE_END)
+        return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=True, context_fn=contexts, **_TO_THE_END)
 
 
 class _Run:

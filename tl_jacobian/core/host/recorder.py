@@ -7,7 +7,7 @@ say); its hook points carry the conversion.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -82,13 +82,22 @@ class Recorder:
         watch: which activations x and y are, and which others to keep.
         cut: before which module the other positions are dropped.
         n_heads: the model's, into which heads' outputs are cut; 0: as the hook point cuts them.
+        lift: makes the activation at the source what x is made of: in float32, say.
     """
 
-    def __init__(self, places: Places, watch: Watch, cut: Cut, n_heads: int = 0) -> None:
+    def __init__(
+        self,
+        places: Places,
+        watch: Watch,
+        cut: Cut,
+        n_heads: int = 0,
+        lift: Callable[[Tensor], Tensor] = lambda activation: activation,
+    ) -> None:
         self.places = places
         self.n_heads = n_heads
         self.watch = watch
         self.cut = cut
+        self.lift = lift
         self.x: Tensor | None = None
         self.y: Tensor | None = None
         self.resid: Tensor | None = None
@@ -102,7 +111,7 @@ class Recorder:
 
     def source(self, point: nn.Module, args: Any, output: Tensor) -> Tensor:
         """x: everything from here on is a function of it."""
-        seen = shown(point, output)
+        seen = self.lift(shown(point, output))
         own = rearrange(self._positioned(self.watch.source, seen), "batch pos ... -> batch pos (...)")
         x = (own if self.watch.value is None else self._given(own)).detach().requires_grad_()
         if self.open:

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
+from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.patching import measure
+from tl_jacobian.core.host.precision import Precision, computing, described, in_float32, rules_for
 from tl_jacobian.core.host.recompute import fire
 from tl_jacobian.core.host.recompute import recompute as recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
@@ -94,7 +97,7 @@ class TransformerLensAnatomy:
 
     def _measured(self, norm: nn.Module) -> NormAffine:
         without = [(m, {name: OrderedDict() for name in _HOOKS}) for m in nn.Module.modules(norm)]
-        with lock_of(self.model), Loan() as loan, loan:
+        with lock_of(self.model), Loan() as loan, loan, in_float32():
             loan.enter(without)
             return affine_of(norm, int(self.model.cfg.d_model), self.model.W_U)
 
@@ -205,6 +208,10 @@ _CAUSAL: WeakSet[nn.Module] = WeakSet()
 _TRIED = 5
 
 
+def _as_it_is(activation: Tensor) -> Tensor:
+    return activation
+
+
 class TransformerLensHost:
     """A :class:`tl_jacobian.core.host.base.Host` over a TransformerLens model."""
 
@@ -212,9 +219,10 @@ class TransformerLensHost:
     # The first module that may be given the explained position alone.
     earliest_cut: Cut = "unembed"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, precision: Precision = None) -> None:
         self.model = model
         self.cfg = model.cfg
+        self.precision: Precision = precision
 
     # -- text ----------------------------------------------------------------------
 
@@ -301,6 +309,11 @@ class TransformerLensHost:
 
     def unembedding(self) -> Unembedding:
         weight, bias = self.model.W_U, self.model.b_U
+        if weight.is_meta:
+            raise UnsupportedModelError(
+                "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
+                "embedding and the unembedding on a device (what is offloaded inside the blocks is fine)"
+            )
         if not weight.is_floating_point() or weight.ndim != 2:
             raise UnsupportedModelError(
                 f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "
@@ -337,7 +350,8 @@ class TransformerLensHost:
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            recorder = Recorder(places, watch, self._where_to_cut(), int(getattr(self.cfg, "n_heads", 0) or 0))
+            rules, n_heads = self._rules(), int(getattr(self.cfg, "n_heads", 0) or 0)
+            recorder = Recorder(places, watch, self._where_to_cut(), n_heads, precise if rules else _as_it_is)
             watched = self._watched(recorder)
             hooks = self._recording(recorder, watched)
             if look is not None:
@@ -352,10 +366,11 @@ class TransformerLensHost:
                 loan.hook(module, hook, when)
             fire(loan, (point for point, _ in watched))
             if recompute:
-                recomputed(loan, self.model, self.model.blocks)
+                recomputed(loan, self.model, self.model.blocks, rules)
             else:
                 loan.forget(self.model.blocks)
-            logits = self._run(tokens.to(self.cfg.device))
+            with self.computing():
+                logits = self._run(tokens.to(self.cfg.device))
         self._check_causal(tokens)
         return recorder.trace(logits)
 
@@ -381,7 +396,7 @@ class TransformerLensHost:
         other = some.clone()
         other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
         bare = [(module, {name: OrderedDict() for name in _HOOKS}) for module in self._modules()]
-        with torch.no_grad(), Loan() as loan, loan:
+        with torch.no_grad(), Loan() as loan, loan, self.computing():
             loan.enter(bare)
             before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
         change, largest = float((before - after).abs().max()), float(before.abs().max())
@@ -393,6 +408,12 @@ class TransformerLensHost:
                 "tokens can't change an earlier prediction"
             )
         _CAUSAL.add(self.model)
+
+    def computing(self) -> AbstractContextManager[None]:
+        return computing(self.model, self._rules(), self.precision)
+
+    def _rules(self) -> Rules:
+        return rules_for((*self._parameters(), torch.empty(0, dtype=self.cfg.dtype)), self.precision)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
@@ -414,7 +435,8 @@ class TransformerLensHost:
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
-        sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, self.model.W_U.element_size())
+        itemsize = max(self.model.W_U.element_size(), 4 if self._rules() else 0)
+        sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
         return footprint(self.cfg, sizes, self._habits(), taps)
 
     def available_memory(self) -> int:
@@ -427,7 +449,7 @@ class TransformerLensHost:
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "layers places"]:
         good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
-        with lock_of(self.model):
+        with lock_of(self.model), self.computing():
             return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
 
     def facts(self) -> Mapping[str, Any]:
@@ -436,6 +458,7 @@ class TransformerLensHost:
             "model": Path(str(getattr(self.cfg, "model_name", "unknown"))).name,
             "architecture": str(self._architecture()),
             "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+            "precision": described(self._parameters(), self.precision),
         }
 
     def conditions(self) -> Conditions:

@@ -27,6 +27,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_jacobian.core.linalg.product import unrounded
+
 # Columns of the unembedding that are converted or centred at once: bounds the copy, whatever the vocabulary.
 BLOCK = 4096
 
@@ -94,6 +96,7 @@ class FisherFactor:
         return self.head.weight[:, self._best].to(self.logits) * self._slope[self._best]
 
     @cached_property
+    @unrounded()
     def _mean(self) -> Float[Tensor, " d_model"]:
         """mu relative to the reference row, as the unembedding reads it (not folded)."""
         return self._combine(self._root.square()[None])[0]
@@ -117,6 +120,7 @@ class FisherFactor:
 
     # -- products ------------------------------------------------------------------
 
+    @unrounded()
     def log_change(self, y: Float[Tensor, "k d_model"]) -> Float[Tensor, "k d_vocab"]:
         """How k changes of y change the log-probabilities, to first order."""
         y = self.head.fold(y.to(self.logits))
@@ -127,6 +131,7 @@ class FisherFactor:
         """A y: the same, each log-probability weighted by sqrt(p)."""
         return self._root * self.log_change(y)
 
+    @unrounded()
     def pull(self, q: Float[Tensor, "k d_vocab"]) -> Float[Tensor, "k d_model"]:
         """A^T q: directions in y."""
         q = q.to(self.logits) * self._root
@@ -157,6 +162,7 @@ class FisherFactor:
     # -- the whole of F ------------------------------------------------------------
 
     @cached_property
+    @unrounded()
     def row_weights(self) -> Float[Tensor, " d_vocab"]:
         """||a_i||^2, what each token of the vocabulary adds to the trace."""
         mean, out = self.head.fold(self._mean + self._reference), []
@@ -173,11 +179,13 @@ class FisherFactor:
     def trace(self) -> float:
         return self.row_weights.cpu().double().sum().item()
 
+    @unrounded()
     def rows(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n d_model"]:
         """Rows of A for some tokens of the vocabulary."""
         w = self.head.weight[:, tokens].to(self.logits) * self._slope[tokens] - self._reference[:, None]
         return self.head.fold(((w - self._mean[:, None]) * self._root[tokens]).T)
 
+    @unrounded()
     def dense(self) -> Float[Tensor, "d_model d_model"]:
         """F itself: d_model^2 d_vocab operations."""
         fisher = self.logits.new_zeros(self.head.d_model, self.head.d_model)
@@ -262,6 +270,7 @@ class Deflation:
     def __len__(self) -> int:
         return len(self.directions)
 
+    @unrounded()
     def extended(self, y: Float[Tensor, "k d_model"]) -> Deflation:
         """The span of ``y`` taken out as well: up to k directions more.
 
@@ -277,6 +286,7 @@ class Deflation:
             fresh, image = scale @ fresh, scale @ image
         return Deflation(self.factor, torch.cat([self.coefficients, fresh]), torch.cat([self.directions, image]))
 
+    @unrounded()
     def remainder(self, g: Float[Tensor, "n d_model"]) -> Float[Tensor, "n d_model"]:
         """Directions of covariance F as directions of covariance R."""
         return g - (g @ self.coefficients.T) @ self.directions

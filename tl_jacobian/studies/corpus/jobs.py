@@ -16,6 +16,7 @@ from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_fu
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearize import Options, linearize_read
 from tl_jacobian.core.prompts import Read, Target, all_text, read_prompt
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
@@ -139,7 +140,7 @@ class ScopeJob:
         target, minus: of Semantic Scope, where a prompt has no target of its own; default: its most probable token.
         method, rank, n_products, rtol: of Fisher Scope.
         seed: of Fisher's random signs; each prompt has its own, which follow from this and its index.
-        max_memory: of a batch: see :func:`linearize`.
+        max_memory, precision: of a batch: see :func:`linearize`.
         confidence: of Temperature Scope.
         fn, v, name: of ``"output"`` and ``"direction"``.
 
@@ -155,6 +156,7 @@ class ScopeJob:
     rank: int | None = None
     seed: int = 0
     max_memory: int | str | None = None
+    precision: Precision = None
     confidence: Confidence | None = None
     n_products: int | None = None
     rtol: float | None = None
@@ -181,7 +183,7 @@ class ScopeJob:
         if self.rank is not None and chosen.method != "low_rank":
             raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={chosen.method!r}')
         object.__setattr__(self, "chosen", chosen)
-        host = resolve(self.model)
+        host = resolve(self.model, self.precision)
         weight = host.unembedding().weight
         facts = {**host.facts(), "weights": host.weights_digest(), "device": weight.device.type}
         object.__setattr__(self, "facts", facts)
@@ -209,7 +211,7 @@ class ScopeJob:
         return {**_FIELDS, **({} if self.chosen.spec else {"scope": ""}), "metadata": {}}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        host = resolve(self.model)
+        host = resolve(self.model, self.precision)
         batch = linearize_read(host, [_read(host, p) for p in prompts], Options(max_memory=self.max_memory))
         found = self.chosen.attribute(
             batch,

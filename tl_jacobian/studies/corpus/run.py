@@ -31,6 +31,7 @@ from tl_jacobian.analyses.scopes.choose import Scope
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.progress import counting, quiet
 from tl_jacobian.core.prompts import Target, is_batch, members, read_prompt, unpadded
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
@@ -420,6 +421,7 @@ def attribute_corpus(
     name: str | None = None,
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
+    precision: Precision = None,
     batch_size: int = 8,
     shard_size: int = 32,
     format: Format = "jsonl",
@@ -448,6 +450,7 @@ def attribute_corpus(
         prepend_bos: whether text gets a BOS token in front; default: the model's own setting.
         max_memory: the most that a batch may take beyond the model: see :func:`linearize`. The default, what is free
             at the time, can change how a batch is computed, and with it scores in their last digits.
+        precision: see :func:`linearize`.
         batch_size: prompts in one forward pass.
         shard_size, format, progress: see :func:`run_corpus`.
 
@@ -475,6 +478,7 @@ def attribute_corpus(
         name=name,
         seed=seed,
         max_memory=max_memory,
+        precision=precision,
     )
     return run_corpus(
         job,

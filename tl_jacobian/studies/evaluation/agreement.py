@@ -9,6 +9,7 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.statistics import correlation
+from tl_jacobian.results.words import check_finite
 
 
 class Agreement(NamedTuple):
@@ -37,7 +38,7 @@ def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_
         skip_first: leave the first unit out, which an attention sink often dominates in both.
 
     Raises:
-        ArgumentError: they are of different prompts or units, or have fewer than two units.
+        ArgumentError: they are of different prompts or units, have fewer than two units, or scores that aren't finite.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -56,6 +57,8 @@ def rank_agreement(a: Attribution, b: Attribution, *, k: float | int = 20, skip_
         raise ArgumentError(f"{n} units have no ranking, expected at least 2")
     if not 0 < k <= 100:
         raise ArgumentError(f"k={k!r}, expected a percentage above 0, up to 100")
+    for x in (a, b):
+        check_finite(x.scores.tolist(), "ranked")
     sizes = [x.scores[kept].double().abs() for x in (a, b)]
     top = math.ceil(k / 100 * n)
     best, also = (set(x.argsort(descending=True, stable=True)[:top].tolist()) for x in sizes)

@@ -25,6 +25,7 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.curves import PerturbationCurves
+from tl_jacobian.results.words import check_finite
 
 Perturbation = Literal["zero", "mean", "delete"]
 
@@ -136,7 +137,8 @@ def perturbation_curves(
         One for each attribution, in nats.
 
     Raises:
-        ArgumentError: no attribution, one of another prompt or of another target, or an option out of range.
+        ArgumentError: no attribution, one of another prompt or of another target or with scores that aren't finite, or
+            an option out of range.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
@@ -195,6 +197,7 @@ def removal_order(scores: Float[Tensor, " units"]) -> list[int]:
 
 def _tops(a: Attribution, ks: Sequence[float], skip_first: bool) -> Bool[Tensor, "k units"]:
     """The units that score highest, for each percentage."""
+    check_finite(a.scores.tolist(), "ranked")
     kept = torch.tensor([i for i, unit in enumerate(a.units) if not (skip_first and 0 in unit)], dtype=torch.long)
     order = kept[removal_order(a.scores[kept])]
     tops = torch.zeros(len(ks), len(a), dtype=torch.bool)

@@ -13,6 +13,7 @@ from tl_jacobian.analyses.scopes.choose import Scope
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearize import model_first
 from tl_jacobian.core.norms import FinalNorm
 from tl_jacobian.core.prompts import Target, read_prompt
@@ -62,6 +63,7 @@ def word_alignment(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    precision: Precision = None,
 ) -> WordAlignment:
     """How strongly each word of a sentence drives the prediction of each word of its translation (Fig. 3 and 13).
 
@@ -85,7 +87,7 @@ def word_alignment(
         confidence: of Temperature Scope.
         method, rank, n_products, rtol, generator: of Fisher Scope.
         fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
-        prepend_bos, final_norm, max_memory: as for :func:`attribution_map`.
+        prepend_bos, final_norm, max_memory, precision: as for :func:`attribution_map`.
 
     Raises:
         ArgumentError: a template without the two fields, a sentence without a word, or an unknown option.
@@ -98,7 +100,7 @@ def word_alignment(
     >>> a.row("red").top(1)[0].text
     'rot'
     """
-    host = resolve(model)
+    host = resolve(model, precision)
     check_spaces(segmenter, source, target)
     filled = fill(template, source, target, segmenter)
     ids = read_prompt(host, filled.text, [-1], prepend_bos).tokens
@@ -112,6 +114,7 @@ def word_alignment(
         [position for word in explained for position in word],
         final_norm=final_norm,
         max_memory=max_memory,
+        precision=precision,
         minus=minus,
         confidence=confidence,
         method=method,

@@ -13,6 +13,7 @@ from tl_jacobian.analyses.scopes.choose import Scope, choose
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearization import Linearization
 from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.norms import FinalNorm
@@ -69,6 +70,7 @@ def counterfactuals(
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
+    precision: Precision = None,
 ) -> Counterfactuals:
     """Remove each word of a prompt in turn, put others in its place, and measure what the prediction does.
 
@@ -89,7 +91,7 @@ def counterfactuals(
             their place; no empty text, for removals are measured anyway.
         top: remove these many words with the highest scores alone; default all.
         segmenter: a function from a text to the list of its words: ``jieba.lcut``, say.
-        prepend_bos, final_norm, max_memory: as for :func:`linearize`.
+        prepend_bos, final_norm, max_memory, precision: as for :func:`linearize`.
         confidence: of Temperature Scope.
         method, rank, n_products, rtol, generator: of Fisher Scope.
         fn, v, name: of ``"output"`` and ``"direction"``, and what to call the result.
@@ -116,7 +118,7 @@ def counterfactuals(
         v=v,
         name=name,
     )
-    host = resolve(model)
+    host = resolve(model, precision)
     check_spaces(segmenter, prompt)
     words = split_words(prompt, segmenter=segmenter)
     if not words:

@@ -16,6 +16,7 @@ from jaxtyping import Float64
 
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.rerun import last_logits
 from tl_jacobian.core.unembedding import exact
@@ -34,6 +35,7 @@ def predict_number(
     truth: float | None = None,
     beam: int | None = None,
     batch_size: int = 16,
+    precision: Precision = None,
 ) -> NumberDistribution:
     """What the model predicts to come after a series, as probabilities of numbers.
 
@@ -48,6 +50,7 @@ def predict_number(
         beam: keep only so many of the most probable beginnings of a number; default: all, which is exact and takes
             1 + 10 + 100 + … forward passes where each digit is a token, and one where a number is.
         batch_size: sequences in one forward pass.
+        precision: as for :func:`linearize`.
 
     Warns:
         UserWarning: the truth can't be written in the series' range.
@@ -62,7 +65,7 @@ def predict_number(
     (90, 1, True)
     """
     beam, batch_size = None if beam is None else whole("beam", beam), whole("batch_size", batch_size)
-    host = resolve(model)
+    host = resolve(model, precision)
     _check_model(host, series)
     truth = None if truth is None else number("truth", truth)
     if truth is not None:
