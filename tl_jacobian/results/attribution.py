@@ -19,8 +19,9 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import Value
+from tl_jacobian.results.base import Value, renderer
 from tl_jacobian.results.panels import (
+    EVERYWHERE,
     Bar,
     Bars,
     Panel,
@@ -32,10 +33,12 @@ from tl_jacobian.results.panels import (
     scale_of,
 )
 from tl_jacobian.results.scopes import Combine, scope_title
+from tl_jacobian.results.segments import InSegments, Segment, TokenText, read
 from tl_jacobian.results.tokens import Word
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 T = TypeVar("T")
 Positions = tuple[int, ...]  # of one unit
@@ -44,6 +47,12 @@ Positions = tuple[int, ...]  # of one unit
 COMBINE: Mapping[Combine, Callable[[Tensor], Tensor]] = {
     "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
     "sum": lambda scores: scores.sum(),
+}
+
+# What a group's joint score is divided by to be one per token: n equal scores make 1 times theirs.
+_PER_TOKEN: Mapping[Combine, tuple[Callable[[int], float], str]] = {
+    "root_sum_squares": (math.sqrt, "root mean square per token"),
+    "sum": (float, "mean per token"),
 }
 
 
@@ -73,7 +82,7 @@ class Ranked(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Attribution(Value):
+class Attribution(Value, InSegments):
     """How strongly each input token influences one prediction.
 
     Attributes:
@@ -90,6 +99,7 @@ class Attribution(Value):
         word_groups: the prompt's words as (text, number of tokens).
         units: token positions of each unit, no position in two of them; default one token each.
         predictions: the most probable next tokens.
+        inside: after :meth:`segments`, the scores per token that it was made from: pictures fold them out.
         metadata: what exactly was explained, what was held fixed, and by what (JSON values).
 
     Raises:
@@ -115,6 +125,7 @@ class Attribution(Value):
     word_groups: tuple[Word, ...] = ()
     units: tuple[Positions, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    inside: Attribution | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -236,6 +247,49 @@ class Attribution(Value):
             units=tuple(tuple(at for i in group for at in self.units[i]) for group in groups),
         )
 
+    # -- segments: see InSegments --------------------------------------------------
+
+    def _token_text(self) -> TokenText:
+        return read(self.pieces(), self.word_groups)
+
+    def pieces(self) -> list[str | None]:
+        """The text of each token, None of those that have no score.
+
+        Raises:
+            ArgumentError: a unit has several tokens.
+        """
+        by_token = self._by_token()
+        return [self.str_tokens[by_token[at]] if at in by_token else None for at in range(len(self.tokens))]
+
+    def _by_token(self) -> dict[int, int]:
+        """The unit of each token that has a score of its own.
+
+        Raises:
+            ArgumentError: a unit has several tokens.
+        """
+        found = {positions[0]: i for i, positions in enumerate(self.units) if len(positions) == 1}
+        if len(found) < len(self):
+            raise ArgumentError(
+                "this attribution is per word or segment, expected one score for each token: leave out .words(), "
+                ".segments() and the like before, or take .inside"
+            )
+        return found
+
+    def _of_segments(self, segments: Sequence[Segment], mean: bool) -> Attribution:
+        return in_segments(self, segments, targets=1 if mean else None)
+
+    def per_token_of(self, targets: int = 1) -> Attribution:
+        """Joint scores as those that each token would have to have for them (and each of so many merged targets)."""
+        share, what = _PER_TOKEN[self.combine]
+        by = torch.tensor([share(n * targets) for n in self.sizes], dtype=torch.float64)
+        errors, unit = self.stderr, words.score_unit(self.metadata)
+        return dataclasses.replace(
+            self,
+            scores=(self.scores.double() / by).float(),
+            stderr=None if errors is None else (errors.double() / by).float(),
+            metadata={**self.metadata, "score": f"{unit}, {what}" if unit else what},
+        )
+
     # -- out of Python -------------------------------------------------------------
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -254,8 +308,13 @@ class Attribution(Value):
 
     # -- pictures ------------------------------------------------------------------
 
-    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
-        """The coloured units, and beside them the most probable next tokens."""
+    def panels(self, *, skip_first: bool = True, tokens: bool = False) -> tuple[Panel, ...]:
+        """The coloured units, and beside them the most probable next tokens; segments as blocks.
+
+        Args:
+            skip_first: leave token 0, which an attention sink often dominates, out of the colours.
+            tokens: draw the tokens of segments in terminals and figures too; in pages they can be folded out.
+        """
         units, hidden = named_units(self), hidden_units(self.units, skip_first)
         strip = TokenStrip(
             title=scope_title(self.scope),
@@ -265,8 +324,32 @@ class Attribution(Value):
             units=units,
             rows=(strip_row(self, hidden),),
             hidden=hidden,
+            inside=inside_strip([self], skip_first, tokens),
         )
         return strip, *predicted_bars(self.predictions)
+
+    def show(self, *, skip_first: bool = True, tokens: bool = False) -> None:
+        """Draw it: in Jupyter as HTML, elsewhere in the terminal. Options: :meth:`panels`."""
+        renderer().show(self.panels(skip_first=skip_first, tokens=tokens))
+
+    def plot(self, ax: Axes | None = None, *, skip_first: bool = True, tokens: bool = False) -> Axes:
+        """Draw it with matplotlib (extra ``plot``); returns its axes. Options: :meth:`panels`."""
+        return renderer().figure(self.panels(skip_first=skip_first, tokens=tokens), ax)
+
+
+def in_segments(a: Attribution, segments: Sequence[Segment], targets: int | None = None) -> Attribution:
+    """An attribution per token as one per segment; those of which it has no token are left out.
+
+    Args:
+        a: per token; it stays inside.
+        segments: disjoint ones.
+        targets: None: scores are joint ones; else per token, and per target of so many that were merged into ``a``.
+    """
+    by_token = a._by_token()
+    kept = [(name, [by_token[at] for at in positions if at in by_token]) for name, positions in segments]
+    kept = [(name, group) for name, group in kept if group]
+    made = dataclasses.replace(a._merged([group for _, group in kept], [name for name, _ in kept]), inside=a)
+    return made if targets is None else made.per_token_of(targets)
 
 
 def check_units(units: Sequence[Sequence[int]], n: int) -> None:
@@ -350,8 +433,29 @@ def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> Stri
     return StripRow(**{**made, **fields})
 
 
+def inside_strip(attributions: Sequence[Attribution], skip_first: bool, tokens: bool) -> TokenStrip | None:
+    """The tokens that segments are made of, a row for each attribution of one text; None where there are none inside.
+
+    Args:
+        attributions: the last one sees the whole text.
+        skip_first: leave token 0 out of the colours.
+        tokens: draw them everywhere, not only where a block can be folded out.
+    """
+    parts = [a.inside for a in attributions if a.inside is not None]
+    if not parts or len(parts) < len(attributions):
+        return None
+    hidden = hidden_units(parts[-1].units, skip_first)
+    return TokenStrip(
+        views=EVERYWHERE if tokens else ("page",),
+        units=named_units(parts[-1]),
+        rows=tuple(strip_row(a, hidden) for a in parts),
+        hidden=hidden,
+    )
+
+
 def explained_position(a: Attribution) -> str:
     """``"prediction after token 12 ' is'"``; for another output ``"blocks.5.hook_resid_post at token 12 ' is'"``."""
+    a = a.inside or a  # a segment's name isn't the token's text
     text = next(
         (f" {words.quoted(text)}" for text, at in zip(a.str_tokens, a.units, strict=True) if a.position in at), ""
     )
