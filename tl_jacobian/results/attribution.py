@@ -20,6 +20,7 @@ from torch import Tensor
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.base import Value, renderer
+from tl_jacobian.results.own_scores import OneLinearization, score_tensor
 from tl_jacobian.results.panels import (
     EVERYWHERE,
     Bar,
@@ -135,6 +136,63 @@ class Attribution(Value, InSegments):
             self._set("units", tuple((i,) for i in range(len(self.tokens))))
         self._check_lengths()
         check_units(self.units, len(self.tokens))
+
+    @classmethod
+    def from_scores(
+        cls,
+        lin: OneLinearization,
+        scores: Any,
+        *,
+        name: str,
+        target: int | None = None,
+        explains: str | None = None,
+        combine: Combine = "sum",
+        stderr: Any = None,
+        unit: str = "",
+    ) -> Attribution:
+        """Scores that were made elsewhere, as a value that pictures, segments, curves and comparisons take.
+
+        Args:
+            lin: the linearization of the prompt that they are of: what ``linearize`` gives.
+            scores: one for each of ``lin.tokens``: a tensor, an array or a list, signed or not.
+            name: what to call the method; the attribution's ``scope``.
+            target: id of the token that is explained, if it is one: curves then watch that token's log-probability
+                (default: the most probable one's).
+            explains: what is explained, in words; default the target's text.
+            combine: how scores of several tokens make one: ``"sum"``, for scores that add up (gradient x input,
+                integrated gradients, SHAP), or ``"root_sum_squares"``, for norms.
+            stderr: standard error of each score.
+            unit: what one score measures: ``"logits"``.
+
+        Raises:
+            ArgumentError: there isn't one finite number for each token.
+
+        >>> import tl_jacobian as tj
+        >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+        >>> mine = tj.Attribution.from_scores(lin, [0.0, 1.0, 0.0, 3.0, -1.0], name="mine")
+        >>> mine.top(1)
+        [Ranked(unit=3, text=' France', score=3.0)]
+        """
+        n = len(lin.str_tokens)
+        text = None if target is None else repr(lin.decode(target))
+        return cls(
+            scores=score_tensor(scores, n),
+            stderr=None if stderr is None else score_tensor(stderr, n, "stderr"),
+            scope=name,
+            tokens=tuple(lin.tokens.tolist()),
+            str_tokens=lin.str_tokens,
+            position=lin.position,
+            target=explains or text or "scores made elsewhere",
+            combine=combine,
+            word_groups=lin.words,
+            predictions=tuple(lin.predictions) if lin.output_hook is None else (),
+            metadata={
+                "score": unit,
+                "output_hook": lin.output_hook,
+                **({} if target is None else {"target_token": target}),
+                **lin.facts,
+            },
+        )
 
     def _check_lengths(self) -> None:
         lengths = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "units": len(self.units)}
@@ -346,9 +404,10 @@ def in_segments(a: Attribution, segments: Sequence[Segment], targets: int | None
         targets: None: scores are joint ones; else per token, and per target of so many that were merged into ``a``.
     """
     by_token = a._by_token()
-    kept = [(name, [by_token[at] for at in positions if at in by_token]) for name, positions in segments]
-    kept = [(name, group) for name, group in kept if group]
-    made = dataclasses.replace(a._merged([group for _, group in kept], [name for name, _ in kept]), inside=a)
+    seen = [Segment(name, tuple(at for at in positions if at in by_token)) for name, positions in segments]
+    seen = sorted(filter(lambda segment: segment.positions, seen), key=lambda segment: segment.positions)
+    groups = [[by_token[at] for at in segment.positions] for segment in seen]
+    made = dataclasses.replace(a._merged(groups, [segment.name for segment in seen]), inside=a)
     return made if targets is None else made.per_token_of(targets)
 
 

@@ -207,17 +207,20 @@ class AttributionMap(Value, InSegments):
     def _of_segments(self, segments: Sequence[Segment], mean: bool) -> AttributionMap:
         """Both sides: sources, and the targets that predict a segment's tokens, as :meth:`words` merges them.
 
-        Per token means per source token and per target. What no token follows is a target of its own.
+        Per token means per source token and per target. What no token follows is a target of its own; targets that see
+        no segment are left out.
         """
         n = len(self._token_text())
         owner = {at: i for i, (_, positions) in enumerate(segments) for at in positions}
         groups: dict[int, list[Attribution]] = {}
         for a in self:
             at = a.position + 1
-            if at in owner or at >= n:
+            if (at in owner or at >= n) and any(source < len(a.tokens) for source in owner):
                 groups.setdefault(owner.get(at, -1), []).append(a)
         if not groups:
-            raise ArgumentError("none of the map's targets predicts a token of these segments: pass rest='rest'")
+            raise ArgumentError(
+                "none of the map's targets predicts and sees a token of these segments: pass rest='rest'"
+            )
         found = sorted(groups.items(), key=lambda group: group[1][-1].position)
         return AttributionMap(
             attributions=tuple(

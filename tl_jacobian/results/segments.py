@@ -347,9 +347,14 @@ def _cut(text: str, cuts: Iterable[int]) -> list[Span]:
 
 
 def parts_of(text: TokenText, spans: Sequence[Span]) -> list[Segment]:
-    """Segments that are called what they say; those that hold no token belong to the token before them."""
-    cut = [(text.text[a:b].strip(), text.tokens(a, b)) for a, b in spans]
-    return [Segment(name, members) for name, members in cut if members]
+    """Segments that are called what they say; tokens of parts that begin inside a token belong to that one's part."""
+    cut = [(text.text[start:stop].strip(), text.tokens(start, stop)) for start, stop in spans]
+    found = [Segment(name, members) for name, members in cut if members]
+    held = sum(len(members) for _, members in found)
+    if held < len(text):  # tokens without a character, at the end of all
+        name, members = found.pop() if found else (text.text, ())
+        found.append(Segment(name, (*members, *range(held, len(text)))))
+    return found
 
 
 # -- all tokens ------------------------------------------------------------------------
