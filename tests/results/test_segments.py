@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_map import AttributionMap
+from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.segments import line_spans, paragraph_spans, read, sentence_spans
 from tl_jacobian.results.tokens import Word, group_words
 
@@ -148,6 +149,27 @@ def test_a_maps_sentences_agree_with_those_of_its_rows():
     with pytest.raises(ArgumentError, match="none of the map's targets predicts and sees a token of these segments"):
         a_map(PIECES[:3], follows=" x").segments([range(1)], rest=None)
     assert a_map().segments({"x": {4, 5}}, rest=None).next_texts == ("x", None)
+
+
+# -- a grid's columns -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combine", ["sum", "root_sum_squares"])
+@pytest.mark.parametrize("mean", [False, True])
+def test_a_grids_columns_are_joined_row_by_row(combine, mean):
+    values = torch.rand(2, len(PIECES), generator=torch.Generator().manual_seed(0))
+    fields: dict[str, Any] = dict(rows=("0", "1"), columns=PIECES, title="t", quantity="q", row_axis="layer")
+    g = Grid(values=values, column_axis="token", signed=False, combine=combine, **fields)
+    found = g.segments({"cat": re.compile("cat")}, mean=mean)
+    assert found.columns == ("The", "cat", "rest")
+    assert found.column_axis == "segment"
+    for row, i in zip(values.tolist(), range(2), strict=True):
+        assert found.values[i, 1].item() == pytest.approx(joint([row[1], row[8]], combine, mean=mean))
+    assert len(g.sentences().columns) == 4
+    with pytest.raises(ArgumentError, match="the columns are segments, expected tokens"):
+        found.lines()
+    with pytest.raises(ArgumentError, match="numbers of several tokens don't make one here"):
+        Grid(values=values, column_axis="token", signed=False, **fields).lines()
 
 
 # -- where tokens are ------------------------------------------------------------------------

@@ -51,7 +51,7 @@ COMBINE: Mapping[Combine, Callable[[Tensor], Tensor]] = {
 }
 
 # What a group's joint score is divided by to be one per token: n equal scores make 1 times theirs.
-_PER_TOKEN: Mapping[Combine, tuple[Callable[[int], float], str]] = {
+PER_TOKEN: Mapping[Combine, tuple[Callable[[int], float], str]] = {
     "root_sum_squares": (math.sqrt, "root mean square per token"),
     "sum": (float, "mean per token"),
 }
@@ -185,7 +185,7 @@ class Attribution(Value, InSegments):
             target=explains or text or "scores made elsewhere",
             combine=combine,
             word_groups=lin.words,
-            predictions=tuple(lin.predictions) if lin.output_hook is None else (),
+            predictions=tuple(getattr(lin, "predictions", ())) if lin.output_hook is None else (),
             metadata={
                 "score": unit,
                 "output_hook": lin.output_hook,
@@ -338,7 +338,7 @@ class Attribution(Value, InSegments):
 
     def per_token_of(self, targets: int = 1) -> Attribution:
         """Joint scores as those that each token would have to have for them (and each of so many merged targets)."""
-        share, what = _PER_TOKEN[self.combine]
+        share, what = PER_TOKEN[self.combine]
         by = torch.tensor([share(n * targets) for n in self.sizes], dtype=torch.float64)
         errors, unit = self.stderr, words.score_unit(self.metadata)
         return dataclasses.replace(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,8 +27,6 @@ class Linearized(Protocol):
     def words(self) -> tuple[Word, ...]: ...
     @property
     def position(self) -> int: ...
-    @property
-    def predictions(self) -> Sequence[Any]: ...
     @property
     def output_hook(self) -> str | None: ...
     @property

@@ -100,33 +100,28 @@ def read(pieces: Sequence[str | None], words: Sequence[Word] = ()) -> TokenText:
     >>> read(["caf", "\ufffd", "\ufffd", "!"], [Word("café", 3), Word("!", 1)]).spans
     ((0, 3), (3, 4), (3, 4), (4, 5))
     """
-    known = [piece or "" for piece in pieces]
+    known = [("" if not words else _PARTIAL) if piece is None else piece for piece in pieces]
     words = words or whole_characters(known, lambda start, stop: "".join(known[start:stop]))
     text, spans, at = "", [], 0
     for word in words:
-        spans += [(len(text) + a, len(text) + b) for a, b in _inside(word.text, pieces[at : at + word.size])]
+        spans += [(len(text) + a, len(text) + b) for a, b in _inside(word.text, known[at : at + word.size])]
         text += word.text
         at += word.size
     return TokenText(text, spans)
 
 
-def _inside(text: str, pieces: Sequence[str | None]) -> list[Span]:
+def _inside(text: str, pieces: Sequence[str]) -> list[Span]:
     """Where in a word each of its tokens is: whole pieces from both ends; what is left in the middle is shared."""
     left, right, first, last = 0, len(text), 0, len(pieces)
     before: list[Span] = []
     after: list[Span] = []
-    while first < last and _is_whole(piece := pieces[first]) and text.startswith(piece, left, right):
-        before.append((left, left := left + len(piece)))
-        first += 1
-    while last > first and _is_whole(piece := pieces[last - 1]) and text.endswith(piece, left, right):
-        after.append((right - len(piece), right))
-        right -= len(piece)
-        last -= 1
+    while first < last and _PARTIAL not in pieces[first] and text.startswith(pieces[first], left, right):
+        before.append((left, left + len(pieces[first])))
+        left, first = before[-1][1], first + 1
+    while last > first and _PARTIAL not in pieces[last - 1] and text.endswith(pieces[last - 1], left, right):
+        after.append((right - len(pieces[last - 1]), right))
+        right, last = after[-1][0], last - 1
     return [*before, *[(left, right)] * (last - first), *after[::-1]]
-
-
-def _is_whole(piece: str | None) -> bool:
-    return piece is not None and _PARTIAL not in piece
 
 
 # -- what is asked for ----------------------------------------------------------------

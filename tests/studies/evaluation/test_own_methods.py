@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import make, shared
+from cases import hf_model, make, shared, tokenizer
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, CorpusError
@@ -42,7 +42,7 @@ def test_a_function_that_asks_for_the_target_gets_it():
     e = tj.evaluate(model(), TEXTS, trial, explained="next", **PLAIN)
     assert sorted(asked) == sorted(record["target"] for record in e.records)
     by_name = tj.evaluate(model(), TEXTS, tj.Trial(methods=("input_x_gradient",), k=(50,)), explained="next", **PLAIN)
-    assert e.values("aopc", "partial") == by_name.values("aopc", "input_x_gradient")
+    assert e.values("aopc", "partial") == pytest.approx(by_name.values("aopc", "input_x_gradient"))
 
 
 def test_what_is_no_method_is_refused():
@@ -98,3 +98,17 @@ def test_captums_scores(state):
     ours = tj.baselines.input_x_gradient(lin, target, signed=True)
     torch.testing.assert_close(mine.scores, ours.scores, rtol=1e-4, atol=1e-6)
     assert tj.perturbation_curves(lin, mine, k=[50])[0].metadata["target_token"] == target
+
+
+def test_inseqs_scores():
+    """As the README has it. inseq puts a BOS token first, and a row for the target last."""
+    inseq = pytest.importorskip("inseq")
+    lin = tj.linearize(shared("llama", "bridge", torch.float32), TEXTS[0], prepend_bos=True)
+    target = int(lin.logits.argmax())
+    theirs = inseq.load_model(hf_model("llama", torch.float32), "input_x_gradient", tokenizer=tokenizer())
+    out = theirs.attribute(TEXTS[0], TEXTS[0] + lin.decode(target), attributed_fn="logit", show_progress=False)[0]
+    assert [token.id for token in out.target][: len(lin.tokens)] == lin.tokens.tolist()
+    scores = out.target_attributions[: len(lin.tokens), 0].sum(-1)
+    mine = tj.Attribution.from_scores(lin, scores, name="inseq", target=target, unit="logits")
+    ours = tj.baselines.input_x_gradient(lin, target, signed=True)
+    torch.testing.assert_close(mine.scores, ours.scores, rtol=1e-4, atol=1e-5)

@@ -98,7 +98,7 @@ def named_methods(methods: Sequence[str] | Mapping[str, str | OwnMethod]) -> dic
     """
     if isinstance(methods, str) or callable(methods):
         raise ArgumentError(f"methods={excerpt(methods)}, expected a list of names, or a dict: {{'mine': fn}}")
-    found = dict(methods) if isinstance(methods, Mapping) else dict(zip(methods, methods, strict=True))
+    found: dict[str, str | OwnMethod] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
     for name, what in found.items():
         if not isinstance(name, str) or not (callable(what) or (isinstance(what, str) and what in METHODS)):
             raise ArgumentError(
