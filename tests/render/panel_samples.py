@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from tl_jacobian.results.panels import (
     Bar,
     Bars,
@@ -105,7 +107,7 @@ def blocks(*, views: tuple[str, ...] = ("page",), inner: Sequence[str] | None = 
 def nasty_blocks() -> TokenStrip:
     names = tuple(Unit(text, (i, i + len(NASTY))) for i, text in enumerate(NASTY))
     inner = strip((*NASTY, *NASTY), title="", detail="", views=("terminal", "page", "figure"))
-    return nasty_strip(units=names, inside=inner)
+    return msgspec.structs.replace(nasty_strip(), units=names, inside=inner)
 
 
 def heat(values: Sequence[Sequence[float]], columns: Sequence[str] | None = None, **fields: Any) -> HeatMap:

@@ -148,7 +148,7 @@ class Block(NamedTuple):
     Attributes:
         unit: its place.
         name: what it is called, on one line, long names cut.
-        number: its value, with its standard error; empty where it has none.
+        number: its value, with its standard error.
         share: of the colour range, from 0 to 1; NaN where there is no colour.
         tokens: places of the inner strip's units that it is made of.
     """
@@ -165,11 +165,14 @@ _LONGEST_BLOCK = 90
 
 def blocks(strip: TokenStrip, row: StripRow) -> list[Block]:
     """Units as blocks, those that come later left out."""
+    inner = strip.inside.units if strip.inside else ()
+    place = {at: j for j, unit in enumerate(inner) for at in unit.positions}
     found = []
     for i, (unit, value) in enumerate(zip(strip.units, row.values, strict=False)):
         error = "" if row.errors is None else f" ± {number(row.errors[i])}"
         share = math.nan if i in strip.hidden or math.isnan(value) else row.scale.strength(value)
-        found.append(Block(i, block_name(unit.text), f"{number(value)}{error}", share, inner_units(strip, i)))
+        tokens = sorted({place[at] for at in unit.positions if at in place})
+        found.append(Block(i, block_name(unit.text), f"{number(value)}{error}", share, tokens))
     return found
 
 
@@ -178,13 +181,6 @@ def block_name(text: str) -> str:
     name = visible(text.strip() or text)
     half = _LONGEST_BLOCK // 2
     return name if len(name) <= _LONGEST_BLOCK else f"{name[:half].rstrip()} … {name[-half:].lstrip()}"
-
-
-def inner_units(strip: TokenStrip, i: int) -> list[int]:
-    """Places of the inner units that a unit is made of."""
-    mine = set(strip.units[i].positions)
-    inner = strip.inside.units if strip.inside else ()
-    return [j for j, unit in enumerate(inner) if mine.issuperset(unit.positions)]
 
 
 def inner_scale(strip: TokenStrip, row: int) -> str:

@@ -24,7 +24,7 @@ from tl_jacobian.analyses.baselines import (
 from tl_jacobian.analyses.baselines.leave_one_out import left_out, logits_without_each
 from tl_jacobian.analyses.baselines.runs import BATCH
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
-from tl_jacobian.analyses.scopes.choose import choose
+from tl_jacobian.analyses.scopes.choose import choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
@@ -226,19 +226,16 @@ class Trial:
         """All that decides the numbers, as JSON values; how many runs go together doesn't."""
         facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("batch_size", "methods")}
         named = named_methods(self.methods)
-        methods = {name: what if isinstance(what, str) else _called(what) for name, what in named.items()}
+        methods = {
+            name: what if isinstance(what, str) else f"function {name_of_function(what)}"
+            for name, what in named.items()
+        }
         return {
             "methods": methods if isinstance(self.methods, Mapping) else list(methods),
             **facts,
             "settings": asdict(self.settings),
             "k": list(self.k),
         }
-
-
-def _called(fn: OwnMethod) -> str:
-    """A function's name, or that of its class."""
-    named = fn if hasattr(fn, "__qualname__") else type(fn)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
