@@ -96,8 +96,10 @@ def named_methods(methods: Sequence[str] | Mapping[str, str | OwnMethod]) -> dic
     Raises:
         ArgumentError: a name that isn't a method, or no method.
     """
-    if isinstance(methods, str) or callable(methods):
-        raise ArgumentError(f"methods={excerpt(methods)}, expected a list of names, or a dict: {{'mine': fn}}")
+    if isinstance(methods, str):
+        raise ArgumentError(f"methods={methods!r}, expected a list of names: [{methods!r}]")
+    if callable(methods):
+        raise ArgumentError(f"methods={excerpt(methods)} is a function, expected a dict of names: {{'mine': fn}}")
     found: dict[str, str | OwnMethod] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
     for name, what in found.items():
         if not isinstance(name, str) or not (callable(what) or (isinstance(what, str) and what in METHODS)):
