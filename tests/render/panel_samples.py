@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from tl_jacobian.results.panels import (
     Bar,
     Bars,
@@ -89,6 +91,23 @@ def nasty_strip(**fields: Any) -> TokenStrip:
     texts = dict.fromkeys(("title", "detail"), INJECTION) | dict(facts=(INJECTION,), legend=(INJECTION,))
     rows = [row([float(i + 1) for i in range(len(NASTY))], label=INJECTION, facts=(INJECTION,), coming=INJECTION)]
     return strip(NASTY, **dict(rows=rows) | texts | fields)
+
+
+def blocks(*, views: tuple[str, ...] = ("page",), inner: Sequence[str] | None = None, **fields: Any) -> TokenStrip:
+    """Three blocks of the tokens of "paris": token 0, the ends, the middle."""
+    texts = list(inner) if inner is not None else [unit.text for unit in paris().units]
+    places = ((0,), (1, 5), (2, 3, 4))
+    tokens = strip(texts, [30.0, 2.0, 9.0, 1.0, 12.0, 4.0], hidden=(0,), title="", detail="", views=views)
+    names = [Unit(text, at) for text, at in zip(("<|bos|>", "ends", "middle"), places, strict=True)]
+    one = row([30.0, 4.5, 15.0], (0,), errors=(0.1, 0.2, 0.3))
+    defaults = dict(units=tuple(names), rows=(one,), hidden=(0,), inside=tokens, title="Semantic Scope")
+    return TokenStrip(**defaults | fields)
+
+
+def nasty_blocks() -> TokenStrip:
+    names = tuple(Unit(text, (i, i + len(NASTY))) for i, text in enumerate(NASTY))
+    inner = strip((*NASTY, *NASTY), title="", detail="", views=("terminal", "page", "figure"))
+    return msgspec.structs.replace(nasty_strip(), units=names, inside=inner)
 
 
 def heat(values: Sequence[Sequence[float]], columns: Sequence[str] | None = None, **fields: Any) -> HeatMap:
@@ -371,7 +390,15 @@ def every_kind() -> list[Panel]:
 
 
 def every_nasty_kind() -> list[Panel]:
-    return [nasty_strip(), nasty_heat(), nasty_bars(), nasty_bars(aside=True), nasty_curves(), nasty_table()]
+    return [
+        nasty_strip(),
+        nasty_blocks(),
+        nasty_heat(),
+        nasty_bars(),
+        nasty_bars(aside=True),
+        nasty_curves(),
+        nasty_table(),
+    ]
 
 
 EMPTY_SCALE = Scale(limit=0.0, low=0.0, high=0.0, signed=False)

@@ -297,6 +297,7 @@ def head_parts(
         column_axis="token",
         signed=True,
         tokens=tuple(lin.tokens.tolist()),
+        combine="sum",
     )
     return grid, sources
 

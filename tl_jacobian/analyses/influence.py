@@ -91,6 +91,7 @@ def layer_influence(
         lin,
         explained,
         kind,
+        _over_tokens(kind, chosen.combine),
         torch.cat([values for _, values in rows]),
         [label for labels, _ in rows for label in labels],
     )
@@ -125,11 +126,13 @@ def head_influence(
     )
     explained, combine = chosen.explain(lin), chosen.combine
     found = _measure(lin, explained, "heads", kind, combine)
-    over_tokens = COMBINE["sum" if kind == "gradient_x_activation" else combine]
-    values = torch.stack([torch.stack([over_tokens(head) for head in values.T]) for values in found.values()])
+    over_tokens = _over_tokens(kind, combine)
+    values = torch.stack([torch.stack([COMBINE[over_tokens](head) for head in values.T]) for values in found.values()])
     layers = [str(parsed(name).layer) for name in found]
     columns = tuple(f"H{head}" for head in range(values.shape[1]))
-    return _grid(lin, explained, kind, values, layers, row_axis="layer", columns=columns, column_axis="head")
+    return _grid(
+        lin, explained, kind, over_tokens, values, layers, row_axis="layer", columns=columns, column_axis="head"
+    )
 
 
 def _names(lin: Linearized, at: Record) -> tuple[list[str], list[str]]:
@@ -201,10 +204,16 @@ _QUANTITIES: dict[str, str] = {
 }
 
 
+def _over_tokens(kind: Kind, combine: Combine) -> Combine:
+    """How tokens' numbers make one: signed ones add up, the others as their scope has it."""
+    return "sum" if kind == "gradient_x_activation" else combine
+
+
 def _grid(
     lin: Linearized,
     explained: Explained,
     kind: Kind,
+    combine: Combine,
     values: Tensor,
     rows: Sequence[str],
     row_axis: str = "hook point",
@@ -222,5 +231,6 @@ def _grid(
         column_axis=column_axis,
         signed=kind == "gradient_x_activation",
         tokens=tuple(lin.tokens.tolist()),
+        combine=combine,
         metadata={"kind": kind, "position": lin.position, **explained.details, "score": quantity, **lin.facts},
     )

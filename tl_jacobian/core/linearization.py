@@ -106,9 +106,13 @@ class Linearized:
     def rows(self) -> tuple[int, ...]:
         raise NotImplementedError
 
-    @cached_property
+    @property
     def words(self) -> tuple[Word, ...]:
-        """Tokens grouped into words and numbers, when first asked for: a prompt may have many positions."""
+        """Tokens grouped into words and numbers."""
+        return self._words
+
+    @cached_property  # when first asked for: a prompt may have many positions
+    def _words(self) -> tuple[Word, ...]:
         return group_words(self.str_tokens, self.read)
 
     @property

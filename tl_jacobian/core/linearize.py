@@ -259,7 +259,7 @@ def linearize(
         MemoryBudgetError: not even recomputing fits into the budget; says what would.
         PromptError: empty or too long prompt, or an empty answer, ids or position out of range; messages without a chat
             template, that it refuses, or that can't be told apart in what it makes of them.
-        TargetError: ``span`` isn't a part of the answer.
+        ArgumentError: ``span`` isn't a part of the answer.
         UnsupportedModelError: not a causal model on a known host, active dropout, unreadable
             unembedding, a ``final_norm`` that doesn't fit, or a part of a half-precision or quantised model that
             can't be computed in float32.

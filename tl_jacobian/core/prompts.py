@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, SupportsIndex, runtime_checkable
@@ -15,7 +16,8 @@ from tl_jacobian.core.host.base import Host
 from tl_jacobian.errors import JacobianScopeError, PromptError, TargetError
 from tl_jacobian.results.arguments import excerpt, ids, is_id, warn
 from tl_jacobian.results.arguments import position as place
-from tl_jacobian.results.tokens import PARTIAL, Regions, first_characters
+from tl_jacobian.results.segments import find, read
+from tl_jacobian.results.tokens import PARTIAL, Regions, group_words
 
 _IGNORED = {  # of a tokenizer's output: what says nothing that the ids don't
     "token_type_ids",
@@ -140,7 +142,7 @@ def _check_length(host: Host, tokens: Sequence[int]) -> None:
 
 
 Answer = str | Sequence[int] | Tensor | np.ndarray
-Span = str | tuple[int, int] | slice  # of an answer: a piece of its text, characters, or tokens
+Span = str | tuple[int, int] | slice | re.Pattern[str]  # of an answer: a piece of its text, characters, or tokens
 
 
 def read_answer(host: Host, prompt: Any, answer: Any, span: Span | None, prepend_bos: bool | None) -> Read:
@@ -151,7 +153,7 @@ def read_answer(host: Host, prompt: Any, answer: Any, span: Span | None, prepend
 
     Raises:
         PromptError: the answer is empty, or the prompt can't be read; see :func:`read_prompt`.
-        TargetError: no token of the answer is in ``span``.
+        ArgumentError: ``span`` isn't a part of the answer.
     """
     tokens, start, regions = _joined(host, prompt, answer, prepend_bos)
     given = tokens[start:]
@@ -182,29 +184,10 @@ def _joined(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None) -> t
 
 
 def _in_span(host: Host, answer: Sequence[int], span: Span) -> Sequence[int]:
-    """Indices of the answer's tokens in a part of it."""
-    texts, n = host.token_texts(list(answer)), len(answer)
-    if isinstance(span, slice):
-        chosen = sorted(range(n)[span])
-    else:
-        first, last = _characters(host.decode(list(answer)), span)
-        starts = first_characters(texts, lambda a, b: host.decode(list(answer[a:b])))
-        chosen = [i for i, at in enumerate(starts) if first <= at < last]
-    if not chosen:
-        raise TargetError(f"span={span!r} holds no token of the answer, whose tokens are {list(texts)}")
-    return chosen
-
-
-def _characters(text: str, span: str | tuple[int, int]) -> tuple[int, int]:
-    if isinstance(span, str):
-        n = text.count(span) if span else 0
-        if n != 1:
-            raise TargetError(
-                f"span={span!r} occurs {n} times in the answer {text!r}, expected once; a span may be tokens too, "
-                "slice(0, 3), or characters, (0, 12)"
-            )
-        return text.index(span), text.index(span) + len(span)
-    return span
+    """Indices of the answer's tokens in a part of it, found as segments are."""
+    texts = host.token_texts(list(answer))
+    words = group_words(texts, lambda start, stop: host.decode(list(answer[start:stop])))
+    return sorted(i for region in find(span, read(texts, words)) for i in region.positions)
 
 
 def _text_ids(host: Host, text: str, prepend_bos: bool | None) -> list[int]:

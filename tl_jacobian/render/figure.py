@@ -160,6 +160,8 @@ def _strip_facts(panel: TokenStrip) -> list[str]:
 
 
 def _lines(panel: TokenStrip, row: StripRow) -> int:
+    if panel.inside is not None:
+        return sum(height for _, height, _ in _block_lines(panel, row))
     return max((part.line for part in _placed(_texts(panel, row))), default=0) + 1
 
 
@@ -179,10 +181,12 @@ def _(panel: TokenStrip, ax: Axes) -> None:
                 0, line, _clipped(visible(row.label)), size=size, weight="bold", va="center_baseline", parse_math=False
             )
             line += 1
-        placed = list(_placed(_texts(panel, row)))
-        for part in placed:
-            _draw_unit(ax, panel, row, part, line, size)
-        line += max((part.line for part in placed), default=0) + 1
+        if panel.inside is not None:
+            _draw_blocks(ax, panel, panel.inside, row, line, size)
+        else:
+            for part in _placed(_texts(panel, row)):
+                _draw_unit(ax, panel, row, part, line, size)
+        line += _lines(panel, row)
         if len(panel.rows) > 1:
             line += _note(ax, line - 0.1, words.row_facts(panel, row), size) + 0.2
     ax.set_axis_off()
@@ -192,6 +196,39 @@ def _(panel: TokenStrip, ax: Axes) -> None:
     )  # lines are as high as in a figure of their own, whatever stands beside
     ax.set(xlim=(-0.5, _LINE + 0.5), ylim=(max(line, room - 0.6) - 0.1, -0.6))
     axes.head(ax, words.heading(panel) or (visible(rows[0].label) if len(rows) == 1 else ""))
+
+
+_BLOCK_NAME, _BLOCK_BAR = 44, 24  # letters of a block's name, and of full colour's bar
+
+
+def _block_lines(panel: TokenStrip, row: StripRow) -> list[tuple[words.Block, int, list[_Placed]]]:
+    """Blocks, how many lines each takes, and its tokens on those below the first, where figures draw them."""
+    inner, found = panel.inside, []
+    for block in words.blocks(panel, row):
+        draws = inner is not None and "figure" in inner.views and len(block.tokens) > 1
+        texts = [inner.units[j].text.replace("\n", " ") for j in block.tokens] if draws and inner is not None else []
+        placed = list(_placed(texts))
+        found.append((block, 1 + max((part.line + 1 for part in placed), default=0), placed))
+    return found
+
+
+def _draw_blocks(ax: Axes, panel: TokenStrip, inner: TokenStrip, row: StripRow, line: float, size: float) -> None:
+    """Names on their colours, bars and numbers; below them tokens."""
+    from matplotlib.patches import Rectangle
+
+    tokens = inner.rows[panel.rows.index(row)]
+    for block, height, placed in _block_lines(panel, row):
+        name = _Placed(block.unit, _clipped(block.name, _BLOCK_NAME), 0, 0)
+        _draw_unit(ax, panel, row, name, line, size)
+        if not math.isnan(block.share):
+            color = unit(hue(row.values[block.unit]))
+            corner = (_BLOCK_NAME + 2, line - 0.3)
+            ax.add_patch(Rectangle(corner, _BLOCK_BAR * block.share, 0.6, facecolor=color, edgecolor="none"))
+        look: dict[str, Any] = dict(size=0.9 * size, va="center_baseline", ha="right", parse_math=False)
+        ax.text(_LINE, line, block.number, **look)
+        for part in placed:
+            _draw_unit(ax, inner, tokens, part._replace(unit=block.tokens[part.unit]), line + 1, size)
+        line += height
 
 
 def _note(ax: Axes, line: float, facts: Iterable[str], size: float) -> float:

@@ -15,6 +15,7 @@ import math
 import uuid
 from collections.abc import Sequence
 from functools import cache, singledispatch
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +189,8 @@ def draw(panel: Panel, figure_id: str) -> Picture:
 
 @draw.register
 def _(panel: TokenStrip, figure_id: str) -> Picture:
+    if panel.inside is not None:
+        return _blocks(panel)
     one = panel.rows[min(panel.chosen, len(panel.rows) - 1)] if len(panel.rows) > 1 and not panel.together else None
     return _picture(
         "strip.html",
@@ -209,6 +212,44 @@ def _row(panel: TokenStrip, row: StripRow) -> dict[str, Any]:
     }
 
 
+def _blocks(panel: TokenStrip) -> Picture:
+    """Units below each other, each of which folds out to its tokens; no script is needed, and the keyboard works."""
+    rows = []
+    for i, row in enumerate(panel.rows):
+        blocks = [
+            {
+                "name": block.name,
+                "number": block.number,
+                "style": _unit_style(panel, row, block.unit),
+                "frame": f";{_FRAME}" if block.unit in row.framed else "",
+                "bar": 0 if math.isnan(block.share) else max(1, round(block.share * _BAR_WIDTH)),
+                "color": css_color(POSITIVE if row.values[block.unit] >= 0 else NEGATIVE),
+                "title": words.unit_title(panel, row, block.unit),
+                "count": words.counted(len(panel.units[block.unit].positions), "token"),
+                "tokens": _inner_tokens(panel, i, block.tokens),
+            }
+            for block in words.blocks(panel, row)
+        ]
+        facts = [*words.row_facts(panel, row), words.inner_scale(panel, i)]
+        rows.append({"label": row.label, "facts": facts, "coming": row.coming, "blocks": blocks})
+    legend = _strip_legend(panel)
+    if len(rows) == 1:
+        legend["facts"].append(words.inner_scale(panel, 0))
+    return _picture("blocks.html", rows=rows, width=_BAR_WIDTH, legend=legend)
+
+
+def _inner_tokens(panel: TokenStrip, row: int, tokens: Sequence[int]) -> list[dict[str, Any]]:
+    """The tokens of a block, where the page draws them; an ellipsis stands for those between that aren't in it."""
+    inner = panel.inside
+    if inner is None or "page" not in inner.views:
+        return []
+    found = [_unit(inner, inner.rows[row], j) for j in tokens]
+    for before, (j, after) in zip(found, pairwise(tokens), strict=False):
+        if after > j + 1:
+            before |= {"gap": True, "breaks": False}
+    return found
+
+
 def _unit(panel: TokenStrip, row: StripRow, i: int) -> dict[str, Any]:
     """A unit: the spaces before it where it has a frame, its text and looks."""
     text, framed = panel.units[i].text, i in row.framed
@@ -220,6 +261,7 @@ def _unit(panel: TokenStrip, row: StripRow, i: int) -> dict[str, Any]:
         "title": words.unit_title(panel, row, i),
         # A newline is drawn as a sign, and breaks the line once, however many there are.
         "breaks": "\n" in text,
+        "gap": False,
     }
 
 

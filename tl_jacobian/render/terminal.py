@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from tl_jacobian.render import chart, words
 from tl_jacobian.render.canvas import Canvas
-from tl_jacobian.render.colors import RGB, contrast, hex_color, kind_colors, over
+from tl_jacobian.render.colors import RGB, contrast, hex_color, hue, kind_colors, over
 from tl_jacobian.render.tables import tables_of
 from tl_jacobian.results.panels import Bar, Bars, Curves, HeatMap, Panel, Scale, StripRow, Table, TokenStrip
 from tl_jacobian.results.tokens import visible
@@ -31,6 +32,7 @@ _FAINT = 0.04  # weaker colours are left out: on a background unlike the assumed
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BAR_WIDTH = 20
 _TOP = 10
+_INSIDE = 5  # tokens of a block that are named where there is no colour
 
 _MAX_ROWS = 64  # of a heat map
 _MAX_BARS = 80
@@ -107,11 +109,56 @@ def _(panel: TokenStrip, console: Console) -> list[RenderableType]:
 
 
 def _single(panel: TokenStrip, row: StripRow, console: Console) -> list[RenderableType]:
+    if panel.inside is not None:
+        return _blocks(panel, panel.inside, row, console)
     if has_color(console):
         caption = [_strongest(panel, row), *_caption(panel, row)] if row.framed else _caption(panel, row)
         legend = color_bar(row.scale).append(f"  {fit(_joined(caption), console)}", style="dim")
         return [_text(panel, row, console, terminal_background()), Text(), legend]
     return _ranked(panel, row, console)
+
+
+def _blocks(panel: TokenStrip, inner: TokenStrip, row: StripRow, console: Console) -> list[RenderableType]:
+    """A line for each block, and below it its tokens where they are drawn here."""
+    colored, background = has_color(console), terminal_background()
+    tokens = inner.rows[panel.rows.index(row)] if "terminal" in inner.views else None
+    blocks = words.blocks(panel, row)
+    width = max((len(block.number) for block in blocks), default=0)
+    room = min(_BAR_WIDTH, console.width // 4)
+    found: list[RenderableType] = []
+    for block in blocks:
+        line = Text(overflow="fold")
+        bar = set_cell_size("" if math.isnan(block.share) else _bar(block.share * room / _BAR_WIDTH, console), room)
+        line.append(f"{block.number:>{width}} ")
+        line.append(bar, style=hex_color(hue(row.values[block.unit])) if colored else "")
+        style = "dim strike" if math.isnan(block.share) else style_of(row.values[block.unit], row.scale, background)
+        name = fit(block.name, console)
+        line.append(" ").append(f"[{name}]" if block.unit in row.framed else name, style=style if colored else "")
+        line.append(
+            f"  {words.counted(len(panel.units[block.unit].positions), 'token')}", style="dim" if colored else ""
+        )
+        found.append(line)
+        if tokens is not None and len(block.tokens) > 1:
+            found.append(Padding(_inner_text(inner, tokens, block.tokens, console), (0, 0, 1, width + 1)))
+    caption = _dim(
+        _joined([*_caption(panel, row), words.inner_scale(panel, panel.rows.index(row)) if tokens else ""]), console
+    )
+    return [*found, Text(), caption]
+
+
+def _inner_text(inner: TokenStrip, row: StripRow, tokens: Sequence[int], console: Console) -> Text:
+    """The tokens of a block on colours; where there are none, its strongest ones with their numbers."""
+    kept = [j for j in tokens if j < len(row.values)]
+    if not has_color(console):
+        best = sorted((j for j in kept if j not in inner.hidden), key=lambda j: -abs(_finite(row.values[j])))[:_INSIDE]
+        listed = (f"{words.quoted(inner.units[j].text)} {words.number(row.values[j])}" for j in best)
+        return Text(fit(", ".join(listed), console), overflow="fold")
+    text = Text(overflow="fold")
+    for before, j in zip([None, *kept], kept, strict=False):
+        text.append(" … " if before is not None and j > before + 1 else "", style="dim")
+        style = "dim strike" if j in inner.hidden else style_of(row.values[j], row.scale, terminal_background())
+        text.append(fit(visible(inner.units[j].text), console), style=style)
+    return text
 
 
 def _text(panel: TokenStrip, row: StripRow, console: Console, background: RGB | None) -> Text:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.panels import Bar, Bars, Curves, HeatMap, Panel, Scale, StripRow, TokenStrip, Unit, View
@@ -139,6 +140,52 @@ def relative_error(strip: TokenStrip, row: StripRow) -> str:
     pairs = [(v, e) for i, (v, e) in enumerate(zip(row.values, row.errors, strict=True)) if i not in strip.hidden]
     shares = [error / abs(value) for value, error in pairs if value and not math.isnan(value)]
     return f"standard error ±{sum(shares) / len(shares) if shares else 0.0:.1%} on average"
+
+
+class Block(NamedTuple):
+    """A unit of a strip that is drawn as a block.
+
+    Attributes:
+        unit: its place.
+        name: what it is called, on one line, long names cut.
+        number: its value, with its standard error.
+        share: of the colour range, from 0 to 1; NaN where there is no colour.
+        tokens: places of the inner strip's units that it is made of.
+    """
+
+    unit: int
+    name: str
+    number: str
+    share: float
+    tokens: list[int]
+
+
+_LONGEST_BLOCK = 90
+
+
+def blocks(strip: TokenStrip, row: StripRow) -> list[Block]:
+    """Units as blocks, those that come later left out."""
+    inner = strip.inside.units if strip.inside else ()
+    place = {at: j for j, unit in enumerate(inner) for at in unit.positions}
+    found = []
+    for i, (unit, value) in enumerate(zip(strip.units, row.values, strict=False)):
+        error = "" if row.errors is None else f" ± {number(row.errors[i])}"
+        share = math.nan if i in strip.hidden or math.isnan(value) else row.scale.strength(value)
+        tokens = sorted({place[at] for at in unit.positions if at in place})
+        found.append(Block(i, block_name(unit.text), f"{number(value)}{error}", share, tokens))
+    return found
+
+
+def block_name(text: str) -> str:
+    """A segment's name on one line: spaces around it don't count, and long ones are cut in the middle."""
+    name = visible(text.strip() or text)
+    half = _LONGEST_BLOCK // 2
+    return name if len(name) <= _LONGEST_BLOCK else f"{name[:half].rstrip()} … {name[-half:].lstrip()}"
+
+
+def inner_scale(strip: TokenStrip, row: int) -> str:
+    """What full colour is among the tokens of blocks."""
+    return f"tokens: full colour = {number(strip.inside.rows[row].scale.limit)}" if strip.inside else ""
 
 
 def one_scale(rows: Sequence[StripRow]) -> bool:

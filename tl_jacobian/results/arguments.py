@@ -165,7 +165,7 @@ def _hints(fn: Callable[..., Any], names: Mapping[str, inspect.Parameter]) -> di
     inner = inspect.unwrap(fn)
     known = getattr(inner, "__globals__", {})
     found = {name: _resolved(p.annotation, known) for name, p in names.items() if p.annotation is not p.empty}
-    return {name: hint for name, hint in found.items() if hint is not Any}
+    return {name: hint for name, hint in found.items() if hint is not Any and name != "self"}
 
 
 def _resolved(annotation: Any, known: Mapping[str, Any], own: Mapping[str, Any] | None = None) -> Any:

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.own_scores import OneLinearization, score_tensor
 from tl_jacobian.results.panels import (
+    EVERYWHERE,
     Bar,
     Bars,
     Panel,
@@ -32,10 +34,12 @@ from tl_jacobian.results.panels import (
     scale_of,
 )
 from tl_jacobian.results.scopes import Combine, scope_title
-from tl_jacobian.results.tokens import Regions, Word
+from tl_jacobian.results.segments import InSegments, TokenText, read
+from tl_jacobian.results.tokens import Region, Regions, Word
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 T = TypeVar("T")
 Positions = tuple[int, ...]  # of one unit
@@ -44,6 +48,12 @@ Positions = tuple[int, ...]  # of one unit
 COMBINE: Mapping[Combine, Callable[[Tensor], Tensor]] = {
     "root_sum_squares": lambda scores: scores.square().sum().sqrt(),
     "sum": lambda scores: scores.sum(),
+}
+
+# What a group's joint score is divided by to be one per token: n equal scores make 1 times theirs.
+PER_TOKEN: Mapping[Combine, tuple[Callable[[int], float], str]] = {
+    "root_sum_squares": (math.sqrt, "root mean square per token"),
+    "sum": (float, "mean per token"),
 }
 
 
@@ -73,7 +83,7 @@ class Ranked(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Attribution(Value):
+class Attribution(Value, InSegments):
     """How strongly each input token influences one prediction.
 
     Attributes:
@@ -93,6 +103,7 @@ class Attribution(Value):
             own, as sources of what follows them; None where there is only a prompt. See :attr:`prompt`, :attr:`answer`.
         predictions: the most probable next tokens.
         regions: of a conversation, the token positions of its ``"roles"`` and ``"messages"``: see :meth:`roles`.
+        inside: after :meth:`segments`, the scores per token that it was made from: pictures fold them out.
         metadata: what exactly was explained, what was held fixed, and by what (JSON values).
 
     Raises:
@@ -120,6 +131,7 @@ class Attribution(Value):
     answer_start: int | None = None
     predictions: tuple[Prediction, ...] = ()
     regions: Regions = field(default_factory=dict)
+    inside: Attribution | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,6 +144,65 @@ class Attribution(Value):
         check_units(self.units, len(self.tokens))
         for found in self.regions.values():
             check_units([region.positions for region in found], len(self.tokens))
+
+    @classmethod
+    def from_scores(
+        cls,
+        lin: OneLinearization,
+        scores: Any,
+        *,
+        name: str,
+        target: int | None = None,
+        explains: str | None = None,
+        combine: Combine = "sum",
+        stderr: Any = None,
+        unit: str = "",
+    ) -> Attribution:
+        """Scores that were made elsewhere, as a value that pictures, segments, curves and comparisons take.
+
+        Args:
+            lin: the linearization of the prompt that they are of: what ``linearize`` gives.
+            scores: one for each of ``lin.tokens``: a tensor, an array or a list, signed or not.
+            name: what to call the method; the attribution's ``scope``.
+            target: id of the token that is explained, if it is one: curves then watch that token's log-probability
+                (default: the most probable one's).
+            explains: what is explained, in words; default the target's text.
+            combine: how scores of several tokens make one: ``"sum"``, for scores that add up (gradient x input,
+                integrated gradients, SHAP), or ``"root_sum_squares"``, for norms.
+            stderr: standard error of each score.
+            unit: what one score measures: ``"logits"``.
+
+        Raises:
+            ArgumentError: there isn't one finite number for each token.
+
+        >>> import tl_jacobian as tj
+        >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
+        >>> mine = tj.Attribution.from_scores(lin, [0.0, 1.0, 0.0, 3.0, -1.0], name="mine")
+        >>> mine.top(1)
+        [Ranked(unit=3, text=' France', score=3.0)]
+        """
+        n = len(lin.str_tokens)
+        text = None if target is None else repr(lin.decode(target))
+        return cls(
+            scores=score_tensor(scores, n),
+            stderr=None if stderr is None else score_tensor(stderr, n, "stderr"),
+            scope=name,
+            tokens=tuple(lin.tokens.tolist()),
+            str_tokens=lin.str_tokens,
+            position=lin.position,
+            target=explains or text or "scores made elsewhere",
+            combine=combine,
+            word_groups=lin.words,
+            answer_start=getattr(lin, "answer_start", None),
+            regions=lin.regions,
+            predictions=tuple(getattr(lin, "predictions", ())) if lin.output_hook is None else (),
+            metadata={
+                "score": unit,
+                "output_hook": lin.output_hook,
+                **({} if target is None else {"target_token": target}),
+                **lin.facts,
+            },
+        )
 
     def _check_lengths(self) -> None:
         lengths = {"scores": len(self.scores), "str_tokens": len(self.str_tokens), "units": len(self.units)}
@@ -302,10 +373,7 @@ class Attribution(Value):
                 f"this attribution knows no {kind}: give linearize() the prompt as messages, "
                 '[{"role": "user", "content": "..."}], for which the chat template is applied'
             )
-        known = self._index
-        found = [(r.name, [at for at in r.positions if at in known]) for r in self.regions[kind]]
-        kept = [(name, positions) for name, positions in found if positions]  # of a part, those in it
-        return self.grouped_by([positions for _, positions in kept], [name for name, _ in kept])
+        return self._of_segments(self.regions[kind], mean=False)
 
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""
@@ -318,6 +386,49 @@ class Attribution(Value):
             stderr=None if errors is None else _stacked([errors[list(group)].double().sum() for group in groups]),
             str_tokens=tuple(labels),
             units=tuple(tuple(at for i in group for at in self.units[i]) for group in groups),
+        )
+
+    # -- segments: see InSegments --------------------------------------------------
+
+    def _token_text(self) -> TokenText:
+        return read(self.pieces(), self.word_groups)
+
+    def pieces(self) -> list[str | None]:
+        """The text of each token, None of those that have no score.
+
+        Raises:
+            ArgumentError: a unit has several tokens.
+        """
+        by_token = self._by_token()
+        return [self.str_tokens[by_token[at]] if at in by_token else None for at in range(len(self.tokens))]
+
+    def _by_token(self) -> dict[int, int]:
+        """The unit of each token that has a score of its own.
+
+        Raises:
+            ArgumentError: a unit has several tokens.
+        """
+        found = {positions[0]: i for i, positions in enumerate(self.units) if len(positions) == 1}
+        if len(found) < len(self):
+            raise ArgumentError(
+                "this attribution is per word or segment, expected one score for each token: leave out .words(), "
+                ".segments() and the like before, or take .inside"
+            )
+        return found
+
+    def _of_segments(self, segments: Sequence[Region], mean: bool) -> Attribution:
+        return in_segments(self, segments, targets=1 if mean else None)
+
+    def per_token_of(self, targets: int = 1) -> Attribution:
+        """Joint scores as those that each token would have to have for them (and each of so many merged targets)."""
+        share, what = PER_TOKEN[self.combine]
+        by = torch.tensor([share(n * targets) for n in self.sizes], dtype=torch.float64)
+        errors, unit = self.stderr, words.score_unit(self.metadata)
+        return dataclasses.replace(
+            self,
+            scores=(self.scores.double() / by).float(),
+            stderr=None if errors is None else (errors.double() / by).float(),
+            metadata={**self.metadata, "score": f"{unit}, {what}" if unit else what},
         )
 
     # -- out of Python -------------------------------------------------------------
@@ -338,8 +449,13 @@ class Attribution(Value):
 
     # -- pictures ------------------------------------------------------------------
 
-    def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
-        """The coloured units, and beside them the most probable next tokens."""
+    def panels(self, *, skip_first: bool = True, tokens: bool = False) -> tuple[Panel, ...]:
+        """The coloured units, and beside them the most probable next tokens; segments as blocks.
+
+        Args:
+            skip_first: leave token 0, which an attention sink often dominates, out of the colours.
+            tokens: draw the tokens of segments in terminals and figures too; in pages they can be folded out.
+        """
         units, hidden = named_units(self), hidden_units(self.units, skip_first)
         strip = TokenStrip(
             title=scope_title(self.scope),
@@ -349,8 +465,33 @@ class Attribution(Value):
             units=units,
             rows=(strip_row(self, hidden),),
             hidden=hidden,
+            inside=inside_strip([self], skip_first, tokens),
         )
         return strip, *predicted_bars(self.predictions)
+
+    def show(self, *, skip_first: bool = True, tokens: bool = False) -> None:
+        """Draw it: in Jupyter as HTML, elsewhere in the terminal. Options: :meth:`panels`."""
+        renderer().show(self.panels(skip_first=skip_first, tokens=tokens))
+
+    def plot(self, ax: Axes | None = None, *, skip_first: bool = True, tokens: bool = False) -> Axes:
+        """Draw it with matplotlib (extra ``plot``); returns its axes. Options: :meth:`panels`."""
+        return renderer().figure(self.panels(skip_first=skip_first, tokens=tokens), ax)
+
+
+def in_segments(a: Attribution, segments: Sequence[Region], targets: int | None = None) -> Attribution:
+    """An attribution per token as one per segment; those of which it has no token are left out.
+
+    Args:
+        a: per token; it stays inside.
+        segments: disjoint ones.
+        targets: None: scores are joint ones; else per token, and per target of so many that were merged into ``a``.
+    """
+    by_token = a._by_token()
+    seen = [Region(name, tuple(at for at in positions if at in by_token)) for name, positions in segments]
+    seen = sorted(filter(lambda segment: segment.positions, seen), key=lambda segment: segment.positions)
+    groups = [[by_token[at] for at in segment.positions] for segment in seen]
+    made = dataclasses.replace(a._merged(groups, [segment.name for segment in seen]), inside=a)
+    return made if targets is None else made.per_token_of(targets)
 
 
 def check_units(units: Sequence[Sequence[int]], n: int) -> None:
@@ -446,8 +587,29 @@ def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> Stri
     return StripRow(**{**made, **fields})
 
 
+def inside_strip(attributions: Sequence[Attribution], skip_first: bool, tokens: bool) -> TokenStrip | None:
+    """The tokens that segments are made of, a row for each attribution of one text; None where there are none inside.
+
+    Args:
+        attributions: the last one sees the whole text.
+        skip_first: leave token 0 out of the colours.
+        tokens: draw them everywhere, not only where a block can be folded out.
+    """
+    parts = [a.inside for a in attributions if a.inside is not None]
+    if not parts or len(parts) < len(attributions):
+        return None
+    hidden = hidden_units(parts[-1].units, skip_first)
+    return TokenStrip(
+        views=EVERYWHERE if tokens else ("page",),
+        units=named_units(parts[-1]),
+        rows=tuple(strip_row(a, hidden) for a in parts),
+        hidden=hidden,
+    )
+
+
 def explained_position(a: Attribution) -> str:
     """``"prediction after token 12 ' is'"``; for another output ``"blocks.5.hook_resid_post at token 12 ' is'"``."""
+    a = a.inside or a  # a segment's name isn't the token's text
     text = next(
         (f" {words.quoted(text)}" for text, at in zip(a.str_tokens, a.units, strict=True) if a.position in at), ""
     )

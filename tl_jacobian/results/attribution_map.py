@@ -28,6 +28,8 @@ from tl_jacobian.results.attribution import (
     Attribution,
     Combine,
     Positions,
+    in_segments,
+    inside_strip,
     named_units,
     split,
     split_words,
@@ -36,17 +38,19 @@ from tl_jacobian.results.attribution import (
 from tl_jacobian.results.base import Value, renderer
 from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
 from tl_jacobian.results.scopes import scope_title
-from tl_jacobian.results.tokens import Word
+from tl_jacobian.results.segments import InSegments, TokenText, read
+from tl_jacobian.results.tokens import Region, Word
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+_MOST_TARGETS = 6  # that are named where they are one
 _STRONGEST = 3  # sources of each target that are named in the terminal
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AttributionMap(Value):
+class AttributionMap(Value, InSegments):
     """How strongly each token of a text influences each prediction made along it.
 
     A row is a target: the next-token prediction at one position. A column is a source: a token
@@ -190,6 +194,42 @@ class AttributionMap(Value):
             metadata={**self.metadata, "units": "words"},
         )
 
+    # -- segments: see InSegments --------------------------------------------------
+
+    def _token_text(self) -> TokenText:
+        """The source tokens, and the one that follows the last of them, where the text goes on."""
+        last, follows = self[-1], self.next_texts[-1]
+        if follows is None or last.position + 1 < len(last.tokens):
+            return read(last.pieces(), last.word_groups)
+        groups = (*last.word_groups, Word(follows, 1)) if last.word_groups else ()
+        return read([*last.pieces(), follows], groups)
+
+    def _of_segments(self, segments: Sequence[Region], mean: bool) -> AttributionMap:
+        """Both sides: sources, and the targets that predict a segment's tokens, as :meth:`words` merges them.
+
+        Per token means per source token and per target. What no token follows is a target of its own; targets that see
+        no segment are left out.
+        """
+        n = len(self._token_text())
+        owner = {at: i for i, (_, positions) in enumerate(segments) for at in positions}
+        groups: dict[int, list[Attribution]] = {}
+        for a in self:
+            at = a.position + 1
+            if (at in owner or at >= n) and any(source < len(a.tokens) for source in owner):
+                groups.setdefault(owner.get(at, -1), []).append(a)
+        if not groups:
+            raise ArgumentError(
+                "none of the map's targets predicts and sees a token of these segments: pass rest='rest'"
+            )
+        found = sorted(groups.items(), key=lambda group: group[1][-1].position)
+        return AttributionMap(
+            attributions=tuple(
+                in_segments(merged(rows), segments, targets=len(rows) if mean else None) for _, rows in found
+            ),
+            next_texts=tuple(segments[i].name if i >= 0 else None for i, _ in found),
+            metadata={**self.metadata, "units": "segments"},
+        )
+
     # -- out of Python -------------------------------------------------------------
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -221,7 +261,11 @@ class AttributionMap(Value):
         units = named_units(self[-1])
         hidden = hidden_units(self.units, skip_first)
         coming = [self._coming(i) for i in range(len(self))]
-        names = [f"{len(a) - 1} {words.quoted(a.str_tokens[-1])} → {coming[i]}" for i, a in enumerate(self)]
+        inside = inside_strip(self.attributions, skip_first, tokens=False)
+        names = [
+            f"→ {coming[i]}" if inside else f"{len(a) - 1} {words.quoted(a.str_tokens[-1])} → {coming[i]}"
+            for i, a in enumerate(self)
+        ]
         rows = [
             strip_row(
                 a,
@@ -238,12 +282,14 @@ class AttributionMap(Value):
         rows = [msgspec.structs.replace(row, scale=scales[i if per_row else 0]) for i, row in enumerate(rows)]
         strip = TokenStrip(
             views=("page",),
-            title="one prediction at a time" + ("" if per_row else ", all on the scale above"),
+            title=("one prediction at a time" if inside is None else "what drove each segment")
+            + ("" if per_row else ", all on the scale above"),
             units=units,
             rows=tuple(rows),
-            together=False,
+            together=inside is not None,  # blocks are few
             chosen=len(rows) - 1,
             hidden=hidden,
+            inside=inside,
         )
         return (
             self._heat_map(rows, names, scales, hidden),
@@ -270,7 +316,7 @@ class AttributionMap(Value):
             column_axis="source",
             scales=tuple(scales),
             quantity=words.score_unit(last.metadata),
-            numbered=True,
+            numbered=last.inside is None,
             hidden=hidden,
         )
 
@@ -339,10 +385,16 @@ def merged(rows: Sequence[Attribution]) -> Attribution:
         last,
         scores=_columns([a.scores for a in rows], COMBINE[last.combine]),
         stderr=_columns(errors, COMBINE["sum"]) if known else None,
-        target=", ".join(dict.fromkeys(a.target for a in rows)),
+        target=_several([a.target for a in rows]),
         predictions=(),
         metadata={**details, "merged_positions": [a.position for a in rows]},
     )
+
+
+def _several(targets: Sequence[str]) -> str:
+    """``"logit of ' a', logit of ' b'"``; of many the first, the last and how many they are."""
+    names = list(dict.fromkeys(targets))
+    return ", ".join(names) if len(names) <= _MOST_TARGETS else f"{names[0]}, …, {targets[-1]} ({len(targets)} targets)"
 
 
 def _columns(rows: Sequence[Float[Tensor, " _"]], combine: Callable[[Tensor], Tensor]) -> Float[Tensor, " units"]:
@@ -366,13 +418,11 @@ def _check_rows(rows: Sequence[Attribution]) -> None:
                 f"targets of scopes {before.scope!r} and {after.scope!r} in one map, expected one scope"
             )
     for a in rows:
-        if not _fits(a.units, rows[-1].units):
+        if not _fits(a, rows[-1].units):
             raise ArgumentError(f"the target at position {a.position} has other units than the last target")
 
 
-def _fits(units: Sequence[Positions], widest: Sequence[Positions]) -> bool:
-    """Whether these units begin the widest row; the last may be the beginning of a word."""
-    whole = len(units) - 1
-    if not 0 <= whole < len(widest):
-        return False
-    return units[:whole] == widest[:whole] and units[whole] == widest[whole][: len(units[whole])]
+def _fits(a: Attribution, widest: Sequence[Positions]) -> bool:
+    """Whether these units are the first of the widest row's, as far as the target sees the text."""
+    seen = [tuple(at for at in unit if at < len(a.tokens)) for unit in widest]
+    return list(a.units) == seen[: len(a)] and not any(seen[len(a) :])

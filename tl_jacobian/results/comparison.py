@@ -14,6 +14,7 @@ from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import (
     Attribution,
     explained_position,
+    inside_strip,
     named_units,
     predicted_bars,
     strip_row,
@@ -85,6 +86,7 @@ class Comparison(Value):
             units=units,
             rows=tuple(rows),
             hidden=hidden,
+            inside=inside_strip(self.attributions, skip_first, tokens=False),
         )
         predictions = next((a.predictions for a in self.attributions if a.predictions), ())
         return strip, *predicted_bars(predictions)

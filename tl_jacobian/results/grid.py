@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.attribution import Positions, check_units, consecutive
+from tl_jacobian.results.attribution import COMBINE, PER_TOKEN, Positions, check_units, consecutive
 from tl_jacobian.results.base import Value
 from tl_jacobian.results.panels import (
     EVERYWHERE,
@@ -34,6 +34,9 @@ from tl_jacobian.results.panels import (
     named_positions,
     scale_of,
 )
+from tl_jacobian.results.scopes import Combine
+from tl_jacobian.results.segments import InSegments, TokenText, read
+from tl_jacobian.results.tokens import Region
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +57,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Grid(Value):
+class Grid(Value, InSegments):
     """One number for each row and each column.
 
     Attributes:
@@ -67,6 +70,7 @@ class Grid(Value):
         row_axis, column_axis: what a row and a column is: ``"layer"``, ``"head"``, ``"token"``.
         signed: whether numbers may be negative, and are drawn in two colours around zero.
         tokens: token ids of the prompt, if there is one.
+        combine: how numbers of several tokens make one, where they can: :meth:`segments` needs it.
         units: token positions of each column; default one token each where ``column_axis`` is ``"token"``, else none.
         metadata: what exactly was measured, and by what (JSON values).
 
@@ -92,6 +96,7 @@ class Grid(Value):
     signed: bool
     tokens: tuple[int, ...] = ()
     units: tuple[Positions, ...] = ()
+    combine: Combine | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -192,6 +197,36 @@ class Grid(Value):
 
     def _chosen(self, rows: list[int]) -> Grid:
         return dataclasses.replace(self, values=self.values[rows], rows=tuple(self.rows[i] for i in rows))
+
+    # -- segments of the columns: see InSegments -----------------------------------
+
+    def _token_text(self) -> TokenText:
+        if self.column_axis != TOKEN or any(len(unit) != 1 for unit in self.units):
+            raise ArgumentError(f"the columns are {self.column_axis}s, expected tokens, which have a text")
+        if self.combine is None:
+            raise ArgumentError(
+                f"numbers of several tokens don't make one here ({self.title}): what is done to several at once isn't "
+                "known from what is done to each"
+            )
+        return read(self.columns)
+
+    def _of_segments(self, segments: Sequence[Region], mean: bool) -> Grid:
+        combine = self.combine or "sum"
+        share, what = PER_TOKEN[combine]
+        values = self.values.double()
+        columns = [
+            torch.stack([COMBINE[combine](row) for row in values[:, list(segment.positions)]])
+            / (share(len(segment.positions)) if mean else 1)
+            for segment in segments
+        ]
+        return dataclasses.replace(
+            self,
+            values=torch.stack(columns, dim=1).float(),
+            columns=tuple(segment.name for segment in segments),
+            column_axis="segment",
+            units=tuple(segment.positions for segment in segments),
+            quantity=f"{self.quantity}, {what}" if mean else self.quantity,
+        )
 
     # -- out of Python -------------------------------------------------------------
 

@@ -114,6 +114,8 @@ class TokenStrip(Panel, frozen=True, kw_only=True):
         together: whether several rows stand below each other (a comparison) or one at a time is chosen.
         chosen: the row shown first where one at a time is.
         hidden: units drawn hatched, and left out of the colour ranges: token 0, an attention sink.
+        inside: the tokens that the units are made of, with rows of their own: units are then blocks, named below each
+            other, and where this strip's views say so, each has its tokens (a page folds them).
     """
 
     units: tuple[Unit, ...]
@@ -121,6 +123,7 @@ class TokenStrip(Panel, frozen=True, kw_only=True):
     together: bool = True
     chosen: int = 0
     hidden: tuple[int, ...] = ()
+    inside: TokenStrip | None = None
 
 
 class Frame(_Plain, frozen=True, kw_only=True):

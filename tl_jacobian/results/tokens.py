@@ -117,27 +117,6 @@ def whole_characters(pieces: Sequence[str], read: Callable[[int, int], str]) -> 
     return atoms
 
 
-def first_characters(pieces: Sequence[str], read: Callable[[int, int], str]) -> list[int]:
-    """Where each token begins in the text of them all: at its first character that isn't a space.
-
-    Tokens that share a character begin there together.
-
-    >>> first_characters([" un", "do", " it"], lambda a, b: "")
-    [1, 3, 6]
-    """
-    starts: list[int] = []
-    length = at = 0
-    for atom in whole_characters(pieces, read):
-        shared = PARTIAL in "".join(pieces[at : at + atom.size])
-        for i in range(at, at + atom.size):
-            text = atom.text if shared or atom.size == 1 else pieces[i]
-            starts.append(length + len(text) - len(text.lstrip() or text[-1:]))
-            length += 0 if shared else len(text)
-        length += len(atom.text) if shared else 0
-        at += atom.size
-    return starts
-
-
 def _cut_inside(pieces: Sequence[str], i: int) -> bool:
     """Whether the boundary before token ``i`` may fall inside a character."""
     return i < len(pieces) and pieces[i - 1].endswith(PARTIAL) and pieces[i].startswith(PARTIAL)

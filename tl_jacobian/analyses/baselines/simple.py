@@ -23,27 +23,42 @@ from tl_jacobian.results.attribution import Attribution
 
 
 @checked
-def input_x_gradient(lin: Linearized, target: Target | None = None, *, minus: Target | None = None) -> Attribution:
+def input_x_gradient(
+    lin: Linearized, target: Target | None = None, *, minus: Target | None = None, signed: bool = False
+) -> Attribution:
     """Input x gradient of one logit, or of an answer's log-probability: ||x_t * grad_t z||_2, one backward pass.
+
+    Args:
+        lin: one linearization.
+        target, minus: as for :func:`semantic_scope`.
+        signed: x_t . grad_t z instead: does a token push the logit up or down? These add up exactly, over the tokens of
+            a word or a passage too, where norms leave out that tokens may work against each other.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
     >>> len(tj.baselines.input_x_gradient(lin, " Paris"))
     5
+    >>> signed = tj.baselines.input_x_gradient(lin, " Paris", signed=True)
+    >>> both = signed.segments(["capital of France"], split_first=False)
+    >>> bool((both.scores.sum() - signed.scores.sum()).abs() < 1e-4)
+    True
     """
-    return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)])[0]
+    return input_x_gradients([lin], [explain_logit(one_of(lin), target, minus)], signed=signed)[0]
 
 
-def input_x_gradients(lins: Sequence[Linearized], explained: Sequence[Explained]) -> list[Attribution]:
+def input_x_gradients(
+    lins: Sequence[Linearized], explained: Sequence[Explained], *, signed: bool = False
+) -> list[Attribution]:
     """:func:`input_x_gradient` of several linearizations; those of one forward pass share backward passes."""
     scores: dict[int, Float[Tensor, " pos"]] = {}
     for slots, grads in pulled(lins, [e.v for e in explained]):
         for at, _, member in slots:
             x = inputs_of(lins[member])
             product = exact(x) * exact(grads[at, lins[member].prompt_row, : len(x)])
-            scores[member] = product.norm(dim=-1)
+            scores[member] = product.sum(dim=-1) if signed else product.norm(dim=-1)
+    name, combine = ("input_x_gradient, signed", "sum") if signed else ("input_x_gradient", "root_sum_squares")
     return [
-        attribution(lin, "input_x_gradient", e.target, scores[i], "root_sum_squares", {**e.details, "score": "logits"})
+        attribution(lin, name, e.target, scores[i], combine, {**e.details, "score": "logits"})
         for i, (lin, e) in enumerate(zip(lins, explained, strict=True))
     ]
 

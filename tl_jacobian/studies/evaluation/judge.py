@@ -5,10 +5,11 @@ A method is an attribution by name, of one given token of each prompt of the bat
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import torch
@@ -23,12 +24,13 @@ from tl_jacobian.analyses.baselines import (
 from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, without_each
 from tl_jacobian.analyses.baselines.runs import BATCH
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
-from tl_jacobian.analyses.scopes.choose import choose
+from tl_jacobian.analyses.scopes.choose import choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.arguments import check_fields, checked, whole
+from tl_jacobian.results.arguments import check_fields, checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
+from tl_jacobian.results.base import FrozenDict
 from tl_jacobian.results.scopes import ON_COMMAND_LINE, FisherMethod, ScopeName
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
@@ -63,11 +65,12 @@ class Settings:
 
 
 Method = Callable[[LinearizationBatch, Sequence[int], Sequence[int], Settings], list[Attribution]]
+OwnMethod = Callable[..., Any]  # fn(lin), or fn(lin, target=id), -> scores or an Attribution
 
 
 def attributions(
     batch: LinearizationBatch,
-    names: Sequence[str],
+    methods: Sequence[str] | Mapping[str, str | OwnMethod],
     targets: Sequence[int],
     prompts: Sequence[int],
     settings: Settings,
@@ -76,23 +79,58 @@ def attributions(
 
     Args:
         batch: the prompts, linearised together.
-        names: of methods.
+        methods: names of methods, or names to them or to functions of one's own.
         targets: the token explained in each.
         prompts: each one's number in the corpus, which its random numbers depend on.
         settings: of the methods.
     """
-    return {name: METHODS[name](batch, targets, prompts, settings) for name in names}
+    return {
+        name: (METHODS[what] if isinstance(what, str) else _own(name, what))(batch, targets, prompts, settings)
+        for name, what in named_methods(methods).items()
+    }
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Raise ArgumentError for a name that isn't a method."""
-    if isinstance(names, str):
-        raise ArgumentError(f"methods={names!r}, expected a list of names: [{names!r}]")
-    for name in names:
-        if name not in METHODS:
-            raise ArgumentError(f"method {name!r}, expected some of {', '.join(map(repr, METHODS))}")
-    if len(set(names)) < len(names) or not names:
-        raise ArgumentError(f"methods={list(names)!r}, expected one or more, each once")
+def named_methods(methods: Sequence[str] | Mapping[str, str | OwnMethod]) -> dict[str, str | OwnMethod]:
+    """Methods by the names that tables call them by.
+
+    Raises:
+        ArgumentError: a name that isn't a method, or no method.
+    """
+    if isinstance(methods, str):
+        raise ArgumentError(f"methods={methods!r}, expected a list of names: [{methods!r}]")
+    if callable(methods):
+        raise ArgumentError(f"methods={excerpt(methods)} is a function, expected a dict of names: {{'mine': fn}}")
+    found: dict[str, str | OwnMethod] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
+    for name, what in found.items():
+        if not isinstance(name, str) or not (callable(what) or (isinstance(what, str) and what in METHODS)):
+            raise ArgumentError(
+                f"method {excerpt(what)}, expected some of {', '.join(map(repr, METHODS))}, or in a dict also a "
+                "function: fn(lin) -> scores"
+            )
+    if len(found) < len(methods) or not found:
+        raise ArgumentError(f"methods={list(methods)!r}, expected one or more, each once")
+    return found
+
+
+def _own(name: str, fn: OwnMethod) -> Method:
+    """A function of the caller's as a method; it gets the target too where it has a parameter of that name."""
+    try:
+        asks = "target" in inspect.signature(fn).parameters
+    except (TypeError, ValueError):  # of something built in
+        asks = False
+
+    def run(lin: Linearization, target: int, *_: object) -> Attribution:
+        given = fn(lin, target=target) if asks else fn(lin)
+        if not isinstance(given, Attribution):
+            return Attribution.from_scores(lin, given, name=name, target=target if asks else None)
+        if given.tokens != tuple(lin.tokens.tolist()):
+            raise ArgumentError(
+                f"method {name!r} gave an attribution of another prompt ({''.join(given.str_tokens)[:60]!r}) than its "
+                f"own ({''.join(lin.str_tokens)[:60]!r}): explain the linearization that it is given"
+            )
+        return given
+
+    return _one_by_one(run)
 
 
 def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
@@ -147,7 +185,10 @@ class Trial:
     """What is measured of every prompt.
 
     Attributes:
-        methods: names of attributions, of :data:`METHODS`.
+        methods: names of attributions, of :data:`METHODS`; or a dict of names to these and to functions of your own,
+            ``fn(lin)`` or ``fn(lin, target)`` (the explained token's id), which give one score for each token of
+            ``lin`` or an :class:`Attribution`. A folder of records knows functions by their names alone: what they do
+            has to stay the same when a run goes on.
         k: percentages of tokens to remove, above 0.
         perturbation: how: ``"zero"``, ``"mean"`` or ``"delete"``.
         skip_first: never remove the first token.
@@ -160,7 +201,7 @@ class Trial:
         ArgumentError: an unknown method or perturbation, or percentages that make no sense.
     """
 
-    methods: Sequence[str] = PAPER
+    methods: Sequence[str] | Mapping[str, str | OwnMethod] = PAPER
     k: Sequence[float | int] = PERCENTAGES
     perturbation: Perturbation = "zero"
     skip_first: bool = False
@@ -170,23 +211,33 @@ class Trial:
     batch_size: int = BATCH
 
     def __post_init__(self) -> None:
-        check_methods(self.methods)
+        named = named_methods(self.methods)
         percentages(self.k)
         check_fields(self)
         whole("batch_size", self.batch_size)
-        object.__setattr__(self, "methods", tuple(self.methods))
+        by_name = isinstance(self.methods, Mapping)
+        object.__setattr__(self, "methods", FrozenDict(named) if by_name else tuple(named))
         object.__setattr__(self, "k", _above_zero(self.k))
 
     @property
     def record(self) -> Literal["sources"] | None:
         """What has to be kept of the forward pass."""
-        return "sources" if "attention_rollout" in self.methods else None
+        return "sources" if "attention_rollout" in named_methods(self.methods).values() else None
 
     def facts(self) -> dict[str, Any]:
         """All that decides the numbers, as JSON values; how many runs go together doesn't."""
-        facts = asdict(self)
-        del facts["batch_size"]
-        return {**facts, "methods": list(self.methods), "k": list(self.k)}
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("batch_size", "methods")}
+        named = named_methods(self.methods)
+        methods = {
+            name: what if isinstance(what, str) else f"function {name_of_function(what)}"
+            for name, what in named.items()
+        }
+        return {
+            "methods": methods if isinstance(self.methods, Mapping) else list(methods),
+            **facts,
+            "settings": asdict(self.settings),
+            "k": list(self.k),
+        }
 
 
 def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
