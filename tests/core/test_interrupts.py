@@ -9,6 +9,7 @@ from cases import cases, make
 from benchmarks.fuzz_interrupts import PROMPT, calls_of, fuzz, interrupted, lines_of, state, threads
 from tl_jacobian.core.host.loan import Loan
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 a_few = pytest.mark.parametrize(("architecture", "state_"), cases("hooked", "bridge", of=("gpt2", "gemma3")))
 
 

@@ -373,7 +373,7 @@ class Attribution(Value, InSegments):
                 f"this attribution knows no {kind}: give linearize() the prompt as messages, "
                 '[{"role": "user", "content": "..."}], for which the chat template is applied'
             )
-        return self._of_segments(self.regions[kind], mean=False)
+        return in_segments(self, self.regions[kind], reading_order=False)  # the template's own last
 
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""
@@ -478,17 +478,22 @@ class Attribution(Value, InSegments):
         return renderer().figure(self.panels(skip_first=skip_first, tokens=tokens), ax)
 
 
-def in_segments(a: Attribution, segments: Sequence[Region], targets: int | None = None) -> Attribution:
+def in_segments(
+    a: Attribution, segments: Sequence[Region], targets: int | None = None, *, reading_order: bool = True
+) -> Attribution:
     """An attribution per token as one per segment; those of which it has no token are left out.
 
     Args:
         a: per token; it stays inside.
         segments: disjoint ones.
         targets: None: scores are joint ones; else per token, and per target of so many that were merged into ``a``.
+        reading_order: by their first tokens; else as they are given.
     """
     by_token = a._by_token()
     seen = [Region(name, tuple(at for at in positions if at in by_token)) for name, positions in segments]
-    seen = sorted(filter(lambda segment: segment.positions, seen), key=lambda segment: segment.positions)
+    seen = [segment for segment in seen if segment.positions]
+    if reading_order:
+        seen.sort(key=lambda segment: segment.positions)
     groups = [[by_token[at] for at in segment.positions] for segment in seen]
     made = dataclasses.replace(a._merged(groups, [segment.name for segment in seen]), inside=a)
     return made if targets is None else made.per_token_of(targets)

@@ -33,8 +33,8 @@ BLOCK = 1 << 26
 
 
 def product(
-    x: Float[Tensor, "*batch d_in"], weight: Float[Tensor, "*batch d_in d_out"]
-) -> Float[Tensor, "*batch d_out"]:
+    x: Float[Tensor, "*batch d_in"], weight: Float[Tensor, "*of_weight d_in d_out"]
+) -> Float[Tensor, "*both d_out"]:
     """``x @ weight`` in x's precision, the weight a constant.
 
     Args:
