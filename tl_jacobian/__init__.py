@@ -19,7 +19,7 @@ from tl_jacobian.analyses.spectra import fisher_spectrum, jacobian_spectrum
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.host.conditions import pointwise
 from tl_jacobian.core.host.demo import load_demo_model
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearization, LinearizationBatch
 from tl_jacobian.core.linearize import GENERATE, linearize
 from tl_jacobian.errors import JacobianScopeError
 from tl_jacobian.results.attribution import Attribution
@@ -39,6 +39,7 @@ __all__ = [
     "load_demo_model",
     "linearize",
     "Linearization",
+    "LinearizationBatch",
     "AnswerLinearization",
     "GENERATE",
     "pointwise",

@@ -405,7 +405,8 @@ class TransformerLensHost:
             raise UnsupportedModelError(
                 f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
                 f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later "
-                "tokens can't change an earlier prediction"
+                "tokens can't change an earlier prediction. Around a Hugging Face model with fused attention some of "
+                'TransformerBridge\'s attention modules lack a causal mask: load that with attn_implementation="eager"'
             )
         _CAUSAL.add(self.model)
 
