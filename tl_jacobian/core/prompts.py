@@ -393,7 +393,8 @@ def _single_token(words: Vocabulary, text: str) -> int:
     count = (
         "no token's text; the tokenizer reads it as" if len(written) == 1 else f"{len(written)} tokens, expected one:"
     )
-    raise TargetError(f"target {text!r} is {count} {pieces}{hint}. Pass one of these, or a token id")
+    whole = f"; to explain all of it: linearize(model, prompt, answer={excerpt(text)})" if len(written) > 1 else ""
+    raise TargetError(f"target {text!r} is {count} {pieces}{hint}. Pass one of these, or a token id{whole}")
 
 
 def _shown_as(words: Vocabulary, text: str) -> list[int]:
