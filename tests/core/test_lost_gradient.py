@@ -95,21 +95,21 @@ def with_projection(wrap):
 
 
 @pytest.mark.parametrize(
-    ("wrap", "where"),
+    ("wrap", "where", "precision"),
     [
-        (Detaching, r"at blocks\.1\.mlp\.down_proj"),
-        (HalfDetaching, "inside"),
-        (WithoutDerivative, r"at blocks\.1\.mlp\.down_proj"),
+        (Detaching, r"at blocks\.1\.mlp\.down_proj", None),
+        (HalfDetaching, "inside", None),
+        (WithoutDerivative, r"at blocks\.1\.mlp\.down_proj", "model"),  # else refused for being quantised
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_that_loses_gradient_is_refused(wrap, where):
+def test_a_model_that_loses_gradient_is_refused(wrap, where, precision):
     model = with_projection(wrap)
     with pytest.raises(tj.errors.ContractError, match=rf"goes on without gradient {where}.*quantised or custom module"):
-        tj.linearize(model, PROMPT)
+        tj.linearize(model, PROMPT, precision=precision)
     model.add_hook("blocks.0.hook_resid_pre", lambda value, hook: value)  # which explains nothing
     with pytest.raises(tj.errors.ContractError, match="goes on without gradient"):
-        tj.linearize(model, PROMPT)
+        tj.linearize(model, PROMPT, precision=precision)
 
 
 def test_it_is_looked_at_once_for_a_model_and_its_hooks():
