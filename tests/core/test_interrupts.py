@@ -25,7 +25,8 @@ def test_interrupts_leave_nothing_behind(architecture, state_):
         assert set(found) == {"interrupted"}, found
 
 
-def test_every_line_of_a_loan():
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_line_of_a_loan(step):
     """A change said after it is made, or put back once alone, would be left behind at some of these lines."""
     with torch.random.fork_rng([]):  # of its weights
         layer = torch.nn.Sequential(torch.nn.Linear(2, 2))
@@ -45,7 +46,7 @@ def test_every_line_of_a_loan():
         return hooks, "forward" in vars(layer[0]), layer.training, [p.requires_grad for p in layer.parameters()]
 
     before = look()
-    for at in range(1, lines_of(call) + 1):
+    for at in range(1, lines_of(call) + 1, step):
         interrupted(call, at)
         assert look() == before, at
 

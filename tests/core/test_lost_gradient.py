@@ -81,10 +81,13 @@ class HalfDetaching(Detaching):
 
 
 class WithoutDerivative(Detaching):
-    """As torch's own quantised layers are."""
+    """As torch's own quantised layers are; a token at a time: their scale would let later ones change earlier ones."""
 
     def __init__(self, inner):
         super().__init__(torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(inner), dtype=torch.qint8)[0])
+
+    def forward(self, x):
+        return torch.stack([self.inner(token[None])[0] for token in x.flatten(0, -2)]).unflatten(0, x.shape[:-1])
 
 
 def with_projection(wrap):
