@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tl_jacobian.core.host.precision import in_float32
 from tl_jacobian.core.norms import NormAffine, affine_of, freeze
 from tl_jacobian.errors import UnsupportedModelError
 
@@ -62,7 +63,9 @@ def test_no_norm_changes_nothing():
 def test_low_precision(which, dtype, close):
     norm, h = norms(dtype)[which], (randn(D) + 1).to(dtype)
     y = norm(h).detach()
-    frozen = freeze(h, y, affine_of(norm, D), "it")
+    with in_float32():
+        affine = affine_of(norm, D)
+    frozen = freeze(h, y, affine, "it")
     torch.testing.assert_close(frozen(h.double()) + frozen.bias, y.double(), rtol=close, atol=close)
 
 

@@ -10,7 +10,10 @@ from benchmarks.fuzz_interrupts import PROMPT, calls_of, fuzz, interrupted, line
 from tl_jacobian.core.host.loan import Loan
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-a_few = pytest.mark.parametrize(("architecture", "state_"), cases("hooked", "bridge", of=("gpt2", "gemma3")))
+_CASES = cases("hooked", "bridge", of=("gpt2", "gemma3"))
+a_few = pytest.mark.parametrize(
+    ("architecture", "state_"), [_CASES[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in _CASES[1:])]
+)
 
 
 @a_few
@@ -18,13 +21,15 @@ def test_interrupts_leave_nothing_behind(architecture, state_):
     model = make(architecture, state_)
     model(torch.tensor([PROMPT]))
     for call in calls_of(model).values():
-        found = fuzz(model, call, 5, offset=7)
+        found = fuzz(model, call, 3, offset=7)
         assert set(found) == {"interrupted"}, found
 
 
-def test_every_line_of_a_loan():
+@pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_line_of_a_loan(step):
     """A change said after it is made, or put back once alone, would be left behind at some of these lines."""
-    layer = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    with torch.random.fork_rng([]):  # of its weights
+        layer = torch.nn.Sequential(torch.nn.Linear(2, 2))
 
     def call():
         with Loan() as loan, loan:
@@ -41,7 +46,7 @@ def test_every_line_of_a_loan():
         return hooks, "forward" in vars(layer[0]), layer.training, [p.requires_grad for p in layer.parameters()]
 
     before = look()
-    for at in range(1, lines_of(call) + 1):
+    for at in range(1, lines_of(call) + 1, step):
         interrupted(call, at)
         assert look() == before, at
 
@@ -52,6 +57,6 @@ def test_threads_share_a_model(architecture, state_):
     model(torch.tensor([PROMPT]))
     before = state(model)
     for call in calls_of(model).values():
-        found = threads(model, call, 6)
+        found = threads(model, call, 4)
         assert set(found) == {"ours: right", "plain: right"}, found
     assert state(model) == before

@@ -204,6 +204,12 @@ def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
     return bool((now - then).norm() <= max(eps, _precision_of_sums(now)) ** 0.5 * then.norm())
 
 
+def check_fits(host: Host, prompts: Sequence[Read], watch: Watch, budget: int | None) -> None:
+    """Raise MemoryBudgetError if :func:`build` would, before the model runs at all."""
+    footprint = partial(host.footprint, len(prompts), n_outputs=sum(len(p.positions) for p in prompts), taps=watch.taps)
+    plan(footprint, len(prompts), max(len(p.tokens) for p in prompts), budget, host.available_memory())
+
+
 def build(
     host: Host,
     prompts: Sequence[Read],

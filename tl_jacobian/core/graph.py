@@ -266,7 +266,7 @@ class Graph:
         Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.
         """
         with recording(), unrounded():
-            u = torch.zeros_like(end, requires_grad=True)
+            u = torch.ones_like(end, requires_grad=True)  # any u; some functions cut zeros off from the graph
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)
             parts = dx.to(start.device).split(self.chunk)
             made = [self._batched(back, [u], part)[0] for part in parts]

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_jacobian.core.answer import AnswerLinearization
-from tl_jacobian.core.build import Request, answers, build
+from tl_jacobian.core.build import Request, answers, build, check_fits
 from tl_jacobian.core.chat import is_answered
 from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
@@ -345,9 +345,11 @@ def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFA
     watch = Watch(options.input_hook, options.output_hook, tuple(taps), options.input_value, frozenset(by_name))
     budget = None if options.max_memory is None else n_bytes(options.max_memory)
     host.unembedding()  # refused where it can't be read, before anything runs
-    notes = gradient_notes(host, prompts[0], budget)
     affine, passes = _affine(host, options.final_norm), list(_passes(host, prompts, watch))
-    budget = None if budget is None else budget // len(passes)
+    whole_budget, budget = budget, None if budget is None else budget // len(passes)
+    for reads, seen in passes:
+        check_fits(host, reads, seen, budget)
+    notes = gradient_notes(host, prompts[0], whole_budget)
     lins: list[Linearization] = []
     weights = None
     for reads, seen in passes:

@@ -86,7 +86,8 @@ def together(host: Host, prompts: Sequence[T]) -> list[Sequence[T]]:
 
 def last_logits(host: Host, prompts: Sequence[Sequence[int]]) -> Float[Tensor, "prompts d_vocab"]:
     """The model's logits after the last token of each prompt."""
-    return torch.cat([run(host, part).logits for part in together(host, prompts)])
+    with forgetting():  # ordinary tensors, inside the caller's inference_mode() too
+        return torch.cat([run(host, part).logits for part in together(host, prompts)])
 
 
 def generate(

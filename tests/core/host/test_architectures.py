@@ -17,6 +17,7 @@ from benchmarks import zoo
 from benchmarks.architectures import Plain, error
 from tests.cases import make, tokenizer
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.rerun import run
 
 IDS = tokenizer().encode("The cap", add_special_tokens=False)
 
@@ -148,8 +149,8 @@ def test_causality_is_tried_once_without_the_callers_hooks():
     model, calls = make("gpt2", "bridge"), []
     before = torch.get_rng_state()
     with model.hooks(fwd_hooks=[("blocks.0.hook_out", lambda value, hook: calls.append(value.shape))]):
-        tj.linearize(model, IDS[:1])
-        tj.linearize(model, IDS)
+        run(resolve(model), [IDS[:1]])
+        run(resolve(model), [IDS])
     assert [shape[1] for shape in calls] == [1, len(IDS)]
     assert torch.equal(torch.get_rng_state(), before)
 

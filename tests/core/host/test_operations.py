@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tl_jacobian.core.host.loan import Loan
 from tl_jacobian.core.host.operations import rewriting
-from tl_jacobian.core.host.recompute import recomputed
+from tl_jacobian.core.host.recompute import recompute
 
 
 class Times:
@@ -56,7 +57,8 @@ class Block(nn.Module):
 def test_a_block_that_is_run_again_is_rewritten_again():
     block, rules = Block(), (Times(torch.sin, 2),)
     x = torch.tensor([[[0.5]]], requires_grad=True)
-    with recomputed([block], rules), rewriting(rules):
+    with Loan() as loan, loan, rewriting(rules):
+        recompute(loan, block, [block], rules)
         y = block(x)
     assert torch.equal(y, 2 * x.sin())
     assert torch.equal(torch.autograd.grad(y, x)[0], 2 * x.cos())

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from tl_jacobian.core.host.base import Trace
 from tl_jacobian.core.host.loan import place_of
 from tl_jacobian.core.host.weights import Weights
+from tl_jacobian.core.unembedding import exact
 
 # A nudge of each embedding, relative to its norm. By benchmarks/lost_gradient.py, in float32: whole models miss up to
 # 0.1% at these steps, one detached MLP of the demo model's thirty is 43%, half of one in the suite's 12% or more.
@@ -85,11 +86,11 @@ def _gap(trace: Trace, x: Tensor, delta: Tensor, run: Run) -> float | None:
         return None
     v = torch.randn(_PROBES, *trace.y.shape, generator=torch.Generator().manual_seed(1)).to(trace.y)
     grads = [torch.autograd.grad(trace.y, trace.x, one, retain_graph=True)[0] for one in v]
-    promised = torch.stack([(grad.double() * delta.double()).sum() for grad in grads])
+    promised = torch.stack([(exact(grad) * exact(delta)).sum() for grad in grads])
     steps = torch.tensor([*_STEPS, *(-step for step in _STEPS)], dtype=torch.float64)
-    there, back = run(x + steps[:, None, None].to(x) * delta, None).double().chunk(2)
-    change = (there - back) / (2 * steps[: len(_STEPS), None].to(there))
-    true = change @ v[:, 0].double().T  # for each step, along each probe
+    there, back = exact(run(x + steps[:, None, None].to(x) * delta, None)).chunk(2)
+    change = (there - back) / (2 * steps[: len(_STEPS), None])
+    true = change @ exact(v[:, 0]).T  # for each step, along each probe
     first, second = true - promised
     steady = (first - second).norm() <= 0.3 * second.norm()
     gap = (second.norm() / true[1].norm()).item()
