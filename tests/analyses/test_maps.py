@@ -92,7 +92,9 @@ def test_positions_in_any_form_give_rows_in_reading_order(positions):
 
 def test_one_forward_pass_for_all_targets():
     model, seen = fresh("llama", "bridge"), []
-    model.add_hook("hook_embed", lambda value, hook: seen.append(value.shape))
+    model.add_hook("hook_embed", tj.pointwise(lambda value, hook: seen.append(value.shape)))
+    tj.linearize(model, PROMPT)  # a model's first runs search it for lost gradients
+    seen.clear()
     tj.attribution_map(model, PROMPT, "temperature")
     assert len(seen) == 1
 
@@ -309,8 +311,11 @@ def test_the_model_is_left_as_it_was(architecture, state, mode):
 def test_generating_records_no_graph(architecture, state):
     model, seen = fresh(architecture, state), []
     model.add_hook(
-        "blocks.1.hook_resid_pre", lambda value, hook: seen.append((value.requires_grad, value.is_inference()))
+        "blocks.1.hook_resid_pre",
+        tj.pointwise(lambda value, hook: seen.append((value.requires_grad, value.is_inference()))),
     )
+    tj.linearize(model, PROMPT)  # a model's first runs search it for lost gradients
+    seen.clear()
     with torch.inference_mode():
         tj.attribute_generation(model, PROMPT, 2)
     assert seen == [(False, False), (False, False), (True, False)], "two tokens generated, one pass explained"

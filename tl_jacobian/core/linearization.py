@@ -79,7 +79,7 @@ class Linearized:
         rows: of ``graph.y``, which this y is.
     """
 
-    __expected__: ClassVar[str] = "a linearization: linearize(model, prompt)"
+    __expected__: ClassVar[str] = "one linearization (linearize(model, prompt), or batch[i])"
 
     y: Float[Tensor, "*own"]
     logits: Float[Tensor, "*positions d_vocab"]

@@ -130,7 +130,9 @@ def test_bad_options_are_named(options, message):
 @pytest.mark.usefixtures("unchecked")
 def test_it_wants_one_linearization():
     batch = tj.linearize(shared("gpt2", "bridge"), [TEXT, "x"])
-    with pytest.raises(tj.errors.ArgumentError, match="got a LinearizationBatch, expected one linearization"):
+    with pytest.raises(
+        tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one position's linearization: batch\[i\]"
+    ):
         path_integrated.path_integrated_scope(batch)
 
 
