@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from tl_jacobian.core.host.loan import STATE, Loan, attributes_of, callers, modules_of, place_of
-from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 
 _HOOKS = tuple(name for name in STATE if name.endswith("hooks") and name.startswith("_"))
 # Whose hooks are a part of the model.
