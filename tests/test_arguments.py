@@ -432,11 +432,16 @@ def _lin_cases() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     return {
         "load_demo_model": (tj.load_demo_model, {}),
         "linearize": (tj.linearize, dict(model=m, prompt=TEXT)),
+        "pointwise": (tj.pointwise, dict(hook=_a_function)),
         "Linearization.vjp": (one.vjp, dict(v=v)),
         "Linearization.vjp_at": (one.vjp_at, dict(v=v, names=["blocks.0.hook_resid_pre"])),
         "Linearization.stream_at": (one.stream_at, dict(v=v[None], names=["blocks.0.hook_resid_pre"])),
         "Linearization.jvp": (one.jvp, dict(dx=torch.ones(len(one.tokens), WIDTH, dtype=torch.float64))),
         "Linearization.jacobian": (one.jacobian, dict(positions=[0])),
+        "AnswerLinearization.jacobian": (
+            tj.linearize(m, TEXT, answer=TEXT[:1]).jacobian,
+            dict(i=0, positions=[0]),
+        ),
         "semantic_scope": (tj.semantic_scope, dict(lin=one, target=100)),
         "temperature_scope": (tj.temperature_scope, dict(lin=one)),
         "fisher_scope": (tj.fisher_scope, dict(lin=one, method="low_rank", rank=1)),
@@ -535,8 +540,10 @@ def _functions() -> dict[str, Any]:
     rooms = {"baselines.": tj.baselines, "corpus.": tj.corpus, "language.": tj.language, "timeseries.": tj.timeseries}
     found = {name: getattr(tj, name) for name in tj.__all__}
     found |= {f"{prefix}{name}": getattr(room, name) for prefix, room in rooms.items() for name in room.__all__}
-    methods = {n: f for n, f in vars(tj.Linearization).items() if not n.startswith(("_", "check_")) and n != "spread"}
+    inherited = {n: f for kind in reversed(tj.Linearization.__mro__) for n, f in vars(kind).items()}
+    methods = {n: f for n, f in inherited.items() if not n.startswith(("_", "check_")) and n != "spread"}
     found |= {f"Linearization.{name}": fn for name, fn in methods.items()}
+    found["AnswerLinearization.jacobian"] = tj.AnswerLinearization.jacobian
     return {name: fn for name, fn in found.items() if inspect.isfunction(fn)}
 
 

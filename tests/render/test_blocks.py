@@ -19,7 +19,12 @@ EVERYWHERE = ("terminal", "page", "figure")
 
 def printed(panel, *, color=False, width=80):
     out = io.StringIO()
-    terminal([panel], console=Console(file=out, width=width, force_terminal=color, no_color=not color))
+    terminal(
+        [panel],
+        console=Console(
+            file=out, width=width, force_terminal=color, color_system="truecolor" if color else None, no_color=not color
+        ),
+    )
     return out.getvalue()
 
 

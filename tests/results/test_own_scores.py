@@ -17,6 +17,7 @@ LIN = SimpleNamespace(  # what results know of a linearization
     tokens=torch.tensor([4, 5, 6]),
     str_tokens=("un", "do", " it"),
     words=(Word("undo", 2), Word(" it", 1)),
+    regions={},
     position=2,
     predictions=(Prediction(7, " all", 0.5),),
     output_hook=None,

@@ -80,6 +80,19 @@ def test_an_attribution_says_what_was_explained_where_and_by_what():
     assert elsewhere.facts[0].startswith("blocks.5.hook_resid_post at token 2")
 
 
+def test_an_answer_has_its_first_unit_in_a_frame_and_says_so():
+    of_answer = attribution((3.0, 1.0, 4.0, 2.0), str_tokens=("The", " sky", " is", " blue"), answer_start=2)
+    (strip,) = of_answer.panels()
+    assert (strip.rows[0].framed, strip.facts[0]) == ((2,), "answer after token 1 ' sky', from the framed one on")
+    (blocks,) = of_answer.segments([range(2), range(2, 4)], split_first=False).panels()
+    assert (blocks.rows[0].framed, blocks.inside.rows[0].framed) == ((1,), (2,))
+    (part,) = of_answer.prompt.panels()
+    assert (part.rows[0].framed, part.facts[0]) == ((), "answer after token 1 ' sky'")
+    elsewhere = attribution(answer_start=3, metadata={"output_hook": "blocks.5.hook_resid_post"}).panels()[0]
+    assert elsewhere.facts[0] == "blocks.5.hook_resid_post at token 2 'a\n\nb\u2028' and along the answer"
+    assert attribution().panels()[0].rows[0].framed == ()
+
+
 def test_a_comparison_has_a_row_and_a_scale_each():
     one = attribution((9.0, 1.0, 2.0))
     other = attribution((1.0, -2.0, 3.0), scope="semantic", predictions=(Prediction(1, "x", 0.5),))

@@ -588,6 +588,7 @@ def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> Stri
         "values": tuple(scores),
         "scale": scale_of(score for i, score in enumerate(scores) if i not in hidden),
         "errors": None if errors is None else tuple(errors.tolist()),
+        "framed": answer_begins(a),
     }
     return StripRow(**{**made, **fields})
 
@@ -612,14 +613,28 @@ def inside_strip(attributions: Sequence[Attribution], skip_first: bool, tokens: 
     )
 
 
+def answer_begins(a: Attribution) -> tuple[int, ...]:
+    """The unit with which the answer begins, where one was explained."""
+    return tuple(i for i, at in enumerate(a.units) if a.answer_start is not None and min(at) == a.answer_start)
+
+
 def explained_position(a: Attribution) -> str:
-    """``"prediction after token 12 ' is'"``; for another output ``"blocks.5.hook_resid_post at token 12 ' is'"``."""
+    """What was explained, where: ``"prediction after token 12 ' is'"``.
+
+    For an answer ``"answer after token 12 ' is', from the framed one on"``; for another output
+    ``"blocks.5.hook_resid_post at token 12 ' is'"``.
+    """
+    start, framed = a.answer_start, answer_begins(a)
     a = a.inside or a  # a segment's name isn't the token's text
+    position = a.position if start is None else start - 1
     text = next(
-        (f" {words.quoted(text)}" for text, at in zip(a.str_tokens, a.units, strict=True) if a.position in at), ""
+        (f" {words.quoted(text)}" for text, at in zip(a.str_tokens, a.units, strict=True) if position in at), ""
     )
-    hook = a.metadata.get("output_hook")
-    return f"{'prediction after' if hook is None else f'{hook} at'} token {a.position}{text}"
+    hook, what = a.metadata.get("output_hook"), "prediction" if start is None else "answer"
+    on = ", from the framed one on" if framed else ""
+    if hook is None:
+        return f"{what} after token {position}{text}{on}"
+    return f"{hook} at token {position}{text}" + (" and along the answer" if start is not None else "") + on
 
 
 def predicted_bars(predictions: Sequence[Prediction]) -> tuple[Bars, ...]:

@@ -92,7 +92,7 @@ class StripRow(_Plain, frozen=True, kw_only=True):
         label: what they are: ``"Semantic Scope: logit of ' Paris' = 14.2"``.
         facts: about this row alone, such as its unit.
         errors: standard error of each value, or None.
-        framed: units in a frame: what is predicted.
+        framed: units in a frame: what is predicted, or the one with which an answer begins.
         coming: what comes after the text's last unit: ``"' Paris' (predicted)"``.
     """
 

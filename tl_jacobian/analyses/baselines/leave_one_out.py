@@ -106,5 +106,7 @@ def _replacement(x: Float[Tensor, "pos d_in"], replacement: Replacement) -> Floa
     if isinstance(replacement, Tensor):
         if replacement.shape != x.shape[1:]:
             raise ArgumentError(f"replacement has shape {tuple(replacement.shape)}, expected {tuple(x.shape[1:])}")
+        if not replacement.isfinite().all():
+            raise ArgumentError("replacement isn't finite, expected a vector of finite numbers")
         return replacement.detach().to(x)
     return torch.zeros_like(x[0]) if replacement == "zero" else x.mean(0)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from tl_jacobian.core.host.loan import STATE, Loan, attributes_of, callers, modules_of, place_of
-from tl_jacobian.errors import ArgumentError
+from tl_jacobian.results.arguments import checked
 
 _HOOKS = tuple(name for name in STATE if name.endswith("hooks") and name.startswith("_"))
 # Whose hooks are a part of the model.
@@ -22,7 +22,8 @@ _LIBRARIES = ("torch", "transformers", "transformer_lens", "accelerate")
 _MARK = "_tl_jacobian_pointwise"
 
 
-def pointwise(hook: Any) -> Any:
+@checked
+def pointwise(hook: Callable[..., Any]) -> Any:
     """Say of a hook that it treats every prompt of a batch, and every position, alone: ``x + v``, say.
 
     With hooks, prompts run one by one, and so do the positions of a text: a hook may act on the last position, which is
@@ -41,8 +42,6 @@ def pointwise(hook: Any) -> Any:
     >>> batch[0].graph is batch[1].graph
     True
     """
-    if not callable(hook):
-        raise ArgumentError(f"pointwise({hook!r}): expected a hook, a function of an activation")
     marked: Any = hook if hasattr(hook, "__dict__") and not isinstance(hook, MethodType) else partial(hook)
     setattr(marked, _MARK, True)
     return marked
