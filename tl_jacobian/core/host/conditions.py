@@ -35,6 +35,7 @@ def pointwise(hook: Callable[..., Any]) -> Any:
     Raises:
         ArgumentError: that isn't a function.
 
+    >>> import torch
     >>> import tl_jacobian as tj
     >>> model, v = tj.load_demo_model(), torch.ones(576)
     >>> with model.hooks(fwd_hooks=[("blocks.3.hook_resid_pre", tj.pointwise(lambda x, hook: x + v))]):
