@@ -502,5 +502,5 @@ def test_a_stale_linearization_is_refused():
     with torch.no_grad():
         model.W_U.mul_(2)
     for spectrum in (fisher_spectrum, lambda lin: jacobian_spectrum(lin, 1, 2)):
-        with pytest.raises(tj.errors.ContractError, match="weights were changed after .*call linearize"):
+        with pytest.raises(tj.errors.ContractError, match=r"weights were changed after .*call linearize"):
             spectrum(lin)
