@@ -8,7 +8,7 @@ import pickle
 import naive
 import pytest
 import torch
-from cases import cases, shared
+from cases import cases, make, shared
 from rich.console import Console
 from torch import Tensor
 
@@ -497,7 +497,10 @@ def test_a_batch_is_refused_and_its_members_are_taken():
 
 
 def test_a_stale_linearization_is_refused():
-    lin = linear(randn(12, 12))
-    lin.unembedding.weight.mul_(2)
-    with pytest.raises(tj.errors.ContractError, match="call linearize"):
-        fisher_spectrum(lin)
+    model = make("gpt2", "bridge")
+    lin = tj.linearize(model, TEXT)
+    with torch.no_grad():
+        model.W_U.mul_(2)
+    for spectrum in (fisher_spectrum, lambda lin: jacobian_spectrum(lin, 1, 2)):
+        with pytest.raises(tj.errors.ContractError, match=r"weights were changed after .*call linearize"):
+            spectrum(lin)

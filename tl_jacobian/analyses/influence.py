@@ -140,7 +140,7 @@ def _names(lin: Linearized, at: Record) -> tuple[list[str], list[str]]:
     names, by_name = wanted(at, lin.taps, "at")
     names = [name for name in names if name in by_name or not is_square(name)]  # no vectors
     if not names:
-        if lin.taps.points and not wanted(at, lin.taps.points, "at")[0]:
+        if at and lin.taps.points and not wanted(at, lin.taps.points, "at")[0]:
             raise HookPointError(
                 f"this model has no hook points of at={at!r}: TransformerLens shows none of that kind on it "
                 "(state-space and other attention-free layers have no heads); choose among model.hook_dict"

@@ -199,9 +199,13 @@ class HostRerun:
 
 
 def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
-    """Whether two runs of one model agree: batches of other shapes sum in other orders."""
-    eps = torch.finfo(dtype if dtype.is_floating_point else torch.float32).eps
-    return bool((now - then).norm() <= max(eps, _precision_of_sums(now)) ** 0.5 * then.norm())
+    """Whether two runs of one model agree: batches of other shapes sum in other orders.
+
+    Float32 is the best that can be asked for: Hugging Face's norms work in it whatever the model's precision.
+    """
+    precisions = dtype if dtype.is_floating_point else torch.float32, torch.float32
+    eps = max(*(torch.finfo(p).eps for p in precisions), _precision_of_sums(now))
+    return bool((now - then).norm() <= eps**0.5 * then.norm())
 
 
 def check_fits(host: Host, prompts: Sequence[Read], watch: Watch, budget: int | None) -> None:

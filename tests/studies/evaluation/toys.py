@@ -43,6 +43,9 @@ class ToyRerun:
     tokens: Tensor
     runs: list[int] = field(default_factory=list)
 
+    def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> ToyRerun:
+        raise NotImplementedError("a toy explains one position")
+
     def check(self, x: Tensor, logits: Tensor) -> None:
         """A toy doesn't change."""
 
