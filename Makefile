@@ -13,12 +13,13 @@ EVERYTHING = TL_JACOBIAN_TESTS=all
 WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
     --ignore tests/studies/corpus/test_corpus_kills.py --ignore tests/studies/corpus/test_corpus_processes.py
 
-.PHONY: help demo test test-all test-tl4 quick-lint lint benchmark clean
+.PHONY: help demo test test-all test-tl4 test-everything quick-lint lint benchmark clean
 
 help:
 	@echo "make demo      a prompt, and what drove its prediction: in the terminal and as demo.html"
 	@echo "make test      what must stay true, within minutes: each architecture, each processing state, TransformerLens 3"
-	@echo "make test-all  all of it: every pair of them, the demo model, notebooks, browsers, kills; TransformerLens 3 and 4"
+	@echo "make test-all  what CI runs: the demo model, notebooks, browsers, kills too; TransformerLens 3 and 4"
+	@echo "make test-everything  the same with every pair of architecture and state, all on both versions"
 	@echo "make benchmark what a scope costs, measured here"
 
 demo: $(VENV)/.made
@@ -30,10 +31,14 @@ test: quick-lint $(VENV)/.made
 	$(VENV)/bin/python $(PYTEST) -m "not slow"
 
 test-all: lint $(VENV)/.made
-	$(EVERYTHING) $(VENV)/bin/python $(PYTEST)
+	$(VENV)/bin/python $(PYTEST)
 	$(MAKE) test-tl4
 
 test-tl4: $(VENV4)/.made
+	$(VENV4)/bin/python $(PYTEST) -m "not slow" $(WITH_A_MODEL)
+
+test-everything: $(VENV)/.made $(VENV4)/.made
+	$(EVERYTHING) $(VENV)/bin/python $(PYTEST)
 	$(EVERYTHING) $(VENV4)/bin/python $(PYTEST) $(WITH_A_MODEL)
 
 quick-lint: $(VENV)/.made

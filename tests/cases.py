@@ -1,7 +1,7 @@
 """Models of the suite: small, with random weights, made from configs without a download.
 
 One entry an architecture, and for each every (host, processing state) that exists for it. Tests run on a covering set
-of these pairs; with TL_JACOBIAN_TESTS=all, as `make test-all` sets it, on every one.
+of these pairs; with TL_JACOBIAN_TESTS=all, as `make test-everything` sets it, on every one.
 """
 
 from __future__ import annotations
