@@ -232,7 +232,7 @@ def at_once(
                 else f"max_memory= leaves {text_of(budget)}: linearize with max_memory={text_of(held + size(1))!r}"
             )
         )
-    return _most(lambda n: size(n) <= budget, 1, most + 1)
+    return most if size(most) <= budget else _most(lambda n: size(n) <= budget, 1, most)
 
 
 def _longest(footprint: Callable[[int], Footprint], n_pos: int, budget: int) -> int:

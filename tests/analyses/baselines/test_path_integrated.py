@@ -188,7 +188,7 @@ def test_a_baseline_equal_to_x_leaves_nothing_to_integrate():
 
 
 def test_the_first_token_may_stay_as_it_is():
-    lin = tj.linearize(shared("llama", "bridge"), TEXT)
+    lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
     a = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, baseline="zero_after_first")
     baseline = torch.zeros_like(inputs_of(lin))
     baseline[0] = inputs_of(lin)[0]
@@ -201,6 +201,6 @@ def test_evenly_spread_nodes_miss_what_happens_at_the_baseline():
     """Why nodes are logarithmic: within 1e-6 of the way to zero, RMSNorms undo most of the difference."""
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     with pytest.warns(UserWarning, match="larger max_steps"):
-        even = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, nodes="gauss_legendre", max_steps=128)
+        even = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, nodes="gauss_legendre", max_steps=32)
     assert even.metadata["completeness_gap"] > 0.5
     assert tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER).metadata["completeness_gap"] < 0.01

@@ -105,15 +105,17 @@ def test_one_token_s_answer_is_that_token():
     torch.testing.assert_close(tj.semantic_scope(answer).scores, log_p.scores)
 
 
-@pytest.mark.parametrize("n", [2, 8])
-def test_the_estimate_of_an_answer_is_unbiased_with_an_honest_error(n):
-    """Sixty seeds, n_products fixed: the mean lies within four of its standard errors, z has a spread near one."""
+@pytest.mark.parametrize(
+    ("n", "seeds"), [(8, 20), pytest.param(2, 60, marks=pytest.mark.slow), pytest.param(8, 60, marks=pytest.mark.slow)]
+)
+def test_the_estimate_of_an_answer_is_unbiased_with_an_honest_error(n, seeds):
+    """Many seeds, n_products fixed: the mean lies within four of its standard errors, z has a spread near one."""
     answer = list(b" in France, by")[:n]
     lin = tj.linearize(shared("llama", "bridge"), PROMPT, answer=answer)
     exact = tj.fisher_scope(lin, method="exact").scores.double()
     made = [
         tj.fisher_scope(lin, method="estimate", n_products=60, generator=torch.Generator().manual_seed(seed))
-        for seed in range(60)
+        for seed in range(seeds)
     ]
     scores = torch.stack([a.scores.double() for a in made])
     z = (scores - exact) / torch.stack([a.stderr.double() for a in made])

@@ -143,12 +143,8 @@ class TransformerBridgeHost(TransformerLensHost):
         scale = 1.0 if transform is None else (transform(small) / small).item()
         return 1.0 if math.isclose(scale, 1.0, rel_tol=1e-12) else scale  # dividing rounds
 
-    def _parameters(self) -> list[nn.Parameter]:
-        # The Hugging Face model isn't a registered submodule of the bridge.
-        mine, theirs = super()._parameters(), nn.Module.parameters(self.model.original_model)
-        return list({id(p): p for p in [*mine, *theirs]}.values())
-
     def _roots(self) -> tuple[nn.Module, ...]:
+        # The Hugging Face model isn't a registered submodule of the bridge.
         return (self.model, self.model.original_model)
 
     def _architecture(self) -> str | None:

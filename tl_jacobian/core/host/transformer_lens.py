@@ -436,7 +436,9 @@ class TransformerLensHost:
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
-        itemsize = max(self.model.W_U.element_size(), 4 if self._rules() else 0)
+        itemsize = self.model.W_U.element_size()
+        if itemsize < 4 and self._rules():
+            itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
         return footprint(self.cfg, sizes, self._habits(), taps)
 
@@ -529,7 +531,8 @@ class TransformerLensHost:
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
-        return list(nn.Module.parameters(self.model))
+        own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
+        return list({id(p): p for p in own if p is not None}.values())
 
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
