@@ -249,6 +249,7 @@ def test_a_batch_of_several_passes(architecture, state):
             same(found.scores, scope(one).scores)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_empty_batch_and_one_of_other_things():
     lin = tj.linearize(make("llama", "bridge"), PROMPT)
     empty = LinearizationBatch((lin,))[1:]
