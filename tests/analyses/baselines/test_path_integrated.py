@@ -187,6 +187,7 @@ def test_a_baseline_equal_to_x_leaves_nothing_to_integrate():
     assert not a.scores.any()
 
 
+@pytest.mark.slow
 def test_the_first_token_may_stay_as_it_is():
     lin = tj.linearize(shared("gpt2", "bridge"), TEXT)
     a = tj.baselines.path_integrated_scope(lin, TARGET, minus=OTHER, baseline="zero_after_first")
