@@ -296,7 +296,7 @@ class Attribution(Value, InSegments):
         """
         if not self.per_token:
             return self
-        groups, index = self.word_groups, self._index
+        groups, index = self.word_groups, self._by_token()
         texts = {at: self.str_tokens[i] for at, i in index.items()}
         for at in (1 if split_first else 0, self.answer_start or 0):
             groups = split_words(groups, texts, at)
@@ -338,16 +338,11 @@ class Attribution(Value, InSegments):
         """
         if not self.per_token:
             raise ArgumentError("this attribution is per word, expected one score for each token: leave out .words()")
-        groups, index = [sorted(unit) for unit in units], self._index
+        groups, index = [sorted(unit) for unit in units], self._by_token()
         check_units(groups, len(self.tokens))
         if missing := [at for group in groups for at in group if at not in index]:
             raise ArgumentError(f"token {missing[0]} has no score here, expected tokens of the part that was taken")
         return self._merged([[index[at] for at in group] for group in groups], texts)
-
-    @property
-    def _index(self) -> dict[int, int]:
-        """The unit of each token position that has one."""
-        return {at: i for i, unit in enumerate(self.units) for at in unit}
 
     def roles(self) -> Attribution:
         """The same attribution of a conversation per role: ``"system"``, ``"user"``, ``"assistant"``, ...
