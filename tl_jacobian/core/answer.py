@@ -79,7 +79,7 @@ class AnswerLinearization(Linearized):
     "log-probability of the answer ' Paris, of course.'"
     """
 
-    __expected__: ClassVar[str] = "one linearization, of a prompt alone: this one has an answer, use lin[i]"
+    __expected__: ClassVar[str] = "a linearized answer: linearize(model, prompt, answer=...)"
 
     members: tuple[Linearization, ...]
     answer: tuple[int, ...]
