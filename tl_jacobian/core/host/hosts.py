@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -131,10 +131,6 @@ class TransformerBridgeHost(TransformerLensHost):
     def _end_tokens(self) -> list[int]:
         found = getattr(getattr(self.model.original_model, "generation_config", None), "eos_token_id", None)
         return found if isinstance(found, list) else [] if found is None else [found]
-
-    def _modules(self) -> Iterable[nn.Module]:
-        # The Hugging Face model isn't a registered submodule of the bridge.
-        return {*super()._modules(), *nn.Module.modules(self.model.original_model)}
 
     def _logit_scale(self) -> float:
         # TransformerLens's adapters say what follows the unembedding as a function; a soft-cap's slope at zero is one.

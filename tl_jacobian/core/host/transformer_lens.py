@@ -395,7 +395,7 @@ class TransformerLensHost:
         some = some if some.shape[1] > 1 else some.repeat(1, 2)
         other = some.clone()
         other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
-        bare = [(module, {name: OrderedDict() for name in _HOOKS}) for module in self._modules()]
+        bare = [(module, {name: OrderedDict() for name in _HOOKS}) for _, module in modules_of(*self._roots())]
         with torch.no_grad(), Loan() as loan, loan, self.computing():
             loan.enter(bare)
             before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
@@ -519,9 +519,6 @@ class TransformerLensHost:
     def _point(self, name: str) -> nn.Module:
         """The module whose output is the activation of that name."""
         return hook_point(self.model.hook_dict, name)
-
-    def _modules(self) -> Iterable[nn.Module]:
-        return nn.Module.modules(self.model)
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
