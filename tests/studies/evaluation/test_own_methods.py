@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import hf_model, make, shared, tokenizer
+from cases import exists, hf_model, make, shared, tokenizer
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, CorpusError
@@ -85,7 +85,7 @@ def test_own_scores_in_curves_comparisons_and_agreement():
     assert len(tj.compare([mine, theirs])) == 2
 
 
-@pytest.mark.parametrize("state", ["hooked", "bridge"])
+@pytest.mark.parametrize("state", [s for s in ("hooked", "bridge") if exists("llama", s)])
 def test_captums_scores(state):
     """As the README has it: gradient x input of captum is ours."""
     attr = pytest.importorskip("captum.attr")

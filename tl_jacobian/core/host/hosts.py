@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
 from tl_jacobian.core.host.base import Host
+from tl_jacobian.core.host.loan import Loan
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
@@ -117,8 +118,12 @@ class TransformerBridgeHost(TransformerLensHost):
         return super().patched(clean, corrupted, kind, metric)
 
     def _run(self, tokens: Tensor) -> Tensor:
-        # No cache of keys and values: nothing is generated, and it would copy them.
-        return self.model(tokens, return_type="logits", use_cache=self._needs_cache())
+        with Loan() as loan, loan:
+            if (positions := getattr(self.model, "pos_embed", None)) is not None:
+                # The bridge leaves the batch's size there, for whichever thread reads it next.
+                loan.by_thread(positions, "_current_batch_size")
+            # No cache of keys and values: nothing is generated, and it would copy them.
+            return self.model(tokens, return_type="logits", use_cache=self._needs_cache())
 
     def _needs_cache(self) -> bool:
         """Whether Qwen3-Next's linear attention runs with a cache alone.

@@ -120,6 +120,13 @@ class Loan:
         self._undo.append(back)
         owner.__dict__[name] = value
 
+    def by_thread(self, module: nn.Module, name: str) -> None:
+        """An attribute by which a host hands something on to a module: each thread has its own."""
+        kind, own = type(module), threading.local()
+        through = property(lambda _: getattr(own, "value", None), lambda _, value: setattr(own, "value", value))
+        self._undo.append(lambda: setattr(module, "__class__", kind))
+        module.__class__ = type(kind.__name__, (kind,), {name: through, "__module__": kind.__module__})
+
     def enter(self, state: State) -> None:
         """Modules with the attributes of another moment; afterwards today's, the very same objects.
 
