@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
+from tl_jacobian.results.arguments import whole
 from tl_jacobian.results.base import FrozenDict, Value
 from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.own_scores import OneLinearization, score_tensor
@@ -417,6 +418,7 @@ class Attribution(Value, InSegments):
 
     def per_token_of(self, targets: int = 1) -> Attribution:
         """Joint scores as those that each token would have to have for them (and each of so many merged targets)."""
+        whole("targets", targets, least=1)
         share, what = PER_TOKEN[self.combine]
         by = torch.tensor([share(n * targets) for n in self.sizes], dtype=torch.float64)
         errors, unit = self.stderr, words.score_unit(self.metadata)
