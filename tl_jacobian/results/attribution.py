@@ -346,32 +346,6 @@ class Attribution(Value, InSegments):
             raise ArgumentError(f"token {missing[0]} has no score here, expected tokens of the part that was taken")
         return self._merged([[index[at] for at in group] for group in groups], texts)
 
-    def roles(self) -> Attribution:
-        """The same attribution of a conversation per role: ``"system"``, ``"user"``, ``"assistant"``, ...
-
-        A role's score is that of all its tokens jointly; ``"template"`` has the tokens that the chat template adds,
-        which include a default system prompt. Long messages gather more: they have more tokens to move.
-
-        Raises:
-            ArgumentError: the prompt wasn't given as messages, or scores aren't per token.
-        """
-        return self._by_region("roles")
-
-    def messages(self) -> Attribution:
-        """The same attribution of a conversation per message: ``"user 1"``, ``"assistant 1"``, ``"user 2"``, ...
-
-        Otherwise as :meth:`roles`.
-        """
-        return self._by_region("messages")
-
-    def _by_region(self, kind: str) -> Attribution:
-        if kind not in self.regions:
-            raise ArgumentError(
-                f"this attribution knows no {kind}: give linearize() the prompt as messages, "
-                '[{"role": "user", "content": "..."}], for which the chat template is applied'
-            )
-        return in_segments(self, self.regions[kind], reading_order=False)  # the template's own last
-
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""
         scores, combine = self.scores.double(), COMBINE[self.combine]
@@ -412,6 +386,12 @@ class Attribution(Value, InSegments):
                 ".segments() and the like before, or take .inside"
             )
         return found
+
+    def _of_regions(self, regions: Sequence[Region]) -> Attribution:
+        return in_segments(self, regions, reading_order=False)  # the template's own last
+
+    def _begins(self) -> list[int]:
+        return sorted({*super()._begins(), *([self.answer_start] if self.answer_start else [])})
 
     def _of_segments(self, segments: Sequence[Region], mean: bool) -> Attribution:
         return in_segments(self, segments, targets=1 if mean else None)
