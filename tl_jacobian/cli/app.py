@@ -27,10 +27,12 @@ from tl_jacobian.cli.options import (
     ModelOption,
     PrecisionOption,
     RankOption,
+    RuleOption,
     ScopeOption,
     TargetIdOption,
     TargetOption,
     fail,
+    rule_option,
     scope_options,
     told,
 )
@@ -100,6 +102,7 @@ def attribute(
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     precision: PrecisionOption = None,
+    rule: RuleOption = None,
 ) -> None:
     """Show which tokens of PROMPT drove the model's next-token prediction, or a whole answer.
 
@@ -123,6 +126,7 @@ def attribute(
         "position": position,
         "prepend_bos": bos,
         "precision": "model" if precision else None,
+        "rule": rule_option(rule),
     }
     try:
         asked = _read(prompt) if messages is None else _read_messages(messages)

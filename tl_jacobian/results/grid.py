@@ -277,7 +277,7 @@ def grid_panels(
     columns = named_positions(g.columns, units)
     heat_map = HeatMap(
         views=views,
-        title=g.title if title is None else title,
+        title=words.ruled(g.title if title is None else title, g.metadata),
         facts=(*facts, *words.model_facts(g.metadata)),
         legend=tuple(notes),
         values=tuple(values),

@@ -317,7 +317,7 @@ class NumberInfluence(Value):
         self._check_drawable(first, log)
         x = tuple(map(float, range(len(self))))
         series = Curves(
-            title=f"{scope_title(self.scope)}: {self.target}",
+            title=f"{words.ruled(scope_title(self.scope), self.metadata)}: {self.target}",
             facts=words.model_facts(self.metadata),
             curves=(Curve(name="series", x=x, y=tuple(self.values.tolist()), role="ink"),),
             x_axis="position of the number",

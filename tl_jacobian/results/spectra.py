@@ -182,7 +182,7 @@ class Spectrum(Value, ABC):
         rank = f"effective rank {words.number(self.effective_rank)}" + (f" ± {error:.1g}" if error else "")
         return Table(
             views=NOT_IN_FIGURES,
-            title=self.title,
+            title=words.ruled(self.title, self.metadata),
             facts=(
                 rank,
                 f"{len(self)} leading directions: {self.explained:.1%} of all",
@@ -206,7 +206,7 @@ class Spectrum(Value, ABC):
         # Directions are numbered from 0, and so many as the effective rank says lie left of its line.
         at = self.effective_rank - 0.5
         return Curves(
-            title=self.title,
+            title=words.ruled(self.title, self.metadata),
             detail=f"the leading {self.value_name}s",
             curves=(curve,),
             x_axis="direction (the leading one is 0)",

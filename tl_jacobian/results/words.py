@@ -48,6 +48,15 @@ def model_facts(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(metadata[key]) for key in _MODEL_FACTS if metadata.get(key))
 
 
+def ruled(title: str, metadata: Mapping[str, Any]) -> str:
+    """A title that says by which backward rule, where it isn't the exact Jacobian.
+
+    >>> ruled("Semantic Scope", {"rule": "gim"}), ruled("Semantic Scope", {})
+    ('Semantic Scope (rule gim)', 'Semantic Scope')
+    """
+    return f"{title} (rule {metadata['rule']})" if metadata.get("rule") else title
+
+
 def score_unit(metadata: Mapping[str, Any]) -> str:
     """What a score measures, or an empty string where the metadata don't say."""
     return str(metadata.get("score") or "")

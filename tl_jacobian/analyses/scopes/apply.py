@@ -18,6 +18,8 @@ from tl_jacobian.results.arguments import excerpt
 from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
 
+# Baselines that take no gradient: a backward rule changes nothing of them.
+FORWARD_ONLY = ("leave_one_out", "attention_rollout", "random")
 L = TypeVar("L", bound=Linearized)
 
 
@@ -136,6 +138,6 @@ def attribution(
             "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
             "seed": None,
             **details,
-            **lin.facts,
+            **(lin.facts_without_rule if scope in FORWARD_ONLY else lin.facts),
         },
     )
