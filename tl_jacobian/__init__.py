@@ -11,6 +11,7 @@ from tl_jacobian import errors
 from tl_jacobian.analyses import baselines
 from tl_jacobian.analyses.contributions import residual_contributions
 from tl_jacobian.analyses.influence import head_influence, layer_influence
+from tl_jacobian.analyses.interactions import token_interactions
 from tl_jacobian.analyses.maps import attribute_generation, attribution_map
 from tl_jacobian.analyses.patching import compare_patching, predict_patching
 from tl_jacobian.analyses.paths import path_scope
@@ -52,6 +53,8 @@ __all__ = [
     # maps of a whole text
     "attribution_map",
     "attribute_generation",
+    # pairs of tokens
+    "token_interactions",
     # from the token to the layer, the component and the head
     "layer_influence",
     "head_influence",

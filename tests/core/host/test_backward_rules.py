@@ -1,4 +1,4 @@
-"""Backward rules: frozen norms, frozen attention and GIM are what their naive twins say, on every architecture and host.
+"""Backward rules: frozen norms, frozen attention and GIM are what their naive twins say, on both hosts.
 
 Two implementations of one model differ as those of tests/analyses/scopes/test_oracles.py do: Hugging Face's norms and
 softmax work in float32, so 1e-4 is allowed between hosts; measured: 2e-6. On one host GIM is its authors' to 2e-15.

@@ -150,7 +150,8 @@ def _instead(value: Tensor, carrier: Tensor) -> Tensor:
 
 # -- where the model is --------------------------------------------------------------------
 
-_PARTS = {"norm": re.compile("Norm"), "attention": re.compile("Attention|Attn")}
+# Not a whole layer that is called after its attention, such as JambaAttentionDecoderLayer.
+_PARTS = {"norm": re.compile("Norm"), "attention": re.compile(r"^(?!.*(Layer|Block)).*(Attention|Attn)")}
 
 
 @dataclass(eq=False)
