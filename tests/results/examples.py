@@ -26,7 +26,7 @@ from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
 from tl_jacobian.results.patching import PatchComparison
 from tl_jacobian.results.paths import PathSplit
 from tl_jacobian.results.run_report import RunReport
-from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum, Move, Moves
+from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum, Move, Moves, Neighbour, Toward
 from tl_jacobian.results.tokens import Region, Word
 
 NAN, INF = math.nan, math.inf
@@ -255,6 +255,21 @@ def examples() -> dict[str, Value]:
             effective_rank=0.0,
             effective_rank_stderr=0.0,
             moved=moved(1),
+        ),
+        "pulled-back spectrum": FisherSpectrum(
+            eigenvalues=torch.tensor([2.0, 0.5]),
+            directions=torch.eye(2, 3),
+            bound=torch.tensor([0.0, 1e-9]),
+            trace=3.0,
+            trace_stderr=0.1,
+            effective_rank=1.5,
+            effective_rank_stderr=0.1,
+            moved=moved(2),
+            positions=(1, 2),
+            texts=ODD[2:4],
+            embeddings=torch.ones(2, 2, 4) / 8**0.5,
+            toward=((Toward((Neighbour(1, ODD[3], 0.5, 1.0),), ()),) * 2, ()),
+            metadata={**DETAILS, "rule": "gim"},
         ),
         "curves": PerturbationCurves(
             k=(10.0, 20.0),

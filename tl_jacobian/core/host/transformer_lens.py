@@ -90,6 +90,13 @@ class TransformerLensAnatomy:
         norm = getattr(self.model.blocks[layer], "ln1_post", None)
         return None if norm is None else self._measured(norm)
 
+    def embedding(self) -> Float[Tensor, "d_vocab d_embed"] | None:
+        try:
+            weight = self.model.W_E
+        except (AttributeError, NotImplementedError):
+            return None
+        return weight.detach() if isinstance(weight, Tensor) and weight.ndim == 2 else None
+
     def final_norm(self) -> NormAffine | None:
         if self.affine is not None:
             return self.affine
