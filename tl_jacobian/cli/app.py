@@ -93,7 +93,7 @@ def attribute(
     ] = By.tokens,
     words: Annotated[bool, typer.Option(help="The same as --by words.")] = False,
     skip_first: Annotated[
-        bool, typer.Option(help="Leave the first token, an attention sink, out of the colours (hatched).")
+        bool, typer.Option(help="Leave the first token, often an attention sink, out of the colours (hatched).")
     ] = True,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,

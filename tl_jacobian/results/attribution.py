@@ -455,7 +455,7 @@ class Attribution(Value, InSegments):
         strip = TokenStrip(
             title=words.ruled(scope_title(self.scope), self.metadata),
             detail=words.explained(self.target, self.metadata),
-            facts=(explained_position(self), *words.model_facts(self.metadata)),
+            facts=(explained_position(self), *words.sinks(self.metadata), *words.model_facts(self.metadata)),
             legend=words.some([words.score_unit(self.metadata)]),
             units=units,
             rows=(strip_row(self, hidden),),

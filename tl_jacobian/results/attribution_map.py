@@ -308,7 +308,7 @@ class AttributionMap(Value, InSegments):
         return HeatMap(
             title=words.ruled(scope_title(self.scope), last.metadata),
             detail="attribution map",
-            facts=words.model_facts(last.metadata),
+            facts=(*words.sinks(last.metadata), *words.model_facts(last.metadata)),
             values=tuple(row.values for row in rows),
             rows=tuple(names),
             columns=units,

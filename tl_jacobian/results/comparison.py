@@ -82,7 +82,7 @@ class Comparison(Value):
         ]
         strip = TokenStrip(
             title=f"{len(self)} attributions of one prompt",
-            facts=(explained_position(first), *words.model_facts(first.metadata)),
+            facts=(explained_position(first), *words.sinks(first.metadata), *words.model_facts(first.metadata)),
             units=units,
             rows=tuple(rows),
             hidden=hidden,

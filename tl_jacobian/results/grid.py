@@ -278,7 +278,7 @@ def grid_panels(
     heat_map = HeatMap(
         views=views,
         title=words.ruled(g.title if title is None else title, g.metadata),
-        facts=(*facts, *words.model_facts(g.metadata)),
+        facts=(*facts, *(words.sinks(g.metadata) if g.column_axis == TOKEN else ()), *words.model_facts(g.metadata)),
         legend=tuple(notes),
         values=tuple(values),
         rows=g.rows,

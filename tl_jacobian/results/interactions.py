@@ -230,7 +230,7 @@ class TokenInteractions(Value, InSegments):
         heat_map = HeatMap(
             title=words.ruled(scope_title(self.scope), self.metadata),
             detail=f"{'correlations' if self.is_correlation else 'interactions'} of {words.explained(self.target, {})}",
-            facts=words.model_facts(self.metadata),
+            facts=(*words.sinks(self.metadata), *words.model_facts(self.metadata)),
             legend=("the diagonal, each with itself, is left out of the colour range",),
             values=tuple(map(tuple, values.tolist())),
             rows=rows,

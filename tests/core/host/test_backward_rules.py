@@ -26,7 +26,6 @@ from tl_jacobian.core.host.operations import rewriting
 from tl_jacobian.errors import ArgumentError, CorpusError, UnsupportedModelError
 
 PROMPT, TARGET, OTHER = list(b"Paris is in"), 101, 32
-every_case = pytest.mark.parametrize(("architecture", "state"), cases())
 every_rule = pytest.mark.parametrize("rule", RULES)
 one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "gemma3")))
 
@@ -42,8 +41,12 @@ def contrast(model, rule=None, **options):
     return lin, lin.vjp(slope)
 
 
+ALWAYS = {("gemma3", "bridge"), ("llama", "hooked"), ("gpt2", "bridge")}
+TWINS = [pytest.param(*c, marks=() if c in ALWAYS else pytest.mark.slow) for c in cases()]
+
+
 @every_rule
-@every_case
+@pytest.mark.parametrize(("architecture", "state"), TWINS)
 def test_products_are_those_of_the_twin(architecture, state, rule):
     hf = hf_model(architecture)
     with rewritten(hf, rule):
@@ -74,6 +77,7 @@ def test_gim_is_its_authors(architecture, state):
     assert far(contrast(model, "gim")[1], wanted) < 1e-13
 
 
+@pytest.mark.slow
 @every_rule
 @one_a_host
 def test_every_kind_of_product(architecture, state, rule, generator):
@@ -98,8 +102,9 @@ def test_every_kind_of_product(architecture, state, rule, generator):
     assert_untouched(before, model)
 
 
+@pytest.mark.slow
 @every_rule
-@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("llama", "gpt2")))
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("llama", "gpt2"), every=False))
 def test_half_precision_and_a_rule_together(architecture, state, rule):
     model = shared(architecture, state, torch.bfloat16)
     wanted = contrast(naive.twin(model), rule)[1]
@@ -187,7 +192,9 @@ def test_no_such_rule(rule):
         tj.linearize(shared(*cases()[0]), PROMPT, rule=rule)
 
 
-@pytest.mark.parametrize("name", ["mamba", "falcon_h1", "qwen3_next"])
+@pytest.mark.parametrize(
+    "name", ["mamba", *(pytest.param(n, marks=pytest.mark.slow) for n in ("falcon_h1", "qwen3_next"))]
+)
 def test_what_is_no_softmax_attention_is_refused(name):
     model = zoo.bridge(zoo.hugging_face(name), tokenizer())
     for rule in ("frozen_attention", "gim"):
@@ -215,7 +222,7 @@ def test_a_norm_that_nobody_can_freeze_is_refused():
 # -- what is said of it, and never mixed ------------------------------------------------------------
 
 
-@every_rule
+@pytest.mark.parametrize("rule", ["gim"])
 @one_a_host
 def test_values_say_the_rule(architecture, state, rule):
     model = shared(architecture, state)
