@@ -3,9 +3,10 @@
     python -m benchmarks.interactions    # some five minutes on two cores; writes results/interactions.md
 
 Cost: :func:`token_interactions` beside the Fisher estimate it comes from, in turns, in one process. Planted cases:
-where the planted pair stands among all pairs, by its interaction, by its correlation, and by the product of its two scores,
-which is what scores of single tokens would say; and what the same random step of both embeddings really adds, beside
-what the interaction promises. The pulled-back metric: segments of one prompt, one of them an injected instruction.
+where the planted pair stands among all pairs, by its interaction, by its correlation, and by the product of its two
+scores, which is what scores of single tokens would say; and what the same random step of both embeddings really adds,
+beside what the interaction promises. The pulled-back metric: segments of one prompt, one of them an injected
+instruction.
 """
 
 from __future__ import annotations

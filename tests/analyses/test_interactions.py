@@ -16,8 +16,11 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.interactions import TokenInteractions
 
 PROMPT, ANSWER, TARGET = list(b"Paris is in"), list(b" F."), 101
-every_case = pytest.mark.parametrize(("architecture", "state"), cases())
-one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "gemma2")))
+ALWAYS = {("gemma3", "bridge"), ("gpt2", "hooked")}
+every_case = pytest.mark.parametrize(
+    ("architecture", "state"), [pytest.param(*c, marks=() if c in ALWAYS else pytest.mark.slow) for c in cases()]
+)
+one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2",)))
 
 
 def close(found, wanted, rtol=1e-5):
@@ -78,8 +81,8 @@ def test_low_rank_and_answers(architecture, state):
     assert found.answer_start == len(PROMPT)
 
 
-@one_a_host
-@pytest.mark.parametrize("rule", ["frozen_norms", "gim"])
+@pytest.mark.parametrize(("architecture", "state"), cases("bridge", of=("gemma2",)))
+@pytest.mark.parametrize("rule", ["gim"])
 def test_under_a_backward_rule(architecture, state, rule):
     lin = tj.linearize(shared(architecture, state), PROMPT, rule=rule)
     found = tj.token_interactions(lin, method="exact")
@@ -142,6 +145,7 @@ def test_segments_are_what_one_change_of_all_their_tokens_does(architecture, sta
         words.segments({"a": range(1, 5)})
 
 
+@pytest.mark.slow
 def test_half_precision():
     model = shared("llama", "bridge", torch.bfloat16)
     found = tj.token_interactions(tj.linearize(model, PROMPT), method="exact")

@@ -11,8 +11,11 @@ from tl_jacobian.analyses import spectra as module
 from tl_jacobian.errors import ArgumentError, PromptError
 
 PROMPT = list(b"Paris is in")
-every_case = pytest.mark.parametrize(("architecture", "state"), cases())
-one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("llama", "gemma2")))
+ALWAYS = {("gemma2", "bridge-compat"), ("gpt2", "hooked")}
+every_case = pytest.mark.parametrize(
+    ("architecture", "state"), [pytest.param(*c, marks=() if c in ALWAYS else pytest.mark.slow) for c in cases()]
+)
+one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2",)))
 ROUNDING = 1e-5  # norms and softmax of Hugging Face are float32: 2e-7 of the largest
 
 

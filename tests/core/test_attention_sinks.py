@@ -9,7 +9,7 @@ from cases import cases, shared
 import tl_jacobian as tj
 
 PROMPT = list(b"Paris is in")
-one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "gemma2")))
+one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2",)))
 
 
 def with_sinks(model, *positions):

@@ -31,6 +31,7 @@ from tl_jacobian.cli.options import (
     TargetIdOption,
     TargetOption,
     fail,
+    load_libraries,
     printable,
     rule_option,
     scope_options,
@@ -143,6 +144,7 @@ def load(model: str, host: Host | None, device: str, dtype: Dtype, device_map: s
 @contextmanager
 def ending(out: Path) -> Iterator[bool]:
     """How a command over a corpus ends; gives whether this is the process that speaks for all."""
+    load_libraries()
     from tl_jacobian.studies.corpus.processes import is_launched
 
     is_main = int(os.environ.get("RANK", "0")) == 0

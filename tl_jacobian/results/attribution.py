@@ -19,7 +19,8 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.own_scores import OneLinearization, score_tensor
 from tl_jacobian.results.panels import (
     EVERYWHERE,

@@ -35,7 +35,8 @@ from tl_jacobian.results.attribution import (
     split_words,
     strip_row,
 )
-from tl_jacobian.results.base import Value, renderer
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
 from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.segments import InSegments, TokenText, read

@@ -14,7 +14,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Value, frozen, renderer
+from tl_jacobian.results.base import Value, frozen
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, Curve, Curves, Guide, Panel, Table
 from tl_jacobian.results.statistics import Difference, Interval, bootstrap_mean, paired_differences
 

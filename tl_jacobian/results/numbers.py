@@ -18,7 +18,8 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.arguments import is_id
 from tl_jacobian.results.attribution import Positions, check_units
-from tl_jacobian.results.base import Value, read_only, renderer
+from tl_jacobian.results.base import Value, read_only
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
 from tl_jacobian.results.scopes import scope_title
 

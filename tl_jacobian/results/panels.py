@@ -358,7 +358,7 @@ def named_positions(texts: Iterable[str], positions: Iterable[tuple[int, ...]]) 
 def hidden_units(units: Sequence[Sequence[int]], skip_first: bool) -> tuple[int, ...]:
     """Units that are token 0 alone, where there are others: most often an attention sink that outshines everything.
 
-    Which tokens are sinks is detected and named beside pictures (:mod:`tl_jacobian.core.sinks`), and hides nothing more.
+    Which tokens are sinks is detected and named beside pictures (:mod:`tl_jacobian.core.sinks`), and hides no more.
 
     Args:
         units: the token positions of each unit.

@@ -27,7 +27,7 @@ from tl_jacobian.errors import ArgumentError, CorpusError, UnsupportedModelError
 
 PROMPT, TARGET, OTHER = list(b"Paris is in"), 101, 32
 every_rule = pytest.mark.parametrize("rule", RULES)
-one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "gemma3")))
+one_a_host = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2",)))
 
 
 def far(found, wanted):
@@ -41,7 +41,7 @@ def contrast(model, rule=None, **options):
     return lin, lin.vjp(slope)
 
 
-ALWAYS = {("gemma3", "bridge"), ("llama", "hooked"), ("gpt2", "bridge")}
+ALWAYS = {("gemma3", "bridge"), ("llama", "hooked")}
 TWINS = [pytest.param(*c, marks=() if c in ALWAYS else pytest.mark.slow) for c in cases()]
 
 
@@ -271,7 +271,7 @@ def test_rules_do_not_mix(tmp_path):
         tj.corpus.attribute_corpus(model, [PROMPT], "semantic", out, progress=False)
 
 
-@one_a_host
+@pytest.mark.parametrize(("architecture", "state"), cases("bridge", of=("llama",)))
 def test_nobody_blames_the_rule_for_lost_gradient(architecture, state):
     """And a hook that detaches is still found under one."""
     model = make(architecture, state)
