@@ -4,6 +4,7 @@ from . import errors
 from .analyses import baselines
 from .analyses.contributions import residual_contributions
 from .analyses.influence import head_influence, layer_influence
+from .analyses.interactions import token_interactions
 from .analyses.maps import attribute_generation, attribution_map
 from .analyses.patching import compare_patching, predict_patching
 from .analyses.paths import path_scope
@@ -53,6 +54,8 @@ __all__ = [
     # maps of a whole text
     "attribution_map",
     "attribute_generation",
+    # pairs of tokens
+    "token_interactions",
     # from the token to the layer, the component and the head
     "layer_influence",
     "head_influence",

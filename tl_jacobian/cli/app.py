@@ -27,11 +27,13 @@ from tl_jacobian.cli.options import (
     ModelOption,
     PrecisionOption,
     RankOption,
+    RuleOption,
     ScopeOption,
     TargetIdOption,
     TargetOption,
     fail,
     load_libraries,
+    rule_option,
     scope_options,
     told,
 )
@@ -94,7 +96,7 @@ def attribute(
     ] = By.tokens,
     words: Annotated[bool, typer.Option(help="The same as --by words.")] = False,
     skip_first: Annotated[
-        bool, typer.Option(help="Leave the first token, an attention sink, out of the colours (hatched).")
+        bool, typer.Option(help="Leave the first token, often an attention sink, out of the colours (hatched).")
     ] = True,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,
@@ -103,6 +105,7 @@ def attribute(
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     precision: PrecisionOption = None,
+    rule: RuleOption = None,
 ) -> None:
     """Show which tokens of PROMPT drove the model's next-token prediction, or a whole answer.
 
@@ -126,6 +129,7 @@ def attribute(
         "position": position,
         "prepend_bos": bos,
         "precision": "model" if precision else None,
+        "rule": rule_option(rule),
     }
     try:
         asked = _read(prompt) if messages is None else _read_messages(messages)

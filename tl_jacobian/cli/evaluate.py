@@ -19,8 +19,10 @@ from tl_jacobian.cli.options import (
     HostOption,
     ModelOption,
     PrecisionOption,
+    RuleOption,
     fail,
     printable,
+    rule_option,
 )
 from tl_jacobian.cli.run import (
     BatchSizeOption,
@@ -104,6 +106,7 @@ def evaluate(
     device_map: DeviceMapOption = None,
     dtype: DtypeOption = Dtype.float32,
     precision: PrecisionOption = None,
+    rule: RuleOption = None,
 ) -> None:
     """Compare attribution methods: how far does the prediction fall without the tokens that each ranks highest?
 
@@ -140,6 +143,7 @@ def evaluate(
                 prepend_bos=bos,
                 max_memory=max_memory,
                 precision="model" if precision else None,
+                rule=rule_option(rule),
                 batch_size=batch_size,
                 shard_size=shard_size,
                 format=format.value,

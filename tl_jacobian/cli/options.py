@@ -32,6 +32,12 @@ class PrecisionChoice(StrEnum):
     model = "model"
 
 
+class RuleChoice(StrEnum):
+    frozen_norms = "frozen_norms"
+    frozen_attention = "frozen_attention"
+    gim = "gim"
+
+
 class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
@@ -69,6 +75,13 @@ PrecisionOption = Annotated[
     PrecisionChoice | None,
     typer.Option(help="model: compute as the model would, rounding included (default: true to the weights)."),
 ]
+RuleOption = Annotated[
+    list[RuleChoice] | None,
+    typer.Option(
+        help="Backward rule in the place of the exact Jacobian; the two that freeze can be given together.",
+        show_default=False,
+    ),
+]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the model.")]
 
 
@@ -90,6 +103,11 @@ def scope_options(
     if method is not None and rank is not None:
         raise typer.BadParameter("--method is for --scope fisher, without --rank")
     return {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+
+
+def rule_option(rule: list[RuleChoice] | None) -> Any:
+    """Rules, plain."""
+    return [one.value for one in rule] if rule else None
 
 
 def load_libraries() -> None:

@@ -409,7 +409,7 @@ def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
     units = named_positions(a.units, positions)
     influence = a.influence.tolist()
     return TokenStrip(
-        title=scope_title(a.scope),
+        title=words.ruled(scope_title(a.scope), a.metadata),
         detail="which source words drive the prediction of each framed word",
         facts=words.model_facts(a.metadata),
         units=units,

@@ -322,7 +322,7 @@ class NumberInfluence(Value):
             raise ArgumentError(f"width={width!r}, expected inches of a figure, above 0 and at most {_WIDEST}")
         x = tuple(map(float, range(len(self))))
         series = Curves(
-            title=f"{scope_title(self.scope)}: {self.target}",
+            title=f"{words.ruled(scope_title(self.scope), self.metadata)}: {self.target}",
             facts=words.model_facts(self.metadata),
             curves=(Curve(name="series", x=x, y=tuple(self.values.tolist()), role="ink"),),
             x_axis="position of the number",
