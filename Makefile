@@ -13,13 +13,14 @@ EVERYTHING = TL_JACOBIAN_TESTS=all
 WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
     --ignore tests/studies/corpus/test_corpus_kills.py --ignore tests/studies/corpus/test_corpus_processes.py
 
-.PHONY: help demo test test-all test-tl4 test-everything quick-lint lint benchmark clean
+.PHONY: help demo test test-all test-tl4 test-everything quick-lint lint docs benchmark clean
 
 help:
 	@echo "make demo      a prompt, and what drove its prediction: in the terminal and as demo.html"
 	@echo "make test      what must stay true, within minutes: each architecture, each processing state, TransformerLens 3"
 	@echo "make test-all  what CI runs: the demo model, notebooks, browsers, kills too; TransformerLens 3 and 4"
 	@echo "make test-everything  the same with every pair of architecture and state, all on both versions"
+	@echo "make docs      the documentation, built offline: docs/_build/html"
 	@echo "make benchmark what a scope costs, measured here"
 
 demo: $(VENV)/.made
@@ -30,7 +31,7 @@ demo: $(VENV)/.made
 test: quick-lint $(VENV)/.made
 	$(VENV)/bin/python $(PYTEST) -m "not slow"
 
-test-all: lint $(VENV)/.made
+test-all: lint docs $(VENV)/.made
 	$(VENV)/bin/python $(PYTEST)
 	$(MAKE) test-tl4
 
@@ -50,16 +51,20 @@ lint: quick-lint
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/deptry --no-ansi tl_jacobian
 
+docs: $(VENV)/.made
+	$(VENV)/bin/python -m sphinx -W --keep-going -b html -q docs docs/_build/html
+	@echo; echo "docs/_build/html/index.html"
+
 benchmark: $(VENV)/.made
 	$(VENV)/bin/python -m benchmarks.scope_cost
 
 clean:
-	rm -rf $(VENV) $(VENV4) demo.html demo.json
+	rm -rf $(VENV) $(VENV4) demo.html demo.json docs/_build docs/notebooks docs/evidence
 
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c constraints.txt $(TORCH)
-	$(VENV)/bin/pip install -q -c constraints.txt "transformer-lens==3.9.0" -e ".[demo,plot,dev]"
+	$(VENV)/bin/pip install -q -c constraints.txt "transformer-lens==3.9.0" -e ".[demo,plot,dev,docs]"
 	touch $@
 
 $(VENV4)/.made: pyproject.toml constraints.txt

@@ -1,0 +1,49 @@
+"""The documentation's Python runs as typed, each page in a namespace of its own; its links lead somewhere."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+import tl_jacobian as tj
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "evidence"} & set(page.parts))
+NEEDS_A_HUB = ("from_pretrained_no_processing(", "boot_transformers(")
+GENERATED = ("/evidence/", "/notebooks/")
+
+
+def blocks(page: Path) -> list[str]:
+    found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [block for block in found if not any(name in block for name in NEEDS_A_HUB)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": page.stem}
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
+        if not link.startswith(("http", *GENERATED)):
+            assert (page.parent / link).exists(), link
+
+
+def test_every_error_has_its_section():
+    sections = set(re.findall(r"^## (\w+)$", (ROOT / "docs" / "errors.md").read_text(encoding="utf-8"), re.MULTILINE))
+    kinds = {e.__name__ for e in vars(tj.errors).values() if inspect.isclass(e) and issubclass(e, Exception)}
+    assert sections == kinds - {"JacobianScopeError"}
+
+
+def test_every_public_name_is_in_the_reference_once():
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    for name in tj.__all__:
+        assert len(re.findall(rf"(?:auto\w+:: tl_jacobian\.[\w.]+|### tj)\.{name}\b", text)) == 1, name
