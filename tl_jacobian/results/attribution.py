@@ -19,7 +19,9 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.arguments import whole
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.own_scores import OneLinearization, score_tensor
 from tl_jacobian.results.panels import (
     EVERYWHERE,
@@ -396,6 +398,7 @@ class Attribution(Value, InSegments):
 
     def per_token_of(self, targets: int = 1) -> Attribution:
         """Joint scores as those that each token would have to have for them (and each of so many merged targets)."""
+        whole("targets", targets, least=1)
         share, what = PER_TOKEN[self.combine]
         by = torch.tensor([share(n * targets) for n in self.sizes], dtype=torch.float64)
         errors, unit = self.stderr, words.score_unit(self.metadata)
@@ -433,9 +436,9 @@ class Attribution(Value, InSegments):
         """
         units, hidden = named_units(self), hidden_units(self.units, skip_first)
         strip = TokenStrip(
-            title=scope_title(self.scope),
+            title=words.ruled(scope_title(self.scope), self.metadata),
             detail=words.explained(self.target, self.metadata),
-            facts=(explained_position(self), *words.model_facts(self.metadata)),
+            facts=(explained_position(self), *words.sinks(self.metadata), *words.model_facts(self.metadata)),
             legend=words.some([words.score_unit(self.metadata)]),
             units=units,
             rows=(strip_row(self, hidden),),
@@ -559,7 +562,7 @@ def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> Stri
     scores, errors = a.scores.tolist(), a.stderr
     words.check_finite(scores)
     made: dict[str, Any] = {
-        "label": f"{scope_title(a.scope)}: {words.explained(a.target, a.metadata)}",
+        "label": f"{words.ruled(scope_title(a.scope), a.metadata)}: {words.explained(a.target, a.metadata)}",
         "values": tuple(scores),
         "scale": scale_of(score for i, score in enumerate(scores) if i not in hidden),
         "errors": None if errors is None else tuple(errors.tolist()),

@@ -35,7 +35,8 @@ from tl_jacobian.results.attribution import (
     split_words,
     strip_row,
 )
-from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
 from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.segments import InSegments, TokenText, read
@@ -316,9 +317,9 @@ class AttributionMap(Value, InSegments):
     ) -> HeatMap:
         last, units = self[-1], named_units(self[-1])
         return HeatMap(
-            title=scope_title(self.scope),
+            title=words.ruled(scope_title(self.scope), last.metadata),
             detail="attribution map",
-            facts=words.model_facts(last.metadata),
+            facts=(*words.sinks(last.metadata), *words.model_facts(last.metadata)),
             values=tuple(row.values for row in rows),
             rows=tuple(names),
             columns=units,
@@ -426,6 +427,12 @@ def _check_rows(rows: Sequence[Attribution]) -> None:
         if (before.scope, before.combine) != (after.scope, after.combine):
             raise ArgumentError(
                 f"targets of scopes {before.scope!r} and {after.scope!r} in one map, expected one scope"
+            )
+        rules = [a.metadata.get("rule") or "exact" for a in (before, after)]
+        if rules[0] != rules[1]:
+            raise ArgumentError(
+                f"targets of backward rules {rules[0]!r} and {rules[1]!r} in one map, expected one rule: linearize all "
+                "with the same rule="
             )
     for a in rows:
         if not _fits(a, rows[-1].units):

@@ -285,8 +285,8 @@ def grid_panels(
     columns = named_positions(g.columns, units)
     heat_map = HeatMap(
         views=views,
-        title=g.title if title is None else title,
-        facts=(*facts, *words.model_facts(g.metadata)),
+        title=words.ruled(g.title if title is None else title, g.metadata),
+        facts=(*facts, *(words.sinks(g.metadata) if g.column_axis == TOKEN else ()), *words.model_facts(g.metadata)),
         legend=tuple(notes),
         values=tuple(values),
         rows=g.rows,
