@@ -42,8 +42,9 @@ def segment_counterfactuals(
     >>> lin = tj.linearize(tj.load_demo_model(), "Ann is in Oslo. Bob is in Rome. Bob is in", answer=" Rome")
     >>> who = {"Ann": "Ann is in Oslo.", "Bob": " Bob is in Rome."}
     >>> told = tj.semantic_scope(lin).segments(who, rest=None, split_first=False)
-    >>> [edit.change < -0.5 for edit in tj.language.segment_counterfactuals(lin, told).edits]
-    [False, True]
+    >>> ann, bob = tj.language.segment_counterfactuals(lin, told).edits
+    >>> bob.change < ann.change
+    True
     """
     whole("batch_size", batch_size)
     if segments.tokens != tuple(lin.tokens.tolist()):
