@@ -129,8 +129,8 @@ def report(rows: list[str], exact: list[str], products: list[int], reference: in
     if exact:
         lines += [
             "",
-            'Mean relative error of `fisher_scope(lin, method="estimate", n_products=...)`, three seeds, against the mean '
-            f"of {reference} other estimates of 256 products; 40 tokens of prompt:",
+            'Mean relative error of `fisher_scope(lin, method="estimate", n_products=...)`, three seeds, against the '
+            f"mean of {reference} other estimates of 256 products; 40 tokens of prompt:",
             "",
             f"| tokens of answer | {' | '.join(f'{k} products' for k in products)} |",
             "|---|" + "---|" * len(products),
