@@ -105,9 +105,9 @@ def scope_options(
     return {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
 
 
-def rule_option(rule: list[RuleChoice] | None) -> list[str] | None:
-    """Rules, plain."""
-    return [one.value for one in rule] if rule else None
+def rule_option(rule: list[RuleChoice] | None) -> str | None:
+    """Rules as one name."""
+    return "+".join(one.value for one in rule) if rule else None
 
 
 def load_libraries() -> None:
