@@ -414,6 +414,7 @@ def _lin_cases() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "compare_patching": (tj.compare_patching, dict(model=m, clean="ab", corrupted="ac", target=1, minus=2)),
         "jacobian_spectrum": (tj.jacobian_spectrum, dict(lin=one, position=0, k=1)),
         "fisher_spectrum": (tj.fisher_spectrum, dict(lin=one, k=1)),
+        "token_interactions": (tj.token_interactions, dict(lin=one)),
         "compare": (tj.compare, dict(attributions=[a])),
         "evaluate": (tj.evaluate, dict(model=m, prompts=prompts, trial=trial, **quick)),
         "perturbation_curves": (tj.perturbation_curves, dict(lin=one, attributions=[a])),

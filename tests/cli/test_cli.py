@@ -39,6 +39,17 @@ def test_every_scope_prints_tokens_and_predictions(scope, host):
         assert text in result.output
 
 
+def test_a_backward_rule(tmp_path):
+    saved = tmp_path / "a.json"
+    result = run("Paris is", "--rule", "frozen_attention", "--rule", "frozen_norms", "--json", str(saved))
+    assert result.exit_code == 0, result.output
+    assert "Semantic Scope (rule frozen_norms+frozen_attention)" in result.output
+    assert tj.Attribution.load(saved).metadata["rule"] == "frozen_norms+frozen_attention"
+    result = run("Paris is", "--rule", "frozen_norms", "--rule", "gim")
+    assert result.exit_code == 1
+    assert "take it alone" in " ".join(result.output.split())
+
+
 def test_files_are_written(tmp_path):
     html, saved = tmp_path / "a.html", tmp_path / "a.json"
     result = run("Paris", "--target", "s", "--html", str(html), "--json", str(saved))

@@ -106,8 +106,8 @@ def scope_options(
 
 
 def rule_option(rule: list[RuleChoice] | None) -> Any:
-    """Rules, plain."""
-    return [one.value for one in rule] if rule else None
+    """Rules as one name."""
+    return "+".join(one.value for one in rule) if rule else None
 
 
 def load_libraries() -> None:

@@ -271,6 +271,16 @@ def test_rules_do_not_mix(tmp_path):
         tj.corpus.attribute_corpus(model, [PROMPT], "semantic", out, progress=False)
 
 
+def test_evaluations_under_a_rule():
+    model = shared(*cases("bridge", of=("llama",))[0])
+    with pytest.raises(ArgumentError, match="'integrated_gradients', which integrates exact gradients"):
+        tj.evaluate(model, [PROMPT, PROMPT[2:]], rule="gim", progress=False)
+    trial = tj.Trial(methods=("random", "semantic"), k=(20,))
+    found = tj.evaluate(model, [PROMPT, PROMPT[2:]], trial, rule="gim", progress=False)
+    assert found.metadata["rule"] == "gim"
+    assert len(found.usable) == 2
+
+
 @pytest.mark.parametrize(("architecture", "state"), cases("bridge", of=("llama",)))
 def test_nobody_blames_the_rule_for_lost_gradient(architecture, state):
     """And a hook that detaches is still found under one."""

@@ -25,7 +25,7 @@ from tl_jacobian.studies.corpus.jobs import by_kind, read_of
 from tl_jacobian.studies.corpus.processes import is_launched
 from tl_jacobian.studies.corpus.read import Given
 from tl_jacobian.studies.corpus.run import given_prompts
-from tl_jacobian.studies.evaluation.judge import Trial, judge
+from tl_jacobian.studies.evaluation.judge import Trial, judge, named_methods
 
 Explained = Literal["argmax", "next"]
 # A record, with a value of each kind.
@@ -44,6 +44,9 @@ class EvaluationJob:
             answer, that is explained as a whole, and the tokens of the prompt alone are ranked and removed.
         name: of the corpus.
         max_memory, precision, rule: of each forward pass; see :func:`linearize`.
+
+    Raises:
+        ArgumentError: a backward rule, and a method that needs exact gradients.
     """
 
     model: Any
@@ -60,6 +63,13 @@ class EvaluationJob:
         explained = fitted(self.explained, Explained, "explained")
         object.__setattr__(self, "explained", explained)
         host = resolve(self.model, self.precision, self.rule)
+        methods = named_methods(self.trial.methods).items()
+        integrated = [name for name, what in methods if what == "integrated_gradients"]
+        if self.rule is not None and integrated:
+            raise ArgumentError(
+                f"rule={self.rule!r} and the method {integrated[0]!r}, which integrates exact gradients: leave one of "
+                'them out, Trial(methods=["semantic", "fisher", ...])'
+            )
         device = host.unembedding().weight.device.type
         object.__setattr__(self, "facts", {**host.facts(), "weights": host.weights_digest(), "device": device})
 
