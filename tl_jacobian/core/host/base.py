@@ -238,7 +238,7 @@ class Host(Protocol):
     def patched(
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "layers places"]:
-        """A metric of the last position's logits, after patching each place of the corrupted run in turn."""
+        """A metric of the logits, ``(pos, d_vocab)``, after patching each place of the corrupted run in turn."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

@@ -453,7 +453,7 @@ class TransformerLensHost:
     ) -> Float[Tensor, "layers places"]:
         good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
         with lock_of(self.model), self.computing():
-            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
+            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0]))
 
     def facts(self) -> Mapping[str, Any]:
         return {
