@@ -56,9 +56,8 @@ def transferred(order: Sequence[int], length: int, to: int) -> list[int]:
     >>> transferred([4, 0, 2], length=5, to=7)
     [6, 0, 4]
     """
-    moved = [place if place == 0 else to - length + place for place in order]
-    found = [place for place in moved if 0 <= place < to and (place > 0 or 0 in order)]
-    return list(dict.fromkeys(found))
+    moved = [(place, to - length + place if place else 0) for place in order]
+    return [now for place, now in moved if not place or now > 0]
 
 
 def matched_sets(
@@ -94,7 +93,7 @@ def with_matched(records: Sequence[Mapping[str, Any]], found: Sequence[Mapping[s
     return joined
 
 
-def n_removed(k: Sequence[float], n: int) -> list[int]:
+def n_removed(k: Sequence[float | int], n: int) -> list[int]:
     """k% of n units, rounded up.
 
     >>> n_removed([5, 7, 20], 100)
