@@ -1,12 +1,12 @@
 """Is ||y|| a confidence? Temperature Scope's premise, on the positions of texts and the numbers of series.
 
-    python -m benchmarks.confidence --data lambada_200.json [--model FOLDER] [--prompts 20] [--series 4]
+    python -m benchmarks.confidence --data lambada_200.json [--model FOLDER] [--prompts 20]
 
 At every position of the texts: ||y|| and the norm of the centred logits against the predicted distribution's entropy
 and its top probability. On number series: ||y|| before each number against the spread of the forecast, for which the
 paper takes ||y||^-1. At the last positions of some prompts: gradients (cosines) and token rankings of the two
-confidences against those of the entropy, and leaving tokens out as the judge. Rows of a table go to standard output,
-and with ``--write`` to benchmarks/results/confidence.json, from which ``--report`` makes confidence.md.
+confidences against those of the entropy, and leaving tokens out as the judge. Numbers go to standard output and, by the
+model's name, to benchmarks/results/confidence.json; confidence.md says what they mean.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,11 @@ from scipy import stats
 from torch import Tensor
 
 import tl_jacobian as tj
+from tl_jacobian import timeseries as ts
 from tl_jacobian.core.host.load import load_model
 from tl_jacobian.results.statistics import bootstrap_mean, correlation
 
 RESULTS = Path(__file__).with_name("results")
-SYSTEMS = ("lorenz", "logistic_map", "brownian_motion", "uncoupled_stochastic")
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def gradients(lin: Any) -> dict[str, Tensor]:
     found = {}
     for name, fn in functions.items():
         y = lin.y.detach().clone().requires_grad_()
-        (v,) = torch.autograd.grad(fn(y, lin.unembedding(y)), y)
+        (v,) = torch.autograd.grad(fn(y, lin.unembedding.logits(y)), y)
         found[name] = lin.vjp(v)
     return found
 
@@ -98,28 +99,90 @@ def of_prompt(model: Any, ids: Sequence[int]) -> dict[str, float]:
     return found
 
 
-def of_series(model: Any, system: str, seed: int, steps: int) -> dict[str, float]:
-    """Rank correlations within one series: ||y|| before each number, the forecast's spread and the entropy there.
+def of_series(model: Any, values: np.ndarray) -> dict[str, float]:
+    """Rank correlations within one series: ||y|| before each number against the forecast there.
 
-    The spread is that of the first digit that isn't certain, from its own distribution over digits.
+    Both models write a digit a token, so the forecast is that of the tens digit; the first ten numbers are left out.
     """
-    g = np.random.default_rng(seed)
-    values = SERIES[system](g, steps)
-    series = tj.timeseries.serialize(values, model)
-    lin = list(tj.linearize(model, list(series.prompt.tokens), position=list(starts(series))))
-    digits = series_digits(model)
-    norm, spread, unsure, top = [], [], [], []
-    for one in lin:
-        p = one.logits.double().softmax(-1)[digits]
+    series = ts.serialize(values, model)
+    places = [start - 1 for start, _ in series.groups[10:]]
+    digits = sorted({ids[0] for ids in series.codec.numbers})  # 1 to 9
+    at = torch.arange(1, len(digits) + 1, dtype=torch.float64)
+    columns: dict[str, list[float]] = {name: [] for name in ("norm", "logit_norm", "variance", "entropy", "top")}
+    for lin in tj.linearize(model, list(series.tokens), position=places):
+        p = lin.logits.double().softmax(-1)[digits]
         p = p / p.sum()
-        at = torch.arange(10, dtype=torch.float64)
         mean = (p * at).sum()
-        norm.append(one.y.double().norm().item())
-        spread.append((p * (at - mean) ** 2).sum().item())
-        unsure.append(entropy(one.logits).item())
-        top.append(one.probs.max().item())
+        columns["norm"].append(lin.y.double().norm().item())
+        columns["logit_norm"].append(logit_norm(lin.logits).item())
+        columns["variance"].append((p * (at - mean) ** 2).sum().item())
+        columns["entropy"].append(entropy(lin.logits).item())
+        columns["top"].append(lin.probs.max().item())
     return {
-        "norm, variance": correlation(norm, spread),
-        "norm, entropy": correlation(norm, unsure),
-        "norm, top": correlation(norm, top),
+        f"{one}, {other}": correlation(columns[one], columns[other])
+        for one in ("norm", "logit_norm")
+        for other in ("variance", "entropy", "top")
     }
+
+
+def made(seed: int, n: int) -> dict[str, np.ndarray]:
+    g = np.random.default_rng(seed)
+    return {
+        "Lorenz": ts.lorenz(n, dt=0.05, start=(g.uniform(-15.0, 15.0), 1.0, 20.0)),
+        "logistic map": ts.logistic_map(n, x0=g.uniform(0.1, 0.9)),
+        "Brownian motion": ts.brownian_motion(n, seed=g),
+    }
+
+
+def measure(model: Any, texts: Sequence[str], n_series: int, numbers: int, edits: int) -> dict[str, Any]:
+    ids = [model.tokenizer(text)["input_ids"] for text in texts]
+    rows = [of_positions(model, one, range(4, len(one))) for one in ids]
+    print("positions: done", file=sys.stderr, flush=True)
+    at = [of_prompt(model, one) for one in ids[:edits]]
+    print("gradients: done", file=sys.stderr, flush=True)
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in range(n_series):
+        for system, values in made(seed, numbers).items():
+            found.setdefault(system, []).append(of_series(model, values))
+    return {
+        "texts": len(ids),
+        "positions": sum(len(r["norm"]) for r in rows),
+        "by position": {
+            f"{one}, {other}": by_prompt(rows, one, other)
+            for one in ("norm", "logit_norm")
+            for other in ("entropy", "top")
+        },
+        "at the last position": {name: mean_of([row[name] for row in at]) for name in at[0]},
+        "series": {
+            system: {name: mean_of([row[name] for row in of]) for name in of[0]} for system, of in found.items()
+        },
+        "sizes": {"prompts of the gradients": len(at), "series of each system": n_series, "numbers": numbers},
+    }
+
+
+def mean_of(values: Sequence[float]) -> str:
+    i = bootstrap_mean(values)
+    return f"{i.mean:+.2f} [{i.low:+.2f}, {i.high:+.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, required=True, help="JSON file of prompts; the shortest are taken")
+    parser.add_argument("--model", help="a local folder; default: the demo model")
+    parser.add_argument("--prompts", type=int, default=20)
+    parser.add_argument("--edits", type=int, default=12, help="prompts whose gradients and edits are compared")
+    parser.add_argument("--series", type=int, default=4, help="of each system")
+    parser.add_argument("--numbers", type=int, default=60)
+    args = parser.parse_args()
+    model = tj.load_demo_model("bridge") if args.model is None else load_model(args.model, "bridge")
+    texts = sorted((row["text"] for row in json.loads(args.data.read_text(encoding="utf-8"))), key=len)
+    found = measure(model, texts[: args.prompts], args.series, args.numbers, args.edits)
+    path = RESULTS / "confidence.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known["demo" if args.model is None else Path(args.model).name] = found
+    path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
