@@ -100,8 +100,8 @@ def run(
     """Show which tokens drove the prediction after each prompt of a corpus; writes records to a folder.
 
     Killed at any moment, the same command goes on where it was. Prompts that can't be explained get a record that says
-    why. A prompt's own "target" (a column, a JSON key) comes before --target. Under accelerate launch or torchrun the
-    processes share the work.
+    why. A prompt's own "target" (a column, a JSON key) comes before --target; its "answer" is explained as a
+    whole. Under accelerate launch or torchrun the processes share the work.
 
     Exit codes: 0 done; 1 it can't be done (the message says why); 2 wrong usage; 130 interrupted.
     """
