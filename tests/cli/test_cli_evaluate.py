@@ -13,7 +13,7 @@ from tl_jacobian.core.host import load
 from tl_jacobian.studies import evaluation
 from tl_jacobian.studies.evaluation import load_evaluation
 
-TEXTS = ["Rome is it", "Paris", "one two three", ""]
+TEXTS = ["Rome is it", "Paris was", "one two three", ""]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked
-from tl_jacobian.results.evaluation import HIGHEST, LOWEST, Evaluation, operator_name
+from tl_jacobian.results.evaluation import HIGHEST, LOWEST, Evaluation
 from tl_jacobian.results.panels import Cell, Table
 from tl_jacobian.results.statistics import correlation
 

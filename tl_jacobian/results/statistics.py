@@ -1,7 +1,7 @@
 """Correlations of scores; intervals and tests over prompts, or series: scipy's bootstrap and permutation tests.
 
-Neighbouring prompts of one talk or book are alike. Where that is so they are no independent draws, and what is drawn again,
-or has its sign flipped, is a whole block of them.
+Neighbouring prompts of one talk or book are alike. Where that is so they are no independent draws, and what is drawn
+again, or has its sign flipped, is a whole block of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the paper's appendix proves of its scores, seen in the model: A.6 (largest displacement) and A.8 (expected KL)."""
+"""What the paper's appendix proves of its scores, seen in models: A.6 (largest displacement), A.8 (expected KL)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def recency(n, first=False):
 
 
 @pytest.mark.parametrize("first", [False, True])
-@pytest.mark.parametrize(("length", "to"), [(10, 10), (8, 11), (11, 8)])
+@pytest.mark.parametrize(("length", "to"), [(10, 10), (8, 11), (11, 8), (3, 12)])
 def test_a_ranking_by_recency_is_its_own_control(length, to, first):
     sizes = n_removed([10, 25, 50], to)
     sets = matched_sets(recency(length, first), length, to, sizes, to + 2)
@@ -24,10 +24,10 @@ def test_a_ranking_by_recency_is_its_own_control(length, to, first):
 
 
 def test_places_are_counted_from_the_end():
-    assert transferred([7, 2, 0, 5], length=8, to=10) == [9, 4, 0, 7]
-    assert transferred([7, 2, 0, 5], length=8, to=5) == [4, 0, 2]  # what would lie before the beginning is left out
-    assert transferred([1, 0, 2], length=3, to=2) == [0, 1]  # the first token is no place before the end
-    sets = matched_sets([0, 7, 2], 8, 8, [2], 8, skip_first=True)
+    assert transferred([7, 2, 0, 5, 6, 4, 3, 1], length=8, to=10) == [9, 4, 7, 0, 8, 6, 5, 3, 2, 1]
+    # What would lie before the beginning is left out, and isn't taken for the first token.
+    assert transferred([7, 2, 0, 5, 3, 6, 4, 1], length=8, to=5) == [4, 0, 2, 3, 1]
+    sets = matched_sets([7, 2, 6, 5, 4, 3, 1], 8, 8, [2], 10)
     assert sets[0].nonzero().flatten().tolist() == [2, 7]
 
 

@@ -30,7 +30,7 @@ def generator(seed=0):
 def test_other_tokens_take_the_removed_ones_places(architecture, state):
     model = shared(architecture, state)
     lin = tj.linearize(model, "Rome is it")
-    others = other_tokens(lin.tokens.tolist(), {t: 1 for t in range(60, 100)}, generator())
+    others = other_tokens(lin.tokens.tolist(), dict.fromkeys(range(60, 100), 1), generator())
     assert (others != lin.tokens).all()
     sets = torch.zeros(3, len(lin.tokens), dtype=torch.bool)
     sets[1, 2], sets[2, 3:6] = True, True
@@ -144,5 +144,3 @@ def test_an_answers_own_tokens_are_never_removed():
     a = beam_search(lin, k=100)
     assert (a.scores[: lin.answer_start] > 0).all()
     assert (a.scores[lin.answer_start :] == 0).all()
-
-

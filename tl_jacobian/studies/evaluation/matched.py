@@ -46,23 +46,27 @@ def donors(lengths: Mapping[int, int], prompt: int, draws: int, generator: torch
 
 
 def transferred(order: Sequence[int], length: int, to: int) -> list[int]:
-    """A ranking's places, counted from the end, in a prompt of another length; the first token stays the first.
+    """A ranking of places, in a prompt of another length: counted from the end, and the first token apart.
+
+    Places before the beginning are left out; those that a shorter prompt doesn't have come last, later ones first. The
+    first token stays the first, as far up in the ranking as it was.
 
     Args:
-        order: places in the order of their scores, highest first.
+        order: places in the order of their scores, highest first; without the first token where that is never removed.
         length: of the prompt that was ranked.
         to: length of the other.
 
-    >>> transferred([4, 0, 2], length=5, to=7)
-    [6, 0, 4]
+    >>> transferred([4, 0, 2, 3, 1], length=5, to=7)
+    [6, 4, 0, 5, 3, 2, 1]
     """
-    moved = [(place, to - length + place if place else 0) for place in order]
-    return [now for place, now in moved if not place or now > 0]
+    late = [to - length + place for place in order if place and to - length + place > 0]
+    late += sorted(set(range(1, to)) - set(late), reverse=True)
+    if 0 in order:
+        late.insert(round(order.index(0) / max(1, len(order) - 1) * (to - 1)), 0)
+    return late
 
 
-def matched_sets(
-    order: Sequence[int], length: int, to: int, sizes: Sequence[int], total: int, skip_first: bool = False
-) -> Bool[Tensor, "k pos"]:
+def matched_sets(order: Sequence[int], length: int, to: int, sizes: Sequence[int], total: int) -> Bool[Tensor, "k pos"]:
     """The sets that such a ranking removes: as many tokens as the method's own.
 
     Args:
@@ -70,14 +74,11 @@ def matched_sets(
         to: how many tokens of this prompt may be removed.
         sizes: of the sets.
         total: tokens of this prompt in all, with those of an answer.
-        skip_first: never the first token.
     """
     ranked = transferred(order, length, to)
-    # Of a much longer prompt's ranking too few may fall into this one: then the latest that are left.
-    ranked += [place for place in range(to - 1, int(skip_first) - 1, -1) if place not in set(ranked)]
     sets = torch.zeros(len(sizes), total, dtype=torch.bool)
     for row, size in zip(sets, sizes, strict=True):
-        row[[place for place in ranked if place or not skip_first][:size]] = True
+        row[ranked[:size]] = True
     return sets
 
 
