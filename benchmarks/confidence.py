@@ -54,12 +54,13 @@ def of_positions(model: Any, ids: Sequence[int], places: Sequence[int]) -> dict[
 
 def by_prompt(rows: Sequence[dict[str, list[float]]], one: str, other: str) -> str:
     """Spearman's correlation of all positions, with an interval over prompts: each left out in turn (jackknife)."""
-    pooled = correlation(*(np.concatenate([r[name] for r in rows]) for name in (one, other)))
     n = len(rows)
-    without = [
-        correlation(*(np.concatenate([r[name] for j, r in enumerate(rows) if j != i]) for name in (one, other)))
-        for i in range(n)
-    ]
+
+    def of(kept: Sequence[dict[str, list[float]]]) -> float:
+        return correlation([v for r in kept for v in r[one]], [v for r in kept for v in r[other]])
+
+    pooled = of(rows)
+    without = [of([*rows[:i], *rows[i + 1 :]]) for i in range(n)]
     pseudo = n * pooled - (n - 1) * np.array(without)
     half = stats.t.ppf(0.975, n - 1) * pseudo.std(ddof=1) / math.sqrt(n)
     return f"{pooled:+.2f} [{pooled - half:+.2f}, {pooled + half:+.2f}]"
@@ -89,7 +90,8 @@ def of_prompt(model: Any, ids: Sequence[int]) -> dict[str, float]:
     without = x.repeat(len(x) - 1, 1, 1)
     for i in range(len(x) - 1):
         without[i, i + 1] = 0
-    moved = (entropy(torch.cat([lin.rerun.logits(part) for part in without.split(16)])) - entropy(lin.logits)).abs()
+    rerun: Any = lin.rerun
+    moved = (entropy(torch.cat([rerun.logits(part) for part in without.split(16)])) - entropy(lin.logits)).abs()
     found = {"prompt tokens": float(len(x))}
     for name in ("norm", "logit_norm"):
         found[f"cosine of {name}"] = torch.cosine_similarity(g[name].flatten(), g["certainty"].flatten(), 0).item()

@@ -108,7 +108,7 @@ class EvaluationJob:
         memory, precision, record = self.max_memory, self.precision, self.trial.record
         texts = [all_text(ids) for ids in tokens]
         batch = linearize(self.model, texts, position=at, record=record, max_memory=memory, precision=precision)
-        targets = [
+        targets: list[int | None] = [
             ids[-1] if held else resolve_target(lin, p.target)
             for ids, held, lin, p in zip(tokens, held_out, batch, prompts, strict=True)
         ]
@@ -139,7 +139,8 @@ class MatchedJob:
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
         if failed := [p for p in prompts if p.index not in self.records]:
             raise PromptError(f"prompt {failed[0].id!r} couldn't be evaluated, so there is nothing to match")
-        return self.first.each(prompts, lambda *args: judge_matched(self.first.trial, *args, self.records))
+        trial, records = self.first.trial, self.records
+        return self.first.each(prompts, lambda batch, targets, at: judge_matched(trial, batch, targets, at, records))
 
 
 def last_word(model: Any, tokens: Sequence[int]) -> Tokenized:
@@ -169,8 +170,8 @@ def _tokenizer(model: Any, explained: Explained, prepend_bos: bool | None) -> To
 
     def tokenize(prompt: CorpusPrompt) -> Sequence[int] | Tokenized:
         found = read(prompt)
-        own = prompt.target is not None or prompt.messages is not None or isinstance(found, Tokenized)
-        return found if own or explained != "word" else last_word(model, found)
+        own = prompt.target is not None or prompt.messages is not None or explained != "word"
+        return found if own or isinstance(found, Tokenized) else last_word(model, found)
 
     return tokenize
 

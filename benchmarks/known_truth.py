@@ -1,0 +1,196 @@
+"""Which method finds evidence that is known? Generated in-context tasks, each with one segment that decides the answer.
+
+    python -m benchmarks.known_truth [--count 8] [--model FOLDER]
+
+Each task has the evidence at a place drawn uniformly among its segments, so a ranking by place finds it as often as
+chance does. The whole answer's log-probability is explained; scores add up to one a segment as their method combines
+them. Only prompts that the model answers rightly count (its most probable first token): for others nobody knows what
+the evidence was for. Recall at 1 is the share of prompts whose highest segment is the evidence, MRR the mean of one
+over its place. The table in
+benchmarks/results/known_truth.md is its output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import tl_jacobian as tj
+from tl_jacobian.core.host.load import load_model
+from tl_jacobian.results.statistics import bootstrap_mean
+from tl_jacobian.studies.evaluation import Settings
+from tl_jacobian.studies.evaluation.judge import attributions
+
+METHODS = (
+    "random",
+    "recency",
+    "embedding_norm",
+    "attention_rollout",
+    "leave_one_out",
+    "integrated_gradients",
+    "input_x_gradient",
+    "semantic",
+    "temperature",
+    "fisher",
+)
+
+
+class Made(NamedTuple):
+    """A prompt whose evidence is known.
+
+    Attributes:
+        prompt, answer: text.
+        segments: in the prompt's order, each a piece that is in it once.
+        evidence: which of them.
+    """
+
+    prompt: str
+    answer: str
+    segments: tuple[str, ...]
+    evidence: int
+
+
+THINGS = [
+    "apple",
+    "river",
+    "candle",
+    "window",
+    "garden",
+    "silver",
+    "doctor",
+    "bridge",
+    "pencil",
+    "forest",
+    "basket",
+    "engine",
+]
+FIRST = ["Anna", "Carl", "Dora", "Emil", "Greta", "Hugo", "Irma", "Karl", "Lena", "Max", "Nora", "Otto"]
+LAST = [
+    "Baker",
+    "Carter",
+    "Fisher",
+    "Hunter",
+    "Mason",
+    "Miller",
+    "Porter",
+    "Smith",
+    "Taylor",
+    "Turner",
+    "Walker",
+    "Weaver",
+]
+FILLER = (
+    "The weather was mild that day.",
+    "A dog barked in the street.",
+    "She closed the old book.",
+    "The train left on time.",
+    "He bought bread and milk.",
+    "The lamp was still on.",
+    "Rain fell on the roof.",
+    "They walked to the lake.",
+    "The clock had stopped.",
+    "A letter lay on the table.",
+)
+COPIED = ["Arm", "Hand", "Ring", "Wind", "Finger", "Winter", "Sand", "Land", "Wolf", "Gold"]
+TRANSLATED = {"Hund": "dog", "Haus": "house", "Wasser": "water", "Baum": "tree", "Buch": "book", "Brot": "bread"}
+ASKED = {"Katze": "cat", "Vogel": "bird", "Mutter": "mother", "Freund": "friend", "Nacht": "night", "Milch": "milk"}
+
+
+def key_value(g: np.random.Generator) -> Made:
+    """Six keys and numbers; one key again."""
+    keys, numbers, at = g.permutation(THINGS)[:6], g.permutation(np.arange(11, 99))[:6], int(g.integers(6))
+    lines = tuple(f"{key}: {number}" for key, number in zip(keys, numbers, strict=True))
+    return Made("\n".join(lines) + f"\n{keys[at]}:", f" {numbers[at]}", lines, at)
+
+
+def induction(g: np.random.Generator) -> Made:
+    """Six names; one first name again, whose last name follows."""
+    first, last, at = g.permutation(FIRST)[:6], g.permutation(LAST)[:6], int(g.integers(6))
+    names = tuple(f"{a} {b}" for a, b in zip(first, last, strict=True))
+    return Made(", ".join(names) + f", {first[at]}", f" {last[at]}", names, at)
+
+
+def needle(g: np.random.Generator) -> Made:
+    """One sentence that matters among five that don't."""
+    at, number = int(g.integers(6)), int(g.integers(11, 99))
+    lines = [str(line) for line in g.permutation(FILLER)[:5]]
+    lines.insert(at, f"The secret number is {number}.")
+    return Made(" ".join(lines) + " What is the secret number? It is", f" {number}", tuple(lines), at)
+
+
+def disambiguation(g: np.random.Generator) -> Made:
+    """Copy or translate? Five examples fit both, one only the translation."""
+    at, words = int(g.integers(6)), g.permutation(COPIED)[:5]
+    lines = [f"{word} = {word.lower()}" for word in words]
+    one, asked = str(g.choice(list(TRANSLATED))), str(g.choice(list(ASKED)))
+    lines.insert(at, f"{one} = {TRANSLATED[one]}")
+    return Made("\n".join(lines) + f"\n{asked} =", f" {ASKED[asked]}", tuple(lines), at)
+
+
+TASKS: dict[str, Callable[[np.random.Generator], Made]] = {
+    "key and value": key_value,
+    "induction": induction,
+    "needle": needle,
+    "one example disambiguates": disambiguation,
+}
+
+
+def place_of_evidence(a: tj.Attribution, made: Made) -> int:
+    """1: the evidence has the highest score."""
+    units = a.segments({str(i): piece for i, piece in enumerate(made.segments)}, split_first=False)
+    scores = dict(zip(units.str_tokens, units.scores.tolist(), strict=True))
+    own = scores[str(made.evidence)]
+    return 1 + sum(scores[str(i)] > own for i in range(len(made.segments)) if i != made.evidence)
+
+
+def places(model: Any, made: Made, prompt: int) -> dict[str, int] | None:
+    """The evidence's place under every method; None where the model's answer is another one."""
+    lin = tj.linearize(model, made.prompt, answer=made.answer, record="sources")
+    if int(lin[0].logits.argmax()) != lin.answer[0]:
+        return None
+    batch: Any = tj.linearize(model, [made.prompt], answer=[made.answer], record="sources")
+    found = attributions(batch, METHODS, [None], [prompt], Settings())
+    return {name: place_of_evidence(found[name][0].prompt, made) for name in METHODS}
+
+
+def table(found: dict[str, list[dict[str, int]]], asked: int, k: int) -> Iterator[str]:
+    counts = ", ".join(f"{task} {len(rows)} of {asked}" for task, rows in found.items())
+    chance = sum(1 / i for i in range(1, k + 1)) / k
+    yield f"Answered rightly: {counts}. Chance: recall at 1 {1 / k:.2f}, MRR {chance:.2f}."
+    yield ""
+    usable = {task: rows for task, rows in found.items() if len(rows) > 1}
+    yield "| method | all: recall at 1 | all: MRR | " + " | ".join(f"{task}: recall at 1" for task in usable) + " |"
+    yield "| --- |" + " ---: |" * (2 + len(usable))
+    every = [row for rows in usable.values() for row in rows]
+    for method in METHODS:
+        cells = [interval([row[method] == 1 for row in every]), interval([1 / row[method] for row in every])]
+        cells += [f"{np.mean([row[method] == 1 for row in rows]):.2f}" for rows in usable.values()]
+        yield f"| {method.replace('_', ' ')} | " + " | ".join(cells) + " |"
+
+
+def interval(values: list[float] | list[bool]) -> str:
+    i = bootstrap_mean([float(v) for v in values])
+    return f"{i.mean:.2f} [{i.low:.2f}, {i.high:.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=10, help="prompts of each task")
+    parser.add_argument("--model", help="a local folder; default: the demo model")
+    args = parser.parse_args()
+    model = load_model(args.model or "demo", "bridge")
+    found: dict[str, list[dict[str, int]]] = {}
+    for number, (task, make) in enumerate(TASKS.items()):
+        g = np.random.default_rng(number)
+        rows = [places(model, make(g), i) for i in range(args.count)]
+        found[task] = [row for row in rows if row is not None]
+        print(f"{task}: {len(found[task])} of {args.count} answered rightly", file=sys.stderr, flush=True)
+    print("\n".join(table(found, args.count, 6)))
+
+
+if __name__ == "__main__":
+    main()
