@@ -30,6 +30,7 @@ from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.panels import Curves
 from tl_jacobian.results.side_by_side import side_by_side
 from tl_jacobian.studies.evaluation import Settings, load_evaluation
+from tl_jacobian.studies.evaluation.curves import Perturbation
 
 RESULTS = Path(__file__).with_name("results")
 TALKS = {"iwslt2017_de_en_200": (0, 42, 96, 145)}  # the rows where talks begin
@@ -37,7 +38,12 @@ IN_A_BLOCK = 10
 
 TRIVIAL = ("random", "recency", "first_and_recency", "token_frequency", "embedding_norm")
 SCOPES = ("input_x_gradient", "semantic", "temperature", "fisher")
-OTHER_WAYS = (("mean", False), ("delete", False), ("resample", False), ("zero", True))
+OTHER_WAYS: tuple[tuple[Perturbation, bool], ...] = (
+    ("mean", False),
+    ("delete", False),
+    ("resample", False),
+    ("zero", True),
+)
 
 
 class Part(NamedTuple):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -147,17 +147,17 @@ def place_of_evidence(a: tj.Attribution, made: Made) -> int:
     return 1 + sum(scores[str(i)] > own for i in range(len(made.segments)) if i != made.evidence)
 
 
-def places(model: Any, made: Made, prompt: int) -> dict[str, int] | None:
+def places(model: Any, made: Made, prompt: int, methods: Sequence[str]) -> dict[str, int] | None:
     """The evidence's place under every method; None where the model's answer is another one."""
     lin = tj.linearize(model, made.prompt, answer=made.answer, record="sources")
     if int(lin[0].logits.argmax()) != lin.answer[0]:
         return None
     batch: Any = tj.linearize(model, [made.prompt], answer=[made.answer], record="sources")
-    found = attributions(batch, METHODS, [None], [prompt], Settings())
-    return {name: place_of_evidence(found[name][0].prompt, made) for name in METHODS}
+    found = attributions(batch, methods, [None], [prompt], Settings())
+    return {name: place_of_evidence(found[name][0].prompt, made) for name in methods}
 
 
-def table(found: dict[str, list[dict[str, int]]], asked: int, k: int) -> Iterator[str]:
+def table(found: dict[str, list[dict[str, int]]], asked: int, k: int, methods: Sequence[str]) -> Iterator[str]:
     counts = ", ".join(f"{task} {len(rows)} of {asked}" for task, rows in found.items())
     chance = sum(1 / i for i in range(1, k + 1)) / k
     yield f"Answered rightly: {counts}. Chance: recall at 1 {1 / k:.2f}, MRR {chance:.2f}."
@@ -166,7 +166,7 @@ def table(found: dict[str, list[dict[str, int]]], asked: int, k: int) -> Iterato
     yield "| method | all: recall at 1 | all: MRR | " + " | ".join(f"{task}: recall at 1" for task in usable) + " |"
     yield "| --- |" + " ---: |" * (2 + len(usable))
     every = [row for rows in usable.values() for row in rows]
-    for method in METHODS:
+    for method in methods:
         cells = [interval([row[method] == 1 for row in every]), interval([1 / row[method] for row in every])]
         cells += [f"{np.mean([row[method] == 1 for row in rows]):.2f}" for rows in usable.values()]
         yield f"| {method.replace('_', ' ')} | " + " | ".join(cells) + " |"
@@ -180,16 +180,18 @@ def interval(values: list[float] | list[bool]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=10, help="prompts of each task")
+    parser.add_argument("--methods", default=",".join(METHODS), help="with commas")
     parser.add_argument("--model", help="a local folder; default: the demo model")
     args = parser.parse_args()
+    methods = tuple(args.methods.split(","))
     model = load_model(args.model or "demo", "bridge")
     found: dict[str, list[dict[str, int]]] = {}
     for number, (task, make) in enumerate(TASKS.items()):
         g = np.random.default_rng(number)
-        rows = [places(model, make(g), i) for i in range(args.count)]
+        rows = [places(model, make(g), i, methods) for i in range(args.count)]
         found[task] = [row for row in rows if row is not None]
         print(f"{task}: {len(found[task])} of {args.count} answered rightly", file=sys.stderr, flush=True)
-    print("\n".join(table(found, args.count, 6)))
+    print("\n".join(table(found, args.count, 6, methods)))
 
 
 if __name__ == "__main__":
