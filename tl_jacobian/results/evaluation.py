@@ -133,7 +133,7 @@ class Evaluation(Value):
     @property
     def operators(self) -> tuple[str, ...]:
         """How tokens were removed; all after the first from the same rankings."""
-        return (operator_name(self.metadata), *self.usable[0].get("also", {}))
+        return (operator_name(self.metadata), *(self.usable[0].get("also") or {}))
 
     def under(self, operator: str) -> Evaluation:
         """The same rankings, judged by another of the :attr:`operators`."""
