@@ -30,6 +30,7 @@ from tl_jacobian.core.memory import at_once, plan
 from tl_jacobian.core.norms import NormAffine, is_bare
 from tl_jacobian.core.prompts import Read
 from tl_jacobian.core.rerun import padded, run
+from tl_jacobian.core.sinks import attention_sinks, residual_norms
 from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
 
@@ -250,6 +251,7 @@ def build(
     direction = footprint(n_pos).direction
     held = 0 if request.budget is None else footprint(n_pos).kept(use.recompute)
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
+    facts = {**_facts(host, bare, affine is not None, use.recompute), **_left_out(trace), **request.notes}
     make = partial(
         Linearization,
         head=head,
@@ -261,17 +263,18 @@ def build(
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
         shown_as=host.tokens_shown_as,
-        facts={**_facts(host, bare, affine is not None, use.recompute), **_left_out(trace), **request.notes},
         weights=weights,
         hooked=tuple(found.place for found in under.hooks),
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
+    norms = residual_norms(trace.between)
     points = host.hook_points() if watch.taps else ()
     return tuple(
         _member(
             host,
             partial(
                 make,
+                facts={**facts, **_sinks(norms, row, texts[row][: at + 1])},
                 rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request, weights, under, held),
                 regions=cut_off(prompts[row].regions, at + 1),
             ),
@@ -334,6 +337,11 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
     y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare
+
+
+def _sinks(norms: Tensor | None, row: int, texts: Sequence[str]) -> dict[str, Any]:
+    found = [] if norms is None else attention_sinks(norms[:, row, : len(texts)], texts)
+    return {"attention_sinks": found} if found else {}
 
 
 def _left_out(trace: Trace) -> dict[str, Any]:

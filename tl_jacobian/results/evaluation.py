@@ -14,8 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import whole
-from tl_jacobian.results.base import Value, frozen, renderer
+from tl_jacobian.results.arguments import excerpt, whole
+from tl_jacobian.results.base import Value, frozen
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, Curve, Curves, Guide, Panel, Table
 from tl_jacobian.results.statistics import Difference, Interval, bootstrap_mean, paired_differences
 from tl_jacobian.results.words import quoted
@@ -74,6 +75,8 @@ class Evaluation(Value):
         self._freeze("metadata")
         if self.blocks and len(self.blocks) != len(self.records):
             raise ArgumentError(f"blocks of {len(self.blocks)} prompts for {len(self.records)}, expected one a prompt")
+        if "k" not in self.metadata:
+            raise ArgumentError(f"metadata={excerpt(dict(self.metadata))} doesn't say which percentages k were removed")
         if len(self.usable) < 2:
             why = f"; the first error: {self.errors[0]['error']}" if self.errors else ""
             raise ArgumentError(

@@ -112,6 +112,11 @@ def path_integrated_scope(
     True
     """
     _check(steps, tol, max_steps, batch_size)
+    if (rule := lin.facts.get("rule")) is not None:
+        raise ArgumentError(
+            f"under the backward rule {rule!r} gradients are no derivatives of the model, so what is integrated along "
+            "a path doesn't add up to its change; linearize without rule="
+        )
     rerun, path = checked_rerun_of(lin), _path(lin, target, minus, baseline)
     ends = path.what.of(rerun.logits(torch.stack([path.x, path.baseline])))
     change = (ends[0] - ends[1]).item()

@@ -15,6 +15,7 @@ from torch import Tensor
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.chat import is_answered
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
@@ -142,7 +143,7 @@ class ScopeJob:
         target, minus: of Semantic Scope, where a prompt has no target of its own; default: its most probable token.
         method, rank, n_products, rtol: of Fisher Scope.
         seed: of Fisher's random signs; each prompt has its own, which follow from this and its index.
-        max_memory, precision: of a batch: see :func:`linearize`.
+        max_memory, precision, rule: of a batch: see :func:`linearize`.
         confidence: of Temperature Scope.
         fn, v, name: of ``"output"`` and ``"direction"``.
 
@@ -159,6 +160,7 @@ class ScopeJob:
     seed: int = 0
     max_memory: int | str | None = None
     precision: Precision = None
+    rule: Rule = None
     confidence: Confidence | None = None
     n_products: int | None = None
     rtol: float | None = None
@@ -185,7 +187,7 @@ class ScopeJob:
         if self.rank is not None and chosen.method != "low_rank":
             raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={chosen.method!r}')
         object.__setattr__(self, "chosen", chosen)
-        host = resolve(self.model, self.precision)
+        host = resolve(self.model, self.precision, self.rule)
         weight = host.unembedding().weight
         facts = {**host.facts(), "weights": host.weights_digest(), "device": weight.device.type}
         object.__setattr__(self, "facts", facts)
@@ -216,7 +218,7 @@ class ScopeJob:
         return by_kind(prompts, self._together, self._together)
 
     def _together(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        host = resolve(self.model, self.precision)
+        host = resolve(self.model, self.precision, self.rule)
         batch = linearize_read(host, [read_of(host, p) for p in prompts], Options(max_memory=self.max_memory))
         found = self.chosen.attribute(
             batch,

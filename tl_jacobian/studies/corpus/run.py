@@ -31,6 +31,7 @@ from tl_jacobian.analyses.scopes.choose import Scope
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.build import versions
 from tl_jacobian.core.chat import is_answered
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.progress import counting, quiet
@@ -441,6 +442,7 @@ def attribute_corpus(
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     batch_size: int = 8,
     shard_size: int = 32,
     format: Format = "jsonl",
@@ -469,7 +471,7 @@ def attribute_corpus(
         prepend_bos: whether text gets a BOS token in front; default: the model's own setting.
         max_memory: the most that a batch may take beyond the model: see :func:`linearize`. The default, what is free
             at the time, can change how a batch is computed, and with it scores in their last digits.
-        precision: see :func:`linearize`.
+        precision, rule: see :func:`linearize`.
         batch_size: prompts in one forward pass.
         shard_size, format, progress: see :func:`run_corpus`.
 
@@ -498,6 +500,7 @@ def attribute_corpus(
         seed=seed,
         max_memory=max_memory,
         precision=precision,
+        rule=rule,
     )
     return run_corpus(
         job,

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearization import LinearizationBatch
@@ -57,7 +58,7 @@ class EvaluationJob:
             the whole prompt. Where a prompt has an answer, that is explained as a whole, and the tokens of the prompt
             alone are ranked and removed.
         name: of the corpus.
-        max_memory, precision: of each forward pass; see :func:`linearize`.
+        max_memory, precision, rule: of each forward pass; see :func:`linearize`.
     """
 
     model: Any
@@ -66,13 +67,14 @@ class EvaluationJob:
     name: str = "prompts"
     max_memory: int | str | None = None
     precision: Precision = None
+    rule: Rule = None
     facts: Mapping[str, Any] = field(init=False)
     example: ClassVar[Mapping[str, Any]] = _EXAMPLE
 
     def __post_init__(self) -> None:
         explained = fitted(self.explained, Explained, "explained")
         object.__setattr__(self, "explained", explained)
-        host = resolve(self.model, self.precision)
+        host = resolve(self.model, self.precision, self.rule)
         device = host.unembedding().weight.device.type
         object.__setattr__(self, "facts", {**host.facts(), "weights": host.weights_digest(), "device": device})
 
@@ -93,7 +95,7 @@ class EvaluationJob:
         return by_kind(prompts, records(self._of_predictions), records(self._of_answers))
 
     def _of_answers(self, prompts: Sequence[CorpusPrompt]) -> tuple[LinearizationBatch[Any], list[int | None]]:
-        host = resolve(self.model, self.precision)
+        host = resolve(self.model, self.precision, self.rule)
         options = Options(max_memory=self.max_memory, record=self.trial.record)
         batch = linearize_read(host, [read_of(host, p) for p in prompts], options)
         return batch, [None] * len(batch)
@@ -105,9 +107,9 @@ class EvaluationJob:
             if held and len(ids) < 2:
                 raise PromptError("a prompt of one token has no next one to explain, expected at least two")
         at = [len(ids) - 2 if held else len(ids) - 1 for ids, held in zip(tokens, held_out, strict=True)]
-        memory, precision, record = self.max_memory, self.precision, self.trial.record
+        how: dict[str, Any] = {"max_memory": self.max_memory, "precision": self.precision, "rule": self.rule}
         texts = [all_text(ids) for ids in tokens]
-        batch = linearize(self.model, texts, position=at, record=record, max_memory=memory, precision=precision)
+        batch = linearize(self.model, texts, position=at, record=self.trial.record, **how)
         targets: list[int | None] = [
             ids[-1] if held else resolve_target(lin, p.target)
             for ids, held, lin, p in zip(tokens, held_out, batch, prompts, strict=True)
@@ -202,6 +204,7 @@ def evaluate(
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     batch_size: int = 8,
     shard_size: int = 32,
     format: Literal["jsonl", "parquet"] = "jsonl",
@@ -225,7 +228,7 @@ def evaluate(
             (``"next"``), or the token that the model holds most probable after it (``"argmax"``); see
             :class:`EvaluationJob`.
         prepend_bos: whether texts get a BOS token; default: the model's own setting.
-        max_memory, precision: of each forward pass; see :func:`linearize`.
+        max_memory, precision, rule: of each forward pass; see :func:`linearize`.
         batch_size: prompts linearised together.
         shard_size: prompts written together.
         format: of the records.
@@ -247,7 +250,7 @@ def evaluate(
     trial, tokenize = trial or Trial(), _tokenizer(model, explained, prepend_bos)
     if trial.counts_tokens and trial.settings.counts is None:
         trial = replace(trial, settings=replace(trial.settings, counts=_counted(corpus, tokenize)))
-    job = EvaluationJob(model, trial, explained, name or _name(prompts), max_memory, precision)
+    job = EvaluationJob(model, trial, explained, name or _name(prompts), max_memory, precision, rule)
 
     def run(job: EvaluationJob | MatchedJob, folder: Path) -> None:
         run_corpus(
