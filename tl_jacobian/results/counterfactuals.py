@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Kind = Literal["removed", "replaced"]
 Effect = Literal["change", "kl"]
 _RESAMPLES = 4999
-_HEADER = ("word", "score", "edit", "value", "change", "KL, nats", "predicted")
+_HEADER = ("score", "edit", "value", "change", "KL, nats", "predicted")
 _FEWEST = 3  # words: the ranks of two agree or don't, by chance alone
 
 
@@ -170,7 +170,7 @@ class Counterfactuals(Value):
             title="Counterfactuals",
             detail=f"{self.quantity} = {words.number(self.value)}",
             facts=(*self._facts(), *words.model_facts(self.metadata)),
-            header=_HEADER,
+            header=(self._unit, *_HEADER),
             rows=tuple(self._cells(edit, scores, changes) for edit in ranked(self.edits)),
             numbers=(1, 3, 4, 5),
             above=self.prompt,
@@ -190,6 +190,11 @@ class Counterfactuals(Value):
             Cell(predicted),
         )
 
+    @property
+    def _unit(self) -> str:
+        """What is edited: a word, or a segment."""
+        return str(self.metadata.get("unit", "word"))
+
     def _facts(self) -> tuple[str, ...]:
         """The unedited prompt's prediction, and whether scores and changes rank words alike."""
         predicted = f"{words.quoted(self.prediction.text)} predicted with {self.prediction.probability:.0%}"
@@ -203,8 +208,8 @@ class Counterfactuals(Value):
             before,
             f"scores: {self.scope}",
             f"scores and sizes of changes by removal: Spearman {found.spearman:.2f} ({p}, one-sided: whether the two "
-            f"go together; {found.n} words); the word scored highest, {words.quoted(found.first)}, is number "
-            f"{found.rank_of_first} by change",
+            f"go together; {found.n} {self._unit}s); the {self._unit} scored highest, {words.quoted(found.first)}, is "
+            f"number {found.rank_of_first} by change",
         )
 
 

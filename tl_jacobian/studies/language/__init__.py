@@ -8,6 +8,7 @@ from tl_jacobian.results.alignment import AlignedWord, Link, WordAlignment, pars
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit, RankAgreement
 from tl_jacobian.studies.language.align import word_alignment
 from tl_jacobian.studies.language.counterfactual import counterfactuals
+from tl_jacobian.studies.language.passages import segment_counterfactuals
 from tl_jacobian.studies.language.score import (
     AlignedPair,
     AlignmentScore,
@@ -39,8 +40,9 @@ __all__ = [
     "aligned_pairs",
     "read_pairs",
     "AlignedPair",
-    # words removed and replaced
+    # words removed and replaced, passages removed
     "counterfactuals",
+    "segment_counterfactuals",
     "Counterfactuals",
     "Edit",
     "RankAgreement",

@@ -1,0 +1,148 @@
+"""Planted evidence: does an attribution name the one passage, of four, that holds what the answer needs?
+
+    python -m benchmarks.known_passage [--models demo DIR] [--n 60]
+
+Generated prompts (``benchmarks/tasks.py``): four passages that say the same of four things, and a question about one
+of them. The right answer is explained, all its tokens as one. A passage's score is that of its tokens jointly, or per
+token ("mean"); what it says is first is the passage with the highest. ``passage left out`` deletes each in turn, and
+names the one without which the answer's log-probability falls furthest: a forward pass each, and what the others are to
+predict. Prompts to which the model doesn't give the right answer, token by token, are counted apart.
+Writes benchmarks/results/known_passage.md, and every prompt's scores to known_passage.json; models that are measured
+again take the place of what is there. DIR holds a model for ``TransformerBridge.boot_transformers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tl_jacobian as tj
+from benchmarks.tasks import Task, passages
+
+RESULTS = Path(__file__).parent / "results"
+METHODS: dict[str, Callable[[Any], tj.Attribution]] = {
+    "semantic": tj.semantic_scope,
+    "temperature": tj.temperature_scope,
+    "fisher, rank 1": lambda lin: tj.fisher_scope(lin, method="low_rank", rank=1),
+    "input x gradient, norm": tj.baselines.input_x_gradient,
+    "input x gradient, signed": lambda lin: tj.baselines.input_x_gradient(lin, signed=True),
+}
+
+
+def load(name: str) -> Any:
+    if name == "demo":
+        return tj.load_demo_model("bridge")
+    from transformer_lens.model_bridge import TransformerBridge
+
+    return TransformerBridge.boot_transformers(name, dtype=torch.bfloat16, device="cpu")
+
+
+def measure(model: Any, task: Task) -> dict[str, Any]:
+    """Scores of the four passages, by method; from one forward pass, and one for each passage."""
+    lin = tj.linearize(model, task.prompt, answer=task.answer)
+    names, scores = list(task.segments), {}
+    for method, attribute in METHODS.items():
+        a = attribute(lin)
+        for label, mean in ((method, False), (f"{method}: mean", True)):
+            blocks = a.segments(task.segments, mean=mean, split_first=False)
+            found = dict(zip(blocks.str_tokens, blocks.scores.tolist(), strict=True))
+            scores[label] = [found[name] for name in names]
+    told = tj.semantic_scope(lin).segments(task.segments, rest=None, split_first=False)
+    by_name = {e.word: -e.change for e in tj.language.segment_counterfactuals(lin, told).edits}
+    scores["passage left out"] = [by_name[name] for name in names]
+    scores["the last passage"] = [float(i) for i in range(len(names))]
+    return {
+        "kind": task.kind,
+        "evidence": names.index(task.evidence),
+        "right": lin.logits.argmax(-1).tolist() == list(lin.answer),
+        "log_prob": lin.log_probs.sum().item(),
+        "tokens": len(lin.tokens),
+        "scores": scores,
+    }
+
+
+def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95% interval of a share."""
+    p, spread = k / n, z / n * math.sqrt(k * (n - k) / n + z * z / 4)
+    middle, size = (p + z * z / (2 * n)) / (1 + z * z / n), spread / (1 + z * z / n)
+    return middle - size, middle + size
+
+
+def first(scores: Sequence[float]) -> int:
+    return max(range(len(scores)), key=scores.__getitem__)
+
+
+def hits(rows: Sequence[dict[str, Any]], method: str) -> list[bool]:
+    return [first(row["scores"][method]) == row["evidence"] for row in rows]
+
+
+def share(found: Sequence[bool]) -> str:
+    if not found:
+        return "–"
+    low, high = wilson(sum(found), len(found))
+    return f"{sum(found) / len(found):.0%} ({low:.0%} to {high:.0%})"
+
+
+def report(measured: dict[str, Any]) -> str:
+    lines = [
+        "# Planted evidence: which of four passages",
+        "",
+        "Made by `python -m benchmarks.known_passage`: " + __doc__.split("\n\n")[2].replace("\n", " "),
+        "",
+        "How often the passage with the evidence is named first, with 95% Wilson intervals; chance is 25%.",
+    ]
+    for name, run in measured.items():
+        rows = run["rows"]
+        right, wrong = ([r for r in rows if r["right"] == is_right] for is_right in (True, False))
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{len(rows)} prompts of {min(r['tokens'] for r in rows)} to {max(r['tokens'] for r in rows)} tokens; the "
+            f"model gives the right answer to {len(right)}. {run['about']}",
+            "",
+            f"| method | right answer ({len(right)} prompts) | evidence in passages 1 to 3 | "
+            f"other prompts ({len(wrong)}) |",
+            "|---|---|---|---|",
+        ]
+        order = sorted(rows[0]["scores"], key=lambda method: -sum(hits(right, method)))
+        for method in order:
+            early = [row for row in right if row["evidence"] < 3]
+            lines.append(
+                f"| {method} | " + " | ".join(share(hits(part, method)) for part in (right, early, wrong)) + " |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--models", nargs="*", default=["demo"])
+    options.add_argument("--n", type=int, default=60)
+    given = options.parse_args()
+    store = RESULTS / "known_passage.json"
+    measured = json.loads(store.read_text()) if store.exists() else {}
+    for name in given.models:
+        label = "demo model (SmolLM2-135M-Instruct, float32)"
+        if name != "demo":
+            label = f"{Path(name).resolve().name}, bfloat16 weights"
+        model, rows, began = load(name), [], time.perf_counter()
+        for task in passages(given.n):
+            rows.append(measure(model, task))
+            seconds = (time.perf_counter() - began) / len(rows)
+            print(len(rows), rows[-1]["right"], f"{seconds:.0f} s a prompt", flush=True)
+            about = f"TransformerBridge, {platform.machine()}, {seconds:.0f} s a prompt on a busy core."
+            measured[label] = {"rows": rows, "about": about}
+            store.write_text(json.dumps(measured) + "\n")  # what was measured so far is kept
+        (RESULTS / "known_passage.md").write_text(report(measured), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
