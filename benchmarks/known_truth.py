@@ -15,11 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import tl_jacobian as tj
+from benchmarks.tasks import Task, disambiguation, induction, key_value, needle, passages
 from tl_jacobian.core.host.load import load_model
 from tl_jacobian.results.statistics import bootstrap_mean
 from tl_jacobian.studies.evaluation import Settings
@@ -39,115 +40,23 @@ METHODS = (
 )
 
 
-class Made(NamedTuple):
-    """A prompt whose evidence is known.
-
-    Attributes:
-        prompt, answer: text.
-        segments: in the prompt's order, each a piece that is in it once.
-        evidence: which of them.
-    """
-
-    prompt: str
-    answer: str
-    segments: tuple[str, ...]
-    evidence: int
-
-
-THINGS = [
-    "apple",
-    "river",
-    "candle",
-    "window",
-    "garden",
-    "silver",
-    "doctor",
-    "bridge",
-    "pencil",
-    "forest",
-    "basket",
-    "engine",
-]
-FIRST = ["Anna", "Carl", "Dora", "Emil", "Greta", "Hugo", "Irma", "Karl", "Lena", "Max", "Nora", "Otto"]
-LAST = [
-    "Baker",
-    "Carter",
-    "Fisher",
-    "Hunter",
-    "Mason",
-    "Miller",
-    "Porter",
-    "Smith",
-    "Taylor",
-    "Turner",
-    "Walker",
-    "Weaver",
-]
-FILLER = (
-    "The weather was mild that day.",
-    "A dog barked in the street.",
-    "She closed the old book.",
-    "The train left on time.",
-    "He bought bread and milk.",
-    "The lamp was still on.",
-    "Rain fell on the roof.",
-    "They walked to the lake.",
-    "The clock had stopped.",
-    "A letter lay on the table.",
-)
-COPIED = ["Arm", "Hand", "Ring", "Wind", "Finger", "Winter", "Sand", "Land", "Wolf", "Gold"]
-TRANSLATED = {"Hund": "dog", "Haus": "house", "Wasser": "water", "Baum": "tree", "Buch": "book", "Brot": "bread"}
-ASKED = {"Katze": "cat", "Vogel": "bird", "Mutter": "mother", "Freund": "friend", "Nacht": "night", "Milch": "milk"}
-
-
-def key_value(g: np.random.Generator) -> Made:
-    """Six keys and numbers; one key again."""
-    keys, numbers, at = g.permutation(THINGS)[:6], g.permutation(np.arange(11, 99))[:6], int(g.integers(6))
-    lines = tuple(f"{key}: {number}" for key, number in zip(keys, numbers, strict=True))
-    return Made("\n".join(lines) + f"\n{keys[at]}:", f" {numbers[at]}", lines, at)
-
-
-def induction(g: np.random.Generator) -> Made:
-    """Six names; one first name again, whose last name follows."""
-    first, last, at = g.permutation(FIRST)[:6], g.permutation(LAST)[:6], int(g.integers(6))
-    names = tuple(f"{a} {b}" for a, b in zip(first, last, strict=True))
-    return Made(", ".join(names) + f", {first[at]}", f" {last[at]}", names, at)
-
-
-def needle(g: np.random.Generator) -> Made:
-    """One sentence that matters among five that don't."""
-    at, number = int(g.integers(6)), int(g.integers(11, 99))
-    lines = [str(line) for line in g.permutation(FILLER)[:5]]
-    lines.insert(at, f"The secret number is {number}.")
-    return Made(" ".join(lines) + " What is the secret number? It is", f" {number}", tuple(lines), at)
-
-
-def disambiguation(g: np.random.Generator) -> Made:
-    """Copy or translate? Five examples fit both, one only the translation."""
-    at, words = int(g.integers(6)), g.permutation(COPIED)[:5]
-    lines = [f"{word} = {word.lower()}" for word in words]
-    one, asked = str(g.choice(list(TRANSLATED))), str(g.choice(list(ASKED)))
-    lines.insert(at, f"{one} = {TRANSLATED[one]}")
-    return Made("\n".join(lines) + f"\n{asked} =", f" {ASKED[asked]}", tuple(lines), at)
-
-
-TASKS: dict[str, Callable[[np.random.Generator], Made]] = {
+TASKS: dict[str, Callable[[np.random.Generator], Task]] = {
     "key and value": key_value,
     "induction": induction,
     "needle": needle,
     "one example disambiguates": disambiguation,
+    "passages": lambda g: passages(6, int(g.integers(2**31)), among=6)[0],
 }
 
 
-def place_of_evidence(a: tj.Attribution, made: Made) -> int:
+def place_of_evidence(a: tj.Attribution, made: Task) -> int:
     """1: the evidence has the highest score."""
-    units = a.segments({str(i): piece for i, piece in enumerate(made.segments)}, split_first=False)
+    units = a.segments(made.segments, split_first=False)
     scores = dict(zip(units.str_tokens, units.scores.tolist(), strict=True))
-    own = scores[str(made.evidence)]
-    return 1 + sum(scores[str(i)] > own for i in range(len(made.segments)) if i != made.evidence)
+    return 1 + sum(scores[name] > scores[made.evidence] for name in made.segments)
 
 
-def places(model: Any, made: Made, prompt: int, methods: Sequence[str]) -> dict[str, int] | None:
+def places(model: Any, made: Task, prompt: int, methods: Sequence[str]) -> dict[str, int] | None:
     """The evidence's place under every method; None where the model's answer is another one."""
     lin = tj.linearize(model, made.prompt, answer=made.answer, record="sources")
     if int(lin[0].logits.argmax()) != lin.answer[0]:
