@@ -19,6 +19,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +30,10 @@ from tl_jacobian.render import figure, markdown
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.panels import Curves
 from tl_jacobian.results.side_by_side import side_by_side
+from tl_jacobian.studies.corpus import read_records, read_settings
 from tl_jacobian.studies.evaluation import Settings, load_evaluation
 from tl_jacobian.studies.evaluation.curves import Perturbation
+from tl_jacobian.studies.evaluation.matched import with_matched
 
 RESULTS = Path(__file__).with_name("results")
 TALKS = {"iwslt2017_de_en_200": (0, 42, 96, 145)}  # the rows where talks begin
@@ -137,43 +140,16 @@ PAPERS = {  # the later version's table: LLaMA-3.2 3B, k and the token that is e
 }
 
 
-HEAD = """\
-# The paper's table on the right token, with baselines that are hard to beat
-
-    python -m benchmarks.aopc run --data lambada_200.json iwslt2017_de_en_200.json --out runs --part main
-    python -m benchmarks.aopc run --data … --out runs --part operators --prompts 5 --methods random,recency,input_x_gradient,semantic,temperature,fisher
-    python -m benchmarks.aopc report runs
-
-Float32, TransformerBridge, CPU; the *shortest* prompts of each corpus, how many the tables say. Explained and scored is the whole last word, from
-what stands before it alone. Fisher Scope is the later version's, v = u₁ (rank 1); Integrated Gradients runs from zero embeddings, 8 Gauss-Legendre
-nodes, unconverged (its completeness gap is below). Intervals are bootstrapped over prompts on LAMBADA. IWSLT's rows come in four talks (they end where
-speaker and subject change: rows 42, 96 and 145, found by reading), and ten neighbouring rows of a talk are drawn, or have their signs flipped, together.
-
-**What to take from it**
-
-- **Recency beats every attribution** under zeros. Removing the last tokens, whatever they are, costs most. (Not beyond chance for every scope: see
-  the tables of differences.)
-- Attributions know much *beyond* recency all the same: against removals at places that their own rankings of other prompts have. A ranking by
-  recency has exactly 0 there, a random one about 0.
-- The scopes' order is the paper's: Fisher, Temperature, Semantic, input x gradient, then Integrated Gradients, then random. Most of the gaps
-  between the first four aren't beyond chance on these few prompts.
-- The table that stood here explained the model's own next token, punctuation in most prompts; its numbers are in `aopc_argmax.json`, for notebook 03.
-
-Other models, with a GPU (`tl-jacobian evaluate --merge` puts their folders into one table; so does the report):
-
-    python -m benchmarks.aopc run --data lambada_200.json iwslt2017_de_en_200.json --out runs --part reduced --device cuda --model meta-llama/Llama-3.2-3B
-    python -m benchmarks.aopc run --data lambada_200.json iwslt2017_de_en_200.json --out runs --part reduced --device cuda --model Qwen/Qwen2.5-7B
-
-Qwen2.5-Coder-1.5B on 20 prompts of each, the same command with its folder and without `--device`, takes some hours of two cores, and isn't here; nor are
-`--part bounds` (normalised AOPC, the paper's 100 uniform steps) and the methods that `--part operators` names by default (leave-one-out, the full
-Fisher trace)."""
-DIFFERENCES = """\
-The paper's numbers are of LLaMA-3.2 3B (its later version's table); how many percent of the tokens were removed, and how many prompts there were,
-isn't said. Its code explains the literal next token and scores the argmax, counts positions after the explained one among the top k%, and
-takes 5 points of integrated gradients of the cross-entropy. Here: mean over 5, 10 and 20%, ± one standard error (a quarter of the interval)."""
-UNTESTED = """\
-Can't be tested here: that the order is the same from 1B to 7B (no such model can be fetched), and the size of the numbers, which are those of another
-model, another k and another target."""
+def cut_off(folder: Path) -> Evaluation | None:
+    """Of a run whose second half was cut off, the prompts that have both; None where there are none."""
+    if not (folder / "matched").exists():
+        return None
+    settings = read_settings(folder)
+    found = {r["prompt"]: r for r in read_records(folder / "matched", partial=True)}
+    first = [r for r in read_records(folder) if r["prompt"] in found]
+    metadata = {key: value for key, value in settings.items() if key not in ("job", "name")}
+    records = with_matched(first, [found[r["prompt"]] for r in first])
+    return Evaluation(name=settings["name"], records=tuple(records), metadata=metadata)
 
 
 def loaded(folder: Path) -> Iterator[tuple[str, str, Evaluation]]:
@@ -183,8 +159,9 @@ def loaded(folder: Path) -> Iterator[tuple[str, str, Evaluation]]:
         try:
             e = load_evaluation(path.parent)
         except tj.errors.CorpusError as error:
-            print(f"left out: {error}", flush=True)
-            continue
+            print(error, flush=True)
+            if (e := cut_off(path.parent)) is None:
+                continue
         if starts := TALKS.get(corpus):
             talks = [(max(s for s in starts if s <= row), row) for row in (int(r["id"]) for r in e.records)]
             e = e.in_blocks([f"{talk}: {(row - talk) // IN_A_BLOCK}" for talk, row in talks])
@@ -268,8 +245,8 @@ def report(args: argparse.Namespace) -> None:
     curves = [panel for e in main for panel in e.panels() if isinstance(panel, Curves)]
     drawn: Any = figure(curves).figure
     drawn.savefig(RESULTS / "aopc.png", dpi=110)
-    lines = [HEAD, "## The paper's numbers beside ours", DIFFERENCES, "\n".join(beside_the_paper(main))]
-    lines += ["## Verdicts", "\n".join(claims(main)), UNTESTED]
+    head = Template(Path(__file__).with_name("aopc_report.md").read_text(encoding="utf-8"))
+    lines = [head.substitute(paper="\n".join(beside_the_paper(main)), claims="\n".join(claims(main)))]
     for model, part, e in every:
         lines += [f"## {model}, {part}, {e.name}", e.to_markdown()]
     for model in dict.fromkeys(m for m, _, _ in every):
