@@ -97,7 +97,7 @@ Corpus = list[tj.corpus.CorpusPrompt]
 
 def evaluated(model: Any, corpus: Corpus) -> Tensor:
     """Falls of the log-probability: methods x k x prompts."""
-    e = tj.evaluate(model, corpus, tj.Trial(k=KS, sufficiency=False), progress=False)
+    e = tj.evaluate(model, corpus, tj.Trial(k=KS, sufficiency=False), explained="argmax", progress=False)
     return torch.tensor([[e.values("drop", m, k) for k in KS] for m in e.methods])
 
 

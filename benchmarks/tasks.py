@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,87 @@ def _passages(rng: random.Random, kind: str, place: int, among: int) -> Task:
         evidence=f"passage {place + 1}",
         kind=kind,
     )
+
+
+# -- in context: keys, names, needles, examples ------------------------------------------------
+
+_THINGS = [
+    "apple",
+    "river",
+    "candle",
+    "window",
+    "garden",
+    "silver",
+    "doctor",
+    "bridge",
+    "pencil",
+    "forest",
+    "basket",
+    "engine",
+]
+_FIRST = ["Anna", "Carl", "Dora", "Emil", "Greta", "Hugo", "Irma", "Karl", "Lena", "Max", "Nora", "Otto"]
+_LAST = [
+    "Baker",
+    "Carter",
+    "Fisher",
+    "Hunter",
+    "Mason",
+    "Miller",
+    "Porter",
+    "Smith",
+    "Taylor",
+    "Turner",
+    "Walker",
+    "Weaver",
+]
+_IDLE = (
+    "The weather was mild that day.",
+    "A dog barked in the street.",
+    "She closed the old book.",
+    "The train left on time.",
+    "He bought bread and milk.",
+    "The lamp was still on.",
+    "Rain fell on the roof.",
+    "They walked to the lake.",
+    "The clock had stopped.",
+    "A letter lay on the table.",
+)
+_COPIED = ["Arm", "Hand", "Ring", "Wind", "Finger", "Winter", "Sand", "Land", "Wolf", "Gold"]
+_TRANSLATED = {"Hund": "dog", "Haus": "house", "Wasser": "water", "Baum": "tree", "Buch": "book", "Brot": "bread"}
+_ASKED = {"Katze": "cat", "Vogel": "bird", "Mutter": "mother", "Freund": "friend", "Nacht": "night", "Milch": "milk"}
+
+
+def key_value(g: np.random.Generator) -> Task:
+    """Six keys and numbers; one key again."""
+    keys, numbers, at = g.permutation(_THINGS)[:6], g.permutation(np.arange(11, 99))[:6], int(g.integers(6))
+    lines = tuple(f"{key}: {number}" for key, number in zip(keys, numbers, strict=True))
+    return _numbered("\n".join(lines) + f"\n{keys[at]}:", f" {numbers[at]}", lines, at)
+
+
+def induction(g: np.random.Generator) -> Task:
+    """Six names; one first name again, whose last name follows."""
+    first, last, at = g.permutation(_FIRST)[:6], g.permutation(_LAST)[:6], int(g.integers(6))
+    names = tuple(f"{a} {b}" for a, b in zip(first, last, strict=True))
+    return _numbered(", ".join(names) + f", {first[at]}", f" {last[at]}", names, at)
+
+
+def needle(g: np.random.Generator) -> Task:
+    """One sentence that matters among five that don't."""
+    at, number = int(g.integers(6)), int(g.integers(11, 99))
+    lines = [str(line) for line in g.permutation(_IDLE)[:5]]
+    lines.insert(at, f"The secret number is {number}.")
+    return _numbered(" ".join(lines) + " What is the secret number? It is", f" {number}", tuple(lines), at)
+
+
+def disambiguation(g: np.random.Generator) -> Task:
+    """Copy or translate? Five examples fit both, one only the translation."""
+    at, words = int(g.integers(6)), g.permutation(_COPIED)[:5]
+    lines = [f"{word} = {word.lower()}" for word in words]
+    one, asked = str(g.choice(list(_TRANSLATED))), str(g.choice(list(_ASKED)))
+    lines.insert(at, f"{one} = {_TRANSLATED[one]}")
+    return _numbered("\n".join(lines) + f"\n{asked} =", f" {_ASKED[asked]}", tuple(lines), at)
+
+
+def _numbered(prompt: str, answer: str, segments: Sequence[str], evidence: int) -> Task:
+    """Segments by their place."""
+    return Task(prompt, answer, {str(i): text for i, text in enumerate(segments)}, str(evidence))

@@ -13,7 +13,7 @@ from tl_jacobian.core.host import load
 from tl_jacobian.studies import evaluation
 from tl_jacobian.studies.evaluation import load_evaluation
 
-TEXTS = ["Rome is it", "Paris", "one two three", ""]
+TEXTS = ["Rome is it", "Paris was", "one two three", ""]
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,7 @@ def test_methods_are_listed_without_any_work(more):
     result = run("--methods", "help", *more)
     assert result.exit_code == 0, result.output
     assert result.stdout.split()[: len(evaluation.METHODS)] == list(evaluation.METHODS)
+    assert "beam_highest" in result.stdout
     assert f"all: {','.join(evaluation.PAPER)}" in " ".join(result.stdout.split())
 
 
@@ -103,3 +104,39 @@ def test_two_files_of_one_name(corpora, tmp_path):
     result = run("--data", corpora[0], "--data", corpora[0], "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert "have the same name" in " ".join(result.output.replace("│", " ").split())
+
+
+def test_evaluations_of_several_models_in_one_table(corpora, tmp_path):
+    """Folders are put side by side: another model's, or another way to remove tokens."""
+    options = ["--data", corpora[0], "--methods", "random,recency,semantic", "--k", "50", "--no-sufficiency"]
+    first = run(
+        *options, "--out", str(tmp_path / "a"), "--also", "mean,zero:keep-first", "--matched", "1", "--blocks", "2"
+    )
+    assert first.exit_code == 0, first.output
+    for word in ("last word, given", "beyond recency", "over 2 blocks", "are methods ranked alike?"):
+        assert word in " ".join(first.output.split()), word
+    more = [*options, "--perturbation", "resample", "--out", str(tmp_path / "b"), "--merge", str(tmp_path / "a")]
+    second = run(*more)
+    assert second.exit_code == 0, second.output
+    table = (tmp_path / "b" / "table.md").read_text().replace("\\", "")
+    for column in ("one, resample", "one, zero", "one, mean", "one, zero, first kept"):
+        assert f"{column} |" in table
+    assert len(json.loads((tmp_path / "b" / "table.json").read_text())) == 2
+    only = run("--merge", str(tmp_path / "a"), "--merge", str(tmp_path / "b"), "--out", str(tmp_path / "c"))
+    assert only.exit_code == 0, only.output
+    assert "one, resample" in (tmp_path / "c" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        ([], 2, "neither --data nor --merge"),
+        (["--merge", "nowhere"], 1, "--merge 'nowhere' holds no evaluation"),
+        (["--also", "mean:first"], 1, "--also 'mean:first', expected some of zero, mean, delete, resample"),
+    ],
+)
+def test_what_cant_be_put_together(corpora, tmp_path, args, code, message):
+    data = ["--data", corpora[0]] if "--also" in args else []
+    result = run(*data, "--out", str(tmp_path / "out"), *args)
+    assert result.exit_code == code, result.output
+    assert message in " ".join(result.output.replace("│", " ").split())

@@ -116,3 +116,57 @@ def test_pairs_need_the_same_prompts():
     with pytest.raises(ArgumentError, match=r"methods of \[2, 3\] prompts can't be paired"):
         paired_differences({"a": [1.0, 2.0], "b": [1.0, 2.0, 3.0]})
     assert paired_differences({"a": [1.0, 2.0]}) == []
+
+
+# -- blocks ----------------------------------------------------------------------------------
+
+
+def blocked(n: int, blocks: int, size: int, seed: int = 7) -> tuple[np.ndarray, list[int]]:
+    """Rows of numbers of mean 0 that mostly are their block's, and the blocks."""
+    rng = np.random.default_rng(seed)
+    shared = np.repeat(rng.normal(size=(n, blocks)), size, axis=1)
+    return shared + 0.3 * rng.normal(size=(n, blocks * size)), np.repeat(range(blocks), size).tolist()
+
+
+def test_blocks_of_one_are_no_blocks():
+    x = samples(1, 30)[0]
+    plain, blocks = bootstrap_mean(x), bootstrap_mean(x, blocks=list(range(30)))
+    assert blocks.mean == plain.mean
+    assert (blocks.low, blocks.high) == pytest.approx((plain.low, plain.high), abs=0.02)
+    one, same = paired_differences({"a": x, "b": -x}), paired_differences({"a": x, "b": -x}, blocks=list(range(30)))
+    assert one[0].p == same[0].p
+
+
+def test_intervals_of_blocks_cover_the_mean_as_often_as_promised():
+    rows, blocks = blocked(120, blocks=12, size=5)
+    inside = lambda i: i.low <= 0 <= i.high  # noqa: E731
+    whole = sum(inside(bootstrap_mean(row, confidence=0.9, seed=i, blocks=blocks)) for i, row in enumerate(rows))
+    alone = sum(inside(bootstrap_mean(row, confidence=0.9, seed=i)) for i, row in enumerate(rows))
+    assert abs(whole - 108) < 4 * np.sqrt(120 * 0.1 * 0.9)
+    assert alone < 84  # as if there were five times as many draws: what blocks are for
+
+
+def test_blocks_of_different_sizes_weigh_what_they_hold():
+    rng = np.random.default_rng(1)
+    sizes = [1, 2, 3, 4, 5, 6, 7, 8] * 2
+    blocks = [i for i, size in enumerate(sizes) for _ in range(size)]
+    rows = np.stack([np.repeat(rng.normal(size=16), sizes) for _ in range(120)])
+    found = [bootstrap_mean(row, confidence=0.9, seed=i, blocks=blocks) for i, row in enumerate(rows)]
+    assert found[0].mean == pytest.approx(rows[0].mean())
+    assert abs(sum(i.low <= 0 <= i.high for i in found) - 108) < 4 * np.sqrt(120 * 0.1 * 0.9)
+
+
+def test_no_difference_between_blocks_is_found_no_more_often_than_promised():
+    rows, blocks = blocked(100, blocks=12, size=4)
+    zeros = np.zeros(rows.shape[1])
+    whole = sum(paired_differences({"a": row, "b": zeros}, blocks=blocks)[0].p < 0.1 for row in rows)
+    alone = sum(paired_differences({"a": row, "b": zeros})[0].p < 0.1 for row in rows[:50])
+    assert abs(whole - 10) < 4 * np.sqrt(100 * 0.1 * 0.9)
+    assert alone > 13
+
+
+def test_blocks_have_to_fit(unchecked):
+    with pytest.raises(ArgumentError, match="blocks of 2 prompts for 3 values, expected one a value"):
+        bootstrap_mean([1.0, 2.0, 3.0], blocks=[0, 1])
+    with pytest.raises(ArgumentError, match="all 3 values are in one block, 'talk'; expected two or more"):
+        bootstrap_mean([1.0, 2.0, 3.0], blocks=["talk"] * 3)

@@ -49,29 +49,34 @@ class Perturb(StrEnum):
     zero = "zero"
     mean = "mean"
     delete = "delete"
+    resample = "resample"
 
 
 class Explain(StrEnum):
-    argmax = "argmax"
+    word = "word"
     next = "next"
+    argmax = "argmax"
 
 
 def _listed(names: str) -> str:
     """``--methods help``, before anything else is missed."""
     if names == "help":
         from tl_jacobian.studies.evaluation import METHODS, PAPER
+        from tl_jacobian.studies.evaluation.judge import BOUNDS
 
-        Console().print("\n".join([*METHODS, f"all: {','.join(PAPER)}"]), markup=False, highlight=False, soft_wrap=True)
+        Console().print(
+            "\n".join([*METHODS, *BOUNDS, f"all: {','.join(PAPER)}"]), markup=False, highlight=False, soft_wrap=True
+        )
         raise typer.Exit()
     return names
 
 
 def evaluate(
-    data: Annotated[
-        list[str],
-        typer.Option(help="Prompts: .json, .jsonl, .txt or .parquet, or a Hugging Face data set; may be repeated."),
-    ],
     out: OutOption,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="Prompts: .json, .jsonl, .txt or .parquet, or a Hugging Face data set; may be repeated."),
+    ] = None,
     methods: Annotated[
         str,
         typer.Option(
@@ -82,12 +87,42 @@ def evaluate(
     ] = "all",
     k: Annotated[str, typer.Option(help="Percentages of tokens to remove, with commas.")] = "5,10,20",
     perturbation: Annotated[
-        Perturb, typer.Option(help="A removed token's embedding becomes zero or the prompt's mean; or it is deleted.")
+        Perturb,
+        typer.Option(
+            help="A removed token's embedding becomes zero or the prompt's mean; or it is deleted; or a random other "
+            "token of the corpus takes its place."
+        ),
     ] = Perturb.zero,
+    also: Annotated[
+        str | None,
+        typer.Option(
+            help='Further ways to remove tokens, with commas, from the same rankings: "mean,delete,zero:keep-first".'
+        ),
+    ] = None,
     explained: Annotated[
-        Explain, typer.Option(help="Token that is explained and scored: the model's own choice, or the prompt's last.")
-    ] = Explain.argmax,
+        Explain,
+        typer.Option(
+            help="What is explained and scored where a row names no target or answer: the prompt's last word, its last "
+            "token, or the token that the model holds most probable after it."
+        ),
+    ] = Explain.word,
     skip_first: Annotated[bool, typer.Option(help="Never remove the first token.")] = False,
+    matched: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Runs at places of other prompts' rankings: what methods know beyond recency; 0: none."
+        ),
+    ] = 0,
+    blocks: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many neighbouring prompts are one block: for corpora of talks or books."),
+    ] = None,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="--out of an earlier evaluation, of another model, say: put beside this one; may be repeated."
+        ),
+    ] = None,
     sufficiency: Annotated[bool, typer.Option(help="Also run with the highest tokens alone; half of all runs.")] = True,
     agreement: Annotated[bool, typer.Option(help="Also compare with leaving out each token; a run for each.")] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
@@ -115,7 +150,9 @@ def evaluate(
 
     Exit codes: 0 done; 1 it can't be done (the message says why); 2 wrong usage; 130 interrupted.
     """
-    folders = _folders(data, out)
+    if not data and not merge:
+        raise typer.BadParameter("neither --data nor --merge, expected prompts, or earlier evaluations to put together")
+    folders = _folders(data or [], out)
     with ending(out) as is_main:
         from tl_jacobian.studies.corpus import read_corpus
         from tl_jacobian.studies.evaluation import Settings, Trial
@@ -126,12 +163,14 @@ def evaluate(
             k=_percentages(k),
             perturbation=perturbation.value,
             skip_first=skip_first,
+            also=_ways(also),
+            matched=matched,
             sufficiency=sufficiency,
             agreement=agreement,
             settings=Settings(seed, integration_steps),
         )
-        corpora = [read_corpus(source, column=column, split=split, limit=limit) for source in data]
-        loaded = load(model, host, device, dtype, device_map)
+        corpora = [read_corpus(source, column=column, split=split, limit=limit) for source in data or []]
+        loaded = load(model, host, device, dtype, device_map) if corpora else None
         found = [
             evaluated(
                 loaded,
@@ -151,7 +190,8 @@ def evaluate(
             for corpus, folder in zip(corpora, folders, strict=True)
         ]
         if is_main:
-            _report(found, out)
+            found = [e if blocks is None else e.in_blocks(blocks) for e in found]
+            _report(found, _earlier(merge or []), out)
 
 
 def _folders(data: Sequence[str], out: Path) -> list[Path]:
@@ -168,6 +208,32 @@ def _methods(text: str) -> tuple[str, ...]:
     return PAPER if text == "all" else tuple(name.strip() for name in text.split(","))
 
 
+def _ways(text: str | None) -> list[tuple[Any, bool]]:
+    """``"mean,zero:keep-first"`` as pairs of an operator and whether the first token is kept."""
+    ways = [part.strip().partition(":") for part in text.split(",")] if text else []
+    for name, colon, rest in ways:
+        if name not in list(Perturb) or (colon and rest != "keep-first"):
+            raise ArgumentError(
+                f"--also {name + colon + rest!r}, expected some of {', '.join(Perturb)} with commas, each as it is or "
+                "with :keep-first"
+            )
+    return [(name, bool(colon)) for name, colon, _ in ways]
+
+
+def _earlier(folders: Sequence[Path]) -> list[Evaluation]:
+    """Every finished evaluation in these folders, or right below them."""
+    from tl_jacobian.studies.evaluation import load_evaluation
+
+    found = []
+    for folder in folders:
+        alone = (folder / "manifest.json").exists()  # one corpus, whose own folders are parts of it
+        inside = [folder] if alone else sorted(path.parent for path in folder.glob("*/manifest.json"))
+        if not inside:
+            raise ArgumentError(f"--merge {str(folder)!r} holds no evaluation, expected the --out of an earlier one")
+        found += map(load_evaluation, inside)
+    return found
+
+
 def _percentages(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -175,16 +241,24 @@ def _percentages(text: str) -> tuple[float, ...]:
         raise ArgumentError(f"--k {text!r}, expected percentages with commas, such as 5,10,20") from None
 
 
-def _report(found: Sequence[Evaluation], out: Path) -> None:
+def _report(found: Sequence[Evaluation], earlier: Sequence[Evaluation], out: Path) -> None:
     """Shown before anything is written: hours of work must not be lost to a full disk."""
+    from tl_jacobian.render import markdown, terminal
+    from tl_jacobian.results.side_by_side import side_by_side
+
     for e in found:
         e.show()
+    every = [*found, *earlier]
+    beside = side_by_side(every) if len(every) > 1 or every[0].operators[1:] else ()
+    if beside:
+        terminal(beside)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         with atomic(out / "table.md") as file:
-            file.write("\n".join(e.to_markdown() for e in found))
+            file.write("\n".join([*(e.to_markdown() for e in found), *([markdown(beside)] if beside else [])]))
         with atomic(out / "table.json") as file:
-            json.dump([e.to_json() for e in found], file, indent=1)
-        _draw(found, out / "table.png")
+            json.dump([e.to_json() for e in every], file, indent=1)
+        _draw(every, out / "table.png")
     except OSError as error:
         fail(f"can't write: {error}")
     Console().print(printable(f"Tables: {out}"), markup=False, highlight=False, soft_wrap=True)

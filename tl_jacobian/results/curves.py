@@ -31,6 +31,8 @@ class PerturbationCurves(Value):
         clean: log-probability of the target in the whole prompt, in nats.
         removed: the same without the ``n`` tokens that score highest; ``(k,)``.
         kept: with nothing but those; ``(k,)``. None where it wasn't asked for.
+        divergence: KL(p || p without the ``n`` tokens) of the whole distribution, in nats; ``(k,)``. None of curves
+            that older versions stored.
         scope: of the attribution.
         metadata: target, perturbation, and what else was done (JSON values).
 
@@ -46,15 +48,18 @@ class PerturbationCurves(Value):
     removed: Float[Tensor, " k"]
     scope: str
     kept: Float[Tensor, " k"] | None = None
+    divergence: Float[Tensor, " k"] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._own("removed", "kept", dtype=torch.float64)
+        self._own("removed", "kept", "divergence", dtype=torch.float64)
         self._freeze("metadata")
-        removed, kept = self.removed, self.kept
-        lengths = [len(self.k), len(self.n), len(removed), *([] if kept is None else [len(kept)])]
+        given = [one for one in (self.removed, self.kept, self.divergence) if one is not None]
+        lengths = [len(self.k), len(self.n), *map(len, given)]
         if len(set(lengths)) > 1 or not self.k:
-            raise ArgumentError(f"k, n, removed and kept have lengths {lengths}, expected one each, and at least one")
+            raise ArgumentError(
+                f"k, n, removed, kept and divergence have lengths {lengths}, expected one each, and at least one"
+            )
 
     def __repr__(self) -> str:
         drops = ", ".join(f"{k:g}%: {drop:.3g}" for k, drop in zip(self.k, self.drops.tolist(), strict=True))
@@ -85,16 +90,17 @@ class PerturbationCurves(Value):
         return None if kept is None else (math.exp(self.clean) - kept.exp()).mean().item()
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a percentage: k, n, removed, kept, drop."""
+        """One row a percentage: k, n, removed, kept, drop, divergence."""
         import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
 
-        kept = self.kept
+        kept, moved = self.kept, self.divergence
         columns = {
             "k": list(self.k),
             "n": list(self.n),
             "removed": self.removed.tolist(),
             "kept": [math.nan] * len(self.k) if kept is None else kept.tolist(),
             "drop": self.drops.tolist(),
+            "divergence": [math.nan] * len(self.k) if moved is None else moved.tolist(),
         }
         return pd.DataFrame(columns)
 

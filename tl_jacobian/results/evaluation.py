@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 import statistics as plain_statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import excerpt
+from tl_jacobian.results.arguments import excerpt, whole
 from tl_jacobian.results.base import Value, frozen
 from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, Curve, Curves, Guide, Panel, Table
 from tl_jacobian.results.statistics import Difference, Interval, bootstrap_mean, paired_differences
+from tl_jacobian.results.words import quoted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,15 @@ METRICS: Mapping[str, str] = {
     "aopc": "mean of the drop over k",
     "comprehensiveness": "mean over k of p - p(without the top k%)",
     "sufficiency": "mean over k of p - p(with the top k% alone); smaller is better",
+    "divergence": "mean over k of KL(whole prompt || without the top k%), of the whole distribution",
+    "normalized_aopc": (
+        "(AOPC - lowest) / (highest - lowest), of the orders that a beam search finds for each prompt; 0 to 1, or "
+        "beyond where the search was too narrow"
+    ),
+    "beyond_recency": (
+        "mean over k of what the drop is larger than that of removals whose places other prompts' rankings by the same "
+        "method drew"
+    ),
     "kendall_kl": "Kendall's tau with leaving one token out (divergence of the distribution)",
     "spearman_kl": "Spearman's correlation with the same",
     "overlap_kl": "share of the top 20% in common with the same",
@@ -47,6 +57,7 @@ class Evaluation(Value):
         name: of the corpus.
         records: one a prompt, in the corpus's order; a prompt that couldn't be used has an ``"error"``.
         metadata: what was measured, and with what model (JSON values).
+        blocks: which block each record belongs to, for prompts that aren't independent draws; empty: each its own.
 
     >>> def record(drop): return {"log_prob": -1.0, "methods": {"semantic": {"removed": [-1.0 - drop], "kept": [-2.0]}}}
     >>> e = Evaluation(name="two prompts", records=(record(1.0), record(3.0)), metadata={"k": [20.0]})
@@ -57,10 +68,13 @@ class Evaluation(Value):
     name: str
     records: tuple[Mapping[str, Any], ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
         self._set("records", tuple(frozen(record, "a record") for record in self.records))
         self._freeze("metadata")
+        if self.blocks and len(self.blocks) != len(self.records):
+            raise ArgumentError(f"blocks of {len(self.blocks)} prompts for {len(self.records)}, expected one a prompt")
         if "k" not in self.metadata:
             raise ArgumentError(f"metadata={excerpt(dict(self.metadata))} doesn't say which percentages k were removed")
         if len(self.usable) < 2:
@@ -97,8 +111,46 @@ class Evaluation(Value):
     def metrics(self) -> tuple[str, ...]:
         """Names of what was measured; agreement with leave-one-out only where it was asked for."""
         one = self.usable[0]["methods"][self.methods[0]]
-        measured = {*_CURVES, *one, *(["sufficiency"] if "kept" in one else [])}
+        measured = {*_CURVES, *one, *(named for key, named in _FROM.items() if key in one)}
+        if {LOWEST, HIGHEST} <= set(self.methods):
+            measured.add("normalized_aopc")
         return tuple(m for m in METRICS if m in measured)
+
+    # -- other views of it ---------------------------------------------------------
+
+    def in_blocks(self, blocks: int | Sequence[int] | Sequence[str]) -> Evaluation:
+        """The same, with intervals and tests over blocks of prompts, such as talks or books.
+
+        Args:
+            blocks: one name a record, or how many neighbouring records make a block.
+
+        >>> records = [{"log_prob": -1.0, "methods": {"a": {"removed": [-2.0 - i]}}} for i in range(4)]
+        >>> Evaluation(name="four", records=tuple(records), metadata={"k": [20.0]}).in_blocks(2).blocks
+        (0, 0, 1, 1)
+        """
+        if isinstance(blocks, int):
+            size = whole("blocks", blocks, what="how many prompts make a block")
+            return replace(self, blocks=tuple(i // size for i in range(len(self.records))))
+        return replace(self, blocks=tuple(blocks))
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """How tokens were removed; all after the first from the same rankings."""
+        return (operator_name(self.metadata), *(self.usable[0].get("also") or {}))
+
+    def under(self, operator: str) -> Evaluation:
+        """The same rankings, judged by another of the :attr:`operators`."""
+        names = self.operators
+        if operator not in names:
+            raise ArgumentError(f"operator={operator!r}, expected one of {names}")
+        if operator == names[0]:
+            return self
+        records = tuple(
+            r if r.get("error") else {**r, "methods": r["also"][operator], "also": {}} for r in self.records
+        )
+        perturbation, comma, _ = operator.partition(",")
+        told = {"perturbation": perturbation, "skip_first": bool(comma), "also": [], "matched": 0}
+        return replace(self, records=records, metadata={**self.metadata, **told})
 
     # -- numbers -------------------------------------------------------------------
 
@@ -117,16 +169,24 @@ class Evaluation(Value):
         if (metric == "drop") != (k is not None) or (k is not None and k not in self.k):
             raise ArgumentError(f"k={k!r} for metric={metric!r}; 'drop' needs one of {self.k}, the others none")
         at = None if k is None else self.k.index(k)
-        return [_value(r["methods"][method], r["log_prob"], metric, at) for r in self.usable]
+        return [_value(r["methods"], method, r["log_prob"], metric, at) for r in self.usable]
 
     def interval(self, metric: str, method: str, k: float | int | None = None, *, confidence: float = 0.95) -> Interval:
         """The mean over prompts, with its bootstrap interval."""
-        return bootstrap_mean(_finite([self.values(metric, method, k)])[0], confidence=confidence)
+        (values,), blocks = _finite([self.values(metric, method, k)], self._blocks)
+        return bootstrap_mean(values, confidence=confidence, blocks=blocks)
 
     def differences(self, metric: str = "aopc", k: float | int | None = None) -> list[Difference]:
         """Every pair of methods, compared prompt by prompt."""
-        columns = _finite([self.values(metric, m, k) for m in self.methods])
-        return paired_differences(dict(zip(self.methods, columns, strict=True)))
+        columns, blocks = _finite([self.values(metric, m, k) for m in self.methods], self._blocks)
+        return paired_differences(dict(zip(self.methods, columns, strict=True)), blocks=blocks)
+
+    @property
+    def _blocks(self) -> list[Any] | None:
+        """Of the usable prompts."""
+        if not self.blocks:
+            return None
+        return [block for block, r in zip(self.blocks, self.records, strict=True) if not r.get("error")]
 
     def completeness_gap(self, method: str) -> float | None:
         """Median over prompts of the relative gap that a method's parts leave; None where it has no such promise."""
@@ -208,7 +268,21 @@ class Evaluation(Value):
 
     def _summary(self) -> str:
         how = _PERTURBATIONS[self.metadata.get("perturbation", "zero")]
-        return f"{len(self.usable):,} prompts, tokens removed by {how}. Means with 95% bootstrap intervals."
+        kept = ", the first token kept" if self.metadata.get("skip_first") else ""
+        blocks = f" over {len(set(self._blocks or ())):,} blocks of neighbouring prompts" if self.blocks else ""
+        return (
+            f"{self.what_was_explained()}{len(self.usable):,} prompts, tokens removed by {how}{kept}. Means with 95% "
+            f"bootstrap intervals{blocks}."
+        )
+
+    def what_was_explained(self) -> str:
+        """One sentence, with three examples; nothing of records that don't say."""
+        explained = _EXPLAINED.get(self.metadata.get("explained", ""))
+        if explained is None:
+            return ""
+        shown = [r for r in self.usable if "target_text" in r and "context" in r][:3]
+        examples = ", ".join(f"{quoted(r['target_text'])} after {quoted('…' + r['context'])}" for r in shown)
+        return f"Explained and scored is the log-probability of {explained}{f', such as {examples}' if shown else ''}. "
 
     def _notes(self) -> tuple[str, ...]:
         gaps = [(m.replace("_", " "), gap) for m in self.methods if (gap := self.completeness_gap(m)) is not None]
@@ -244,30 +318,53 @@ class Evaluation(Value):
 
 _CURVES = ("drop", "aopc", "comprehensiveness")
 _HEADINGS = {"aopc": "AOPC (mean over k)"}
+# What is in a method's part of a record -> the metric that it gives.
+_FROM = {"kept": "sufficiency", "matched": "beyond_recency"}
+LOWEST, HIGHEST = "beam_lowest", "beam_highest"  # methods: the worst and the best order that were found
 
 
-def _value(found: Mapping[str, Any], clean: float, metric: str, at: int | None) -> float:
+def operator_name(settings: Mapping[str, Any]) -> str:
+    """``"zero"``, or ``"zero, first kept"``.
+
+    >>> operator_name({"perturbation": "mean", "skip_first": True}), operator_name({})
+    ('mean, first kept', 'zero')
+    """
+    return settings.get("perturbation", "zero") + (", first kept" if settings.get("skip_first") else "")
+
+
+def _value(methods: Mapping[str, Any], method: str, clean: float, metric: str, at: int | None) -> float:
+    found = methods[method]
     removed = found["removed"]
     if at is not None:
         return clean - removed[at]
     if metric == "aopc":
         return clean - math.fsum(removed) / len(removed)
+    if metric == "divergence":
+        return math.fsum(found["divergence"]) / len(removed)
+    if metric == "beyond_recency":
+        return (math.fsum(found["matched"]) - math.fsum(removed)) / len(removed)
+    if metric == "normalized_aopc":
+        low, high = (math.fsum(methods[m]["removed"]) for m in (LOWEST, HIGHEST))
+        return (low - math.fsum(removed)) / (low - high) if low > high else math.nan
     if metric in ("comprehensiveness", "sufficiency"):
         left = removed if metric == "comprehensiveness" else found["kept"]
         return math.exp(clean) - math.fsum(map(math.exp, left)) / len(left)
     return math.nan if found[metric] is None else found[metric]
 
 
-def _finite(columns: Sequence[Sequence[float]]) -> list[list[float]]:
-    """The prompts for which every method has a number."""
-    whole = [row for row in zip(*columns, strict=True) if not any(map(math.isnan, row))]
-    return [list(column) for column in zip(*whole, strict=True)] or [[] for _ in columns]
+def _finite(
+    columns: Sequence[Sequence[float]], blocks: Sequence[Any] | None
+) -> tuple[list[list[float]], list[Any] | None]:
+    """The prompts for which every method has a number, and their blocks."""
+    kept = [i for i, row in enumerate(zip(*columns, strict=True)) if not any(map(math.isnan, row))]
+    return [[column[i] for i in kept] for column in columns], None if blocks is None else [blocks[i] for i in kept]
 
 
 # -- tables ----------------------------------------------------------------------------
 
 _LEVEL = 0.05
 _MEANS = {"aopc": "AOPC", "comprehensiveness": "comprehensiveness", "sufficiency": "sufficiency"}
+_MEANS |= {"divergence": "KL", "normalized_aopc": "normalised AOPC", "beyond_recency": "beyond recency"}
 _AGREEMENTS = {
     "kendall_kl": "tau, KL",
     "spearman_kl": "rho, KL",
@@ -284,6 +381,12 @@ _PERTURBATIONS = {
     "zero": "putting zeros in the place of their embeddings",
     "mean": "putting the prompt's mean embedding in their place",
     "delete": "deleting them",
+    "resample": "putting random other tokens of the corpus in their place",
+}
+_EXPLAINED = {
+    "word": "the prompt's last word, given what stands before it",
+    "next": "the prompt's last token, given those before it",
+    "argmax": "the token that the model holds most probable after the whole prompt",
 }
 
 

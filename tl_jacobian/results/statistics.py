@@ -1,4 +1,8 @@
-"""Correlations of scores; intervals and tests over prompts, or series: scipy's bootstrap and permutation tests."""
+"""Correlations of scores; intervals and tests over prompts, or series: scipy's bootstrap and permutation tests.
+
+Neighbouring prompts of one talk or book are alike. Where that is so they are no independent draws, and what is drawn
+again, or has its sign flipped, is a whole block of them.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked
 
 Numbers = Sequence[float] | np.ndarray
+Blocks = Sequence[int] | Sequence[str] | None  # which block each value belongs to; None: each its own
 Seed = int | np.random.Generator  # a generator is moved on
 _RESAMPLES = 4999
 _ELEMENTS = 10**7  # of one batch of resamples: 80 MB
@@ -74,24 +79,39 @@ def correlation(x: Numbers, y: Numbers, method: Literal["spearman", "pearson", "
 
 
 @checked
-def bootstrap_mean(values: Numbers, *, confidence: float = 0.95, seed: Seed = 0) -> Interval:
+def bootstrap_mean(
+    values: Numbers, *, confidence: float = 0.95, seed: Seed = 0, blocks: Sequence[int] | Sequence[str] | None = None
+) -> Interval:
     """The mean and its percentile bootstrap interval (scipy.stats.bootstrap, 4,999 resamples).
 
     Percentiles are taken as far out as Student's t would be, without which they are too narrow in small samples
     (Hesterberg, 2015): resampled means have (n - 1) / n of the variance, and normal tails.
 
+    Args:
+        values: one number a prompt.
+        confidence: of the interval.
+        seed: of the resampling.
+        blocks: which block each value belongs to: blocks are drawn whole, and n is their number in all that is said
+            of small samples; default: each value by itself.
+
     Raises:
-        ArgumentError: fewer than two values, or one that isn't finite; a confidence that isn't between 0 and 1.
+        ArgumentError: fewer than two values or blocks, or a value that isn't finite; a confidence that isn't between 0
+            and 1.
 
     >>> bootstrap_mean([1.0, 2.0, 3.0, 4.0]).mean
     2.5
     """
     x = _checked(values)
-    level = _expanded(confidence, len(x) - 1, len(x))
-    if x.std() == 0:
-        return Interval(float(x.mean()), float(x.mean()), float(x.mean()), len(x))
-    low, high = _percentiles((x,), np.mean, level, seed)
-    return Interval(float(x.mean()), low, high, len(x))
+    sums, sizes = _in_blocks(x, blocks)
+    level = _expanded(confidence, len(sums) - 1, len(sums))
+    mean = float(x.mean())
+    if x.std() == 0 or np.allclose(sums / sizes, mean, rtol=1e-12, atol=0):
+        return Interval(mean, mean, mean, len(x))
+    if blocks is None:
+        low, high = _percentiles((x,), np.mean, level, seed)
+    else:
+        low, high = _percentiles((sums, sizes), _mean_of_blocks, level, seed, paired=True)
+    return Interval(mean, low, high, len(x))
 
 
 @checked
@@ -116,13 +136,21 @@ def group_difference(a: Numbers, b: Numbers, *, confidence: float = 0.95, seed: 
 
 
 @checked
-def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.95, seed: int = 0) -> list[Difference]:
+def paired_differences(
+    values: Mapping[str, Numbers],
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+    blocks: Sequence[int] | Sequence[str] | None = None,
+) -> list[Difference]:
     """Every pair of methods on the same prompts.
 
     Args:
         values: one number a prompt for each method, in the same order.
         confidence: of the intervals.
         seed: of the resampling.
+        blocks: which block each prompt belongs to: the signs of a block are flipped together; see
+            :func:`bootstrap_mean`.
 
     Raises:
         ArgumentError: as for :func:`bootstrap_mean`; methods of different numbers of prompts.
@@ -137,10 +165,10 @@ def paired_differences(values: Mapping[str, Numbers], *, confidence: float = 0.9
         raise ArgumentError(
             f"methods of {[len(v) for v in values.values()]} prompts can't be paired, expected the same prompts for all"
         )
-    ps = [_sign_flips(x - y, seed) for _, _, x, y in pairs]
+    ps = [_sign_flips(_in_blocks(x - y, blocks)[0], seed) for _, _, x, y in pairs]
     adjusted = stats.false_discovery_control(ps)
     return [
-        Difference(a, b, bootstrap_mean((x - y).tolist(), confidence=confidence, seed=seed), p, float(q))
+        Difference(a, b, bootstrap_mean((x - y).tolist(), confidence=confidence, seed=seed, blocks=blocks), p, float(q))
         for (a, b, x, y), p, q in zip(pairs, ps, adjusted, strict=True)
     ]
 
@@ -149,7 +177,26 @@ def _mean_difference(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
     return a.mean(axis=axis) - b.mean(axis=axis)
 
 
-def _percentiles(samples: tuple[np.ndarray, ...], statistic: Any, level: float, seed: Seed) -> tuple[float, float]:
+def _in_blocks(x: np.ndarray, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and size of each block, in the order of their first values."""
+    if blocks is None:
+        return x, np.ones_like(x)
+    if len(blocks) != len(x):
+        raise ArgumentError(f"blocks of {len(blocks)} prompts for {len(x)} values, expected one a value")
+    numbers: dict[Any, int] = {}
+    at = np.array([numbers.setdefault(block, len(numbers)) for block in blocks])
+    if len(numbers) < 2:
+        raise ArgumentError(f"all {len(x)} values are in one block, {blocks[0]!r}; expected two or more to draw from")
+    return np.bincount(at, weights=x), np.bincount(at).astype(np.float64)
+
+
+def _mean_of_blocks(sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> Any:
+    return sums.sum(axis=axis) / sizes.sum(axis=axis)
+
+
+def _percentiles(
+    samples: tuple[np.ndarray, ...], statistic: Any, level: float, seed: Seed, paired: bool = False
+) -> tuple[float, float]:
     found = stats.bootstrap(
         samples,
         statistic,
@@ -157,6 +204,7 @@ def _percentiles(samples: tuple[np.ndarray, ...], statistic: Any, level: float, 
         batch=_batch(samples),
         confidence_level=level,
         method="percentile",
+        paired=paired,
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(found.low), float(found.high)

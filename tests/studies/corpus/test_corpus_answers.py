@@ -83,7 +83,7 @@ def test_evaluation_ranks_the_prompt_and_asks_for_the_answer(model):
 
     methods = {"semantic": "semantic", "ixg": "input_x_gradient", "loo": "leave_one_out", "random": "random"}
     trial = tj.Trial(methods={**methods, "mine": mine}, k=(25,), agreement=True)
-    found = tj.evaluate(model, [*ROWS[:2], ROWS[3]], trial, progress=False)
+    found = tj.evaluate(model, [*ROWS[:2], ROWS[3]], trial, explained="argmax", progress=False)
     assert sorted(seen) == ["AnswerLinearization", "AnswerLinearization", "Linearization"]
     for row, record in zip([*ROWS[:2], ROWS[3]], found.records, strict=True):
         lin = alone(model, row)

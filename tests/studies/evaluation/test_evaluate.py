@@ -18,6 +18,7 @@ from tl_jacobian.studies.corpus import CorpusPrompt, read_records
 from tl_jacobian.studies.evaluation import judge, load_evaluation
 
 TEXTS = ["Rome is it", "Paris", "one two three", "a cat sat", "no one"]
+PLAIN = dict(explained="argmax", progress=False)
 TRIAL = tj.Trial(methods=("random", "input_x_gradient", "semantic"), k=(20, 50))
 hosts = pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge"))
 
@@ -29,7 +30,7 @@ def model():
 @hosts
 def test_it_is_the_judge_on_every_prompt(architecture, state):
     here = shared(architecture, state)
-    e = tj.evaluate(here, TEXTS, TRIAL, batch_size=2, progress=False)
+    e = tj.evaluate(here, TEXTS, TRIAL, batch_size=2, **PLAIN)
     assert [r["id"] for r in e.records] == ["0", "1", "2", "3", "4"]
     for i, text in enumerate(TEXTS):
         lin = tj.linearize(here, [text])
@@ -42,7 +43,7 @@ def test_it_is_the_judge_on_every_prompt(architecture, state):
 
 
 def test_numbers_are_means_over_prompts():
-    e = tj.evaluate(model(), TEXTS, TRIAL, progress=False)
+    e = tj.evaluate(model(), TEXTS, TRIAL, **PLAIN)
     drops = [r["log_prob"] - r["methods"]["semantic"]["removed"][1] for r in e.records]
     found = e.interval("drop", "semantic", 50)
     assert found.mean == pytest.approx(sum(drops) / 5)
@@ -66,24 +67,24 @@ def test_the_next_token_or_the_prompts_own_can_be_explained():
 
 
 def test_bad_prompts_are_left_out_and_named():
-    e = tj.evaluate(model(), ["abcd", "", "x" * 500, "wxyz", "a"], TRIAL, prepend_bos=False, progress=False)
+    e = tj.evaluate(model(), ["abcd", "", "x" * 500, "wxyz", "a"], TRIAL, prepend_bos=False, **PLAIN)
     assert len(e.usable) == 2
     assert [r["id"] for r in e.errors] == ["1", "2", "4"]
     assert "Prompts left out for errors: 3, such as: the prompt '' is empty" in e.to_markdown()
     with pytest.raises(ArgumentError, match="1 of 2 prompts could be used, expected at least two"):
-        tj.evaluate(model(), ["abcd", ""], TRIAL, progress=False)
+        tj.evaluate(model(), ["abcd", ""], TRIAL, **PLAIN)
 
 
 def test_a_folder_is_read_back_and_gone_on_with(tmp_path):
     out = tmp_path / "run"
-    e = tj.evaluate(model(), TEXTS, TRIAL, out=out, name="five", shard_size=2, progress=False)
+    e = tj.evaluate(model(), TEXTS, TRIAL, out=out, name="five", shard_size=2, **PLAIN)
     again = load_evaluation(out)
     assert again.records == e.records
     assert again.name == "five"
     assert len(read_records(out)) == 5
     for shard in sorted((out / "shards").iterdir())[:1]:
         shard.unlink()
-    same = dict(out=out, name="five", shard_size=2, progress=False)
+    same = dict(out=out, name="five", shard_size=2, **PLAIN)
     with pytest.warns(UserWarning, match="set aside|done again"):
         assert tj.evaluate(model(), TEXTS, TRIAL, **same).records == e.records
     with pytest.raises(CorpusError, match="methods"):
@@ -92,7 +93,7 @@ def test_a_folder_is_read_back_and_gone_on_with(tmp_path):
 
 def test_all_parquet_shards_of_an_evaluation_have_one_schema(tmp_path):
     texts = [*TEXTS, "", "", "", ""]
-    tj.evaluate(model(), texts, TRIAL, out=tmp_path, shard_size=3, format="parquet", progress=False)
+    tj.evaluate(model(), texts, TRIAL, out=tmp_path, shard_size=3, format="parquet", **PLAIN)
     schemas = [pq.read_schema(path) for path in (tmp_path / "shards").iterdir()]
     assert len(schemas) == 3
     assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
@@ -105,7 +106,7 @@ def plain(markdown):
 
 
 def test_tables_in_every_form():
-    e = tj.evaluate(model(), TEXTS, tj.Trial(k=(20, 50), agreement=True), name="five", progress=False)
+    e = tj.evaluate(model(), TEXTS, tj.Trial(k=(20, 50), agreement=True), name="five", **PLAIN)
     text, table = plain(e.to_markdown()), json.loads(json.dumps(e.to_json()))
     for method in e.methods:
         assert f"| {method.replace('_', ' ')} |" in text
@@ -120,7 +121,7 @@ def test_tables_in_every_form():
 
 
 def test_in_the_terminal(capsys):
-    e = tj.evaluate(model(), TEXTS, TRIAL, name="five [bold]", progress=False)
+    e = tj.evaluate(model(), TEXTS, TRIAL, name="five [bold]", **PLAIN)
     e.show()
     printed = capsys.readouterr().out
     assert "five [bold]" in printed
@@ -129,7 +130,7 @@ def test_in_the_terminal(capsys):
 
 
 def test_a_figure_of_drops():
-    e = tj.evaluate(model(), TEXTS, TRIAL, name="five $x$", progress=False)
+    e = tj.evaluate(model(), TEXTS, TRIAL, name="five $x$", **PLAIN)
     ax = e.plot()
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["random", "input x gradient", "semantic"]
     bars = ax.containers[2].lines[0]
@@ -140,11 +141,11 @@ def test_two_bad_prompts_are_not_the_same_as_one_prompt():
     with pytest.raises(
         ArgumentError, match=r"0 of 2 prompts could be used, .*; the first error: the prompt '' is empty"
     ):
-        tj.evaluate(model(), ["", ""], TRIAL, progress=False, prepend_bos=False)
+        tj.evaluate(model(), ["", ""], TRIAL, prepend_bos=False, **PLAIN)
     with pytest.raises(
         ArgumentError, match=r"1 of 1 prompts could be used, expected at least two to compare methods on$"
     ):
-        tj.evaluate(model(), ["abcd"], TRIAL, progress=False)
+        tj.evaluate(model(), ["abcd"], TRIAL, **PLAIN)
 
 
 @pytest.mark.parametrize(("n", "least"), [(2, "0.5"), (5, "0.0625"), (6, None)])
@@ -164,10 +165,10 @@ def test_too_few_prompts_for_any_significance(n, least, capsys):
 
 
 def test_misspelt_names(unchecked):
-    e = tj.evaluate(model(), TEXTS, TRIAL, progress=False)
+    e = tj.evaluate(model(), TEXTS, TRIAL, **PLAIN)
     with pytest.raises(ArgumentError, match="metric='aopcc'"):
         e.values("aopcc", "semantic")
     with pytest.raises(ArgumentError, match="k=7 for metric='drop'"):
         e.values("drop", "semantic", 7)
-    with pytest.raises(ArgumentError, match="explained='last', expected one of 'argmax', 'next'"):
+    with pytest.raises(ArgumentError, match="explained='last', expected one of 'word', 'next', 'argmax'"):
         evaluation.EvaluationJob(model(), TRIAL, "last")

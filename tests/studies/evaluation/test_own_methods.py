@@ -10,7 +10,7 @@ import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError, CorpusError
 
 TEXTS = ["Rome is it", "Paris was", "one two three"]
-PLAIN = dict(prepend_bos=False, progress=False)
+PLAIN = dict(prepend_bos=False, progress=False, explained="argmax")
 
 
 def model():
@@ -39,9 +39,11 @@ def test_a_function_that_asks_for_the_target_gets_it():
         return tj.baselines.input_x_gradient(lin, target, signed=True)
 
     trial = tj.Trial(methods={"mine": mine, "partial": tj.baselines.input_x_gradient}, k=(50,))
-    e = tj.evaluate(model(), TEXTS, trial, explained="next", **PLAIN)
+    e = tj.evaluate(model(), TEXTS, trial, **(PLAIN | {"explained": "next"}))
     assert sorted(asked) == sorted(record["target"] for record in e.records)
-    by_name = tj.evaluate(model(), TEXTS, tj.Trial(methods=("input_x_gradient",), k=(50,)), explained="next", **PLAIN)
+    by_name = tj.evaluate(
+        model(), TEXTS, tj.Trial(methods=("input_x_gradient",), k=(50,)), **(PLAIN | {"explained": "next"})
+    )
     assert e.values("aopc", "partial") == pytest.approx(by_name.values("aopc", "input_x_gradient"))
 
 

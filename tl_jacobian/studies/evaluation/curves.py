@@ -9,11 +9,11 @@ highest ("most relevant first", MoRF). ``kept``: with nothing but those, which i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_jacobian.analyses.baselines.runs import (
@@ -23,6 +23,7 @@ from tl_jacobian.analyses.baselines.runs import (
     inputs_of,
     prompt_length,
 )
+from tl_jacobian.analyses.baselines.trivial import check_counts
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.progress import progress
@@ -30,15 +31,50 @@ from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import exact, log_prob
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.curves import PerturbationCurves
 from tl_jacobian.results.words import check_finite
 
-Perturbation = Literal["zero", "mean", "delete"]
+Perturbation = Literal["zero", "mean", "delete", "resample"]
 
 
-@checked
+class Removed(NamedTuple):
+    """What removing sets of tokens does; ``(runs,)`` each, in nats, float64.
+
+    Attributes:
+        log_prob: log-probability of the token, or the answer, that is watched.
+        divergence: KL(p || p without them) of the whole predicted distribution; for an answer the sum over its tokens,
+            each given those before it.
+    """
+
+    log_prob: Float[Tensor, " runs"]
+    divergence: Float[Tensor, " runs"]
+
+
+def other_tokens(tokens: Sequence[int], counts: Mapping[int, int], generator: torch.Generator) -> Int[Tensor, " pos"]:
+    """For each token another one, drawn as often as it occurs in a corpus: what ``"resample"`` puts in its place.
+
+    Args:
+        tokens: of a prompt.
+        counts: how often each token id occurs.
+        generator: of the draws.
+
+    Raises:
+        ArgumentError: there is no other token to draw.
+
+    >>> other_tokens([7, 8], {7: 10, 8: 1}, torch.Generator().manual_seed(0)).tolist()
+    [8, 7]
+    """
+    check_counts(counts)
+    ids = torch.tensor(list(counts))
+    own = torch.tensor(list(tokens))
+    weights = torch.tensor(list(counts.values()), dtype=torch.float64).repeat(len(own), 1) * (ids != own[:, None])
+    if not weights.any(1).all():
+        raise ArgumentError(f"counts of {len(ids)} tokens hold no other one to draw, expected two or more above 0")
+    return ids[torch.multinomial(weights, 1, generator=generator)[:, 0]]
+
+
 def log_probs_without(
     lin: Linearized,
     removed: Bool[Tensor, "runs pos"],
@@ -46,26 +82,40 @@ def log_probs_without(
     perturbation: Perturbation = "zero",
     batch_size: int = BATCH,
 ) -> Float[Tensor, " runs"]:
-    """Log-probability of a token or an answer after removing sets of tokens, one run a set; equal sets are run once.
+    """The log-probability of :func:`removed_from`."""
+    return removed_from(lin, removed, target, perturbation, batch_size=batch_size).log_prob
+
+
+@checked
+def removed_from(
+    lin: Linearized,
+    removed: Bool[Tensor, "runs pos"],
+    target: int | Sequence[int],
+    perturbation: Perturbation = "zero",
+    others: Int[Tensor, " pos"] | None = None,
+    batch_size: int = BATCH,
+) -> Removed:
+    """What removing sets of tokens does to a token or an answer, and to the distribution: one run a set.
+
+    Equal sets are run once.
 
     Args:
         lin: one linearization.
         removed: which tokens each run goes without; none of an answer's own.
         target: id of the token that is scored; those of an answer.
         perturbation: ``"zero"`` puts zeros in the place of the embedding, ``"mean"`` the mean of the prompt's
-            embeddings, ``"delete"`` takes the token out of the prompt, so that later ones move up.
+            embeddings, ``"delete"`` takes the token out of the prompt, so that later ones move up, ``"resample"``
+            puts another token in its place.
+        others: for ``"resample"``: id of the token that comes into each place; see :func:`other_tokens`.
         batch_size: runs in one forward pass.
 
-    Returns:
-        Nats, float64.
-
     Raises:
-        ArgumentError: an unknown perturbation, or nothing would be left to delete from.
+        ArgumentError: an unknown perturbation, nothing would be left to delete from, or no tokens to put in places.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "The capital of France is")
     >>> france = torch.tensor([[False] * 5, [False, False, False, True, False]])
-    >>> before, after = log_probs_without(lin, france, int(lin.logits.argmax())).exp().tolist()
+    >>> before, after = removed_from(lin, france, int(lin.logits.argmax())).log_prob.exp().tolist()
     >>> before > 0.7, after < 0.1
     (True, True)
     """
@@ -74,44 +124,53 @@ def log_probs_without(
         raise ArgumentError(
             "removed has tokens of the answer, expected those of the prompt: the answer is what is asked for"
         )
+    if (perturbation == "resample") != (others is not None):
+        raise ArgumentError(
+            f"perturbation={perturbation!r} with others={excerpt(others)}: tokens to put in places are for 'resample', "
+            "which needs them: other_tokens(lin.tokens, counts, generator)"
+        )
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
-    found = torch.empty(len(sets), dtype=torch.float64)
+    found = torch.zeros(len(sets), 2, dtype=torch.float64)
     touched = sets.any(1)
-    found[~touched] = log_prob(exact(lin.logits), tokens)
-    run = _delete if perturbation == "delete" else _replace
-    found[touched] = run(lin, rerun, sets[touched], tokens, perturbation, batch_size)
-    return found[which]
+    old = exact(lin.logits).reshape(len(tokens), -1).log_softmax(-1)
+    found[~touched, 0] = log_prob(old, tokens)
+    run = _runs(lin, rerun, sets, perturbation, others)
+    found[touched] = _each_batch(run, sets[touched], old, tokens, batch_size)
+    return Removed(*found[which].unbind(1))
 
 
-def _replace(
-    lin: Linearized, rerun: Rerun, sets: Tensor, tokens: Sequence[int], perturbation: str, batch_size: int
-) -> Tensor:
-    x = inputs_of(lin)
-    left = x.mean(0) if perturbation == "mean" else torch.zeros_like(x[0])
-
-    def runs(part: Tensor) -> Tensor:
-        return rerun.logits(torch.where(part.to(x.device)[..., None], left, x))
-
-    return _each_batch(runs, sets, tokens, batch_size)
-
-
-def _delete(lin: Linearized, rerun: Rerun, sets: Tensor, tokens: Sequence[int], _: str, batch_size: int) -> Tensor:
+def _runs(
+    lin: Linearized, rerun: Rerun, sets: Tensor, perturbation: Perturbation, others: Tensor | None
+) -> Callable[[Tensor], Tensor]:
+    """From a batch of sets to the logits without them."""
+    if perturbation in ("zero", "mean"):
+        x = inputs_of(lin)
+        left = x.mean(0) if perturbation == "mean" else torch.zeros_like(x[0])
+        return lambda part: rerun.logits(torch.where(part.to(x.device)[..., None], left, x))
+    ids = lin.tokens.cpu()
+    if perturbation == "resample":
+        put = ids.clone() if others is None else others.cpu()
+        if len(put) != len(ids):
+            raise ArgumentError(f"others are {len(put)} tokens, expected one for each of the {len(ids)} of the prompt")
+        return lambda part: rerun.prompts(torch.where(part, put, ids).tolist())
     if sets[:, : (n := prompt_length(lin))].all(1).any():
         raise ArgumentError(f"deleting all {n} tokens leaves no prompt; take a smaller k, or perturbation='zero'")
-
-    def runs(part: Tensor) -> Tensor:
-        return rerun.prompts([lin.tokens[keep].tolist() for keep in ~part])
-
-    return _each_batch(runs, sets, tokens, batch_size)
+    return lambda part: rerun.prompts([ids[keep].tolist() for keep in ~part])
 
 
-def _each_batch(runs, sets: Tensor, tokens: Sequence[int], batch_size: int) -> Tensor:
+def _each_batch(
+    run: Callable[[Tensor], Tensor], sets: Tensor, old: Tensor, tokens: Sequence[int], batch_size: int
+) -> Float[Tensor, "runs 2"]:
     found = []
     with progress(len(sets), "prompts with tokens removed") as bar:
         for part in sets.split(batch_size):
-            found += [log_prob(exact(logits), tokens) for logits in runs(part)]
+            for logits in run(part):
+                new = exact(logits).reshape(len(tokens), -1).log_softmax(-1)
+                # A token that the model rules out has no part in the divergence, whatever rules it out now.
+                apart = torch.where(old.isfinite(), old.exp() * (old - new), 0.0).sum()
+                found.append(torch.stack([log_prob(new, tokens), apart.clamp_min(0.0)]))
             bar.update(len(part))
-    return torch.stack(found) if found else sets.new_empty(0, dtype=torch.float64)
+    return torch.stack(found) if found else torch.empty(0, 2, dtype=torch.float64)
 
 
 PERCENTAGES = (5.0, 10.0, 20.0)
@@ -125,6 +184,7 @@ def perturbation_curves(
     k: Sequence[float | int] = PERCENTAGES,
     target: Target | None = None,
     perturbation: Perturbation = "zero",
+    others: Int[Tensor, " pos"] | None = None,
     skip_first: bool = False,
     sufficiency: bool = True,
     batch_size: int = BATCH,
@@ -140,7 +200,10 @@ def perturbation_curves(
         k: percentages; k% of n tokens is rounded up.
         target: whose log-probability is watched; default: the attributions' own target, and the most probable
             next token where none of them has one. An answer is its own.
-        perturbation: how a token is removed: ``"zero"``, ``"mean"`` or ``"delete"``; see :func:`log_probs_without`.
+        perturbation: how a token is removed: ``"zero"`` puts zeros in the place of its embedding, ``"mean"`` the mean
+            of the prompt's embeddings, ``"delete"`` takes it out, so that later ones move up, ``"resample"`` puts
+            another token in its place.
+        others: for ``"resample"``, ids of the tokens that come into each place.
         skip_first: never remove the first token, and don't count it.
         sufficiency: whether to run the prompt with nothing but the top k% too; half of all runs.
         batch_size: runs in one forward pass.
@@ -172,7 +235,8 @@ def perturbation_curves(
     asked = [torch.zeros(1, len(lin.tokens), dtype=torch.bool)]
     for a, top in zip(attributions, tops, strict=True):
         asked += [_per_token(top, a), *([_rest(top, a, skip_first)] if sufficiency else [])]
-    found = log_probs_without(lin, torch.cat(asked), tokens, perturbation, batch_size).split([len(x) for x in asked])
+    runs = removed_from(lin, torch.cat(asked), tokens, perturbation, others, batch_size)
+    found, moved = (column.split([len(x) for x in asked]) for column in runs)
     each = 2 if sufficiency else 1
     facts = {**_facts(lin, tokens), "perturbation": perturbation, "skip_first": skip_first}
     return [
@@ -182,6 +246,7 @@ def perturbation_curves(
             clean=found[0].item(),
             removed=found[1 + each * i],
             kept=found[2 + each * i] if sufficiency else None,
+            divergence=moved[1 + each * i],
             scope=a.scope,
             metadata={**facts, "attribution": dict(a.metadata)},
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,21 +16,33 @@ from torch import Tensor
 from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
+from tl_jacobian.core.linearization import LinearizationBatch
 from tl_jacobian.core.linearize import Options, linearize, linearize_read
 from tl_jacobian.core.prompts import all_text, resolve_target
-from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
+from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError, PromptError
 from tl_jacobian.results.arguments import checked, fitted
 from tl_jacobian.results.evaluation import Evaluation
+from tl_jacobian.results.tokens import group_words
 from tl_jacobian.studies.corpus import CorpusPrompt, read_corpus, read_records, read_settings, run_corpus, tokenizer_of
 from tl_jacobian.studies.corpus.jobs import by_kind, read_of
 from tl_jacobian.studies.corpus.processes import is_launched
 from tl_jacobian.studies.corpus.read import Given
-from tl_jacobian.studies.corpus.run import given_prompts
-from tl_jacobian.studies.evaluation.judge import Trial, judge, named_methods
+from tl_jacobian.studies.corpus.run import Tokenize, Tokenized, given_prompts
+from tl_jacobian.studies.evaluation.judge import Trial, judge, judge_matched, named_methods
+from tl_jacobian.studies.evaluation.matched import with_matched
 
-Explained = Literal["argmax", "next"]
+Explained = Literal["word", "next", "argmax"]
 # A record, with a value of each kind.
-_EXAMPLE = {"n_tokens": 1, "target": 1, "answer": [1], "target_text": "", "log_prob": -0.5, "methods": {}}
+_EXAMPLE = {
+    "n_tokens": 1,
+    "target": 1,
+    "answer": [1],
+    "target_text": "",
+    "context": "",
+    "log_prob": -0.5,
+    "methods": {},
+    "also": {},
+}
 
 
 @dataclass(frozen=True)
@@ -39,9 +52,11 @@ class EvaluationJob:
     Attributes:
         model: a HookedTransformer or a TransformerBridge.
         trial: what to measure.
-        explained: the token that is explained and scored, where a prompt names none itself: ``"argmax"`` the
-            model's most probable one, ``"next"`` the prompt's last token, given those before it. Where a prompt has an
-            answer, that is explained as a whole, and the tokens of the prompt alone are ranked and removed.
+        explained: what is explained and scored, where a prompt names no target or answer itself: ``"word"`` the
+            prompt's last word, all of its tokens, given what stands before it (of conversations the most probable next
+            token); ``"next"`` its last token, likewise; ``"argmax"`` the token that the model holds most probable after
+            the whole prompt. Where a prompt has an answer, that is explained as a whole, and the tokens of the prompt
+            alone are ranked and removed.
         name: of the corpus.
         max_memory, precision, rule: of each forward pass; see :func:`linearize`.
 
@@ -51,7 +66,7 @@ class EvaluationJob:
 
     model: Any
     trial: Trial
-    explained: Explained = "argmax"
+    explained: Explained = "word"
     name: str = "prompts"
     max_memory: int | str | None = None
     precision: Precision = None
@@ -79,15 +94,23 @@ class EvaluationJob:
         return {**about, **self.trial.facts(), **self.facts}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        return by_kind(prompts, self._of_predictions, self._of_answers)
+        return self.each(prompts, lambda *args: judge(self.trial, *args))
 
-    def _of_answers(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+    def each(self, prompts: Sequence[CorpusPrompt], judged: Judged) -> list[dict[str, Any]]:
+        """What a judge makes of the prompts, those with an answer linearised apart from those without."""
+
+        def records(linearized: Callable[..., tuple[LinearizationBatch[Any], list[int | None]]]) -> Records:
+            return lambda some: judged(*linearized(some), [p.index for p in some])
+
+        return by_kind(prompts, records(self._of_predictions), records(self._of_answers))
+
+    def _of_answers(self, prompts: Sequence[CorpusPrompt]) -> tuple[LinearizationBatch[Any], list[int | None]]:
         host = resolve(self.model, self.precision, self.rule)
         options = Options(max_memory=self.max_memory, record=self.trial.record)
         batch = linearize_read(host, [read_of(host, p) for p in prompts], options)
-        return judge(self.trial, batch, [None] * len(batch), [p.index for p in prompts])
+        return batch, [None] * len(batch)
 
-    def _of_predictions(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+    def _of_predictions(self, prompts: Sequence[CorpusPrompt]) -> tuple[LinearizationBatch[Any], list[int | None]]:
         tokens = [list(p.tokens or ()) for p in prompts]
         held_out = [self.explained == "next" and p.target is None for p in prompts]
         for ids, held in zip(tokens, held_out, strict=True):
@@ -97,11 +120,86 @@ class EvaluationJob:
         how: dict[str, Any] = {"max_memory": self.max_memory, "precision": self.precision, "rule": self.rule}
         texts = [all_text(ids) for ids in tokens]
         batch = linearize(self.model, texts, position=at, record=self.trial.record, **how)
-        targets = [
+        targets: list[int | None] = [
             ids[-1] if held else resolve_target(lin, p.target)
             for ids, held, lin, p in zip(tokens, held_out, batch, prompts, strict=True)
         ]
-        return judge(self.trial, batch, targets, [p.index for p in prompts])
+        return batch, targets
+
+
+Records = Callable[[Sequence[CorpusPrompt]], list[dict[str, Any]]]
+Judged = Callable[[LinearizationBatch[Any], Sequence[int | None], Sequence[int]], list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class MatchedJob:
+    """The second run over a corpus: removals at places that other prompts' rankings have.
+
+    Attributes:
+        first: the first run.
+        records: what it gave, by the prompt's number.
+    """
+
+    first: EvaluationJob
+    records: Mapping[int, Mapping[str, Any]]
+    example: ClassVar[Mapping[str, Any]] = {"matched": {}}
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {**self.first.settings, "job": "matched"}
+
+    def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        if failed := [p for p in prompts if p.index not in self.records]:
+            raise PromptError(f"prompt {failed[0].id!r} couldn't be evaluated, so there is nothing to match")
+        trial, records = self.first.trial, self.records
+        return self.first.each(prompts, lambda batch, targets, at: judge_matched(trial, batch, targets, at, records))
+
+
+def last_word(model: Any, tokens: Sequence[int]) -> Tokenized:
+    """Tokens as a prompt and its last word, punctuation after that left out.
+
+    Raises:
+        PromptError: there is nothing before it.
+    """
+    host = resolve(model)
+    words = group_words([host.decode([t]) for t in tokens], lambda start, stop: host.decode(list(tokens[start:stop])))
+    stop = len(tokens)
+    for word in reversed(words):
+        if any(character.isalnum() for character in word.text):
+            break
+        stop -= word.size
+    else:
+        raise PromptError(f"the prompt {host.decode(list(tokens))!r} has no word to explain, expected one at its end")
+    start = stop - word.size
+    if not start:
+        raise PromptError(f"the prompt {word.text!r} is a single word: nothing before it could explain it")
+    return Tokenized(tokens[:start], tokens[start:stop])
+
+
+def _tokenizer(model: Any, explained: Explained, prepend_bos: bool | None) -> Tokenize:
+    """What is read of each prompt: where nothing else is to be explained, the last word is its answer."""
+    read = tokenizer_of(model, prepend_bos=prepend_bos)
+
+    def tokenize(prompt: CorpusPrompt) -> Sequence[int] | Tokenized:
+        found = read(prompt)
+        own = prompt.target is not None or prompt.messages is not None or explained != "word"
+        return found if own or isinstance(found, Tokenized) else last_word(model, found)
+
+    return tokenize
+
+
+def _counted(corpus: Sequence[CorpusPrompt], tokenize: Tokenize) -> Counter[int]:
+    """How often each token occurs in the prompts that can be read."""
+    counts: Counter[int] = Counter()
+    for prompt in corpus:
+        if prompt.error is not None:
+            continue
+        try:
+            found = tokenize(prompt)
+        except JacobianScopeError:
+            continue
+        counts.update(found.prompt if isinstance(found, Tokenized) else found)
+    return counts
 
 
 @checked
@@ -112,7 +210,7 @@ def evaluate(
     *,
     out: str | PathLike[str] | None = None,
     name: str | None = None,
-    explained: Explained = "argmax",
+    explained: Explained = "word",
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
@@ -136,7 +234,9 @@ def evaluate(
         out: folder for the records; killed and called again with the same arguments, it goes on where it was.
             Default: nothing is kept.
         name: of the corpus in tables; default: the file's.
-        explained: the token that is explained and scored, ``"argmax"`` or ``"next"``: see :class:`EvaluationJob`.
+        explained: what is explained and scored where a prompt names nothing itself: its last ``"word"``, its last token
+            (``"next"``), or the token that the model holds most probable after it (``"argmax"``); see
+            :class:`EvaluationJob`.
         prepend_bos: whether texts get a BOS token; default: the model's own setting.
         max_memory, precision, rule: of each forward pass; see :func:`linearize`.
         batch_size: prompts linearised together.
@@ -157,20 +257,33 @@ def evaluate(
     if out is None and is_launched():
         raise ArgumentError("out=None, but several processes share this evaluation: give a folder that all of them see")
     corpus = read_corpus(prompts) if isinstance(prompts, (str, PathLike)) else given_prompts(model, prompts)
-    job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory, precision, rule)
-    with TemporaryDirectory() as nowhere:
-        folder = Path(nowhere) / "records" if out is None else Path(out)
+    trial, tokenize = trial or Trial(), _tokenizer(model, explained, prepend_bos)
+    if trial.counts_tokens and trial.settings.counts is None:
+        trial = replace(trial, settings=replace(trial.settings, counts=_counted(corpus, tokenize)))
+    job = EvaluationJob(model, trial, explained, name or _name(prompts), max_memory, precision, rule)
+
+    def run(job: EvaluationJob | MatchedJob, folder: Path) -> None:
         run_corpus(
             job,
             corpus,
             folder,
-            tokenize=tokenizer_of(model, prepend_bos=prepend_bos),
+            tokenize=tokenize,
             batch_size=batch_size,
             shard_size=shard_size,
             format=format,
             progress=progress,
         )
+
+    with TemporaryDirectory() as nowhere:
+        folder = Path(nowhere) / "records" if out is None else Path(out)
+        run(job, folder)
+        if trial.matched:
+            usable = {r["prompt"]: r for r in read_records(folder) if not r.get("error")}
+            run(MatchedJob(job, usable), folder / _MATCHED)
         return load_evaluation(folder)
+
+
+_MATCHED = "matched"  # the second run's folder, inside the first one's
 
 
 @checked
@@ -184,7 +297,10 @@ def load_evaluation(out: str | PathLike[str]) -> Evaluation:
     if settings.get("job") != "evaluate":
         raise CorpusError(f"{str(out)!r} holds a run of {settings.get('job')!r}, expected one of 'evaluate'")
     metadata = {key: value for key, value in settings.items() if key not in ("job", "name")}
-    return Evaluation(name=settings["name"], records=tuple(read_records(out)), metadata=metadata)
+    records = read_records(out)
+    if settings.get("matched"):
+        records = with_matched(records, read_records(Path(out) / _MATCHED))
+    return Evaluation(name=settings["name"], records=tuple(records), metadata=metadata)
 
 
 def _name(prompts: Any) -> str:

@@ -9,21 +9,27 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from tl_jacobian.analyses.baselines import (
     attention_rollout,
+    embedding_norm,
     leave_one_out,
     path_integrated_scope,
     random_attribution,
+    recency,
     smoothgrad,
+    token_frequency,
 )
 from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, without_each
 from tl_jacobian.analyses.baselines.runs import BATCH, explained_tokens, prompt_length
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
+from tl_jacobian.analyses.baselines.trivial import check_counts
 from tl_jacobian.analyses.scopes.choose import choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.answer import AnswerLinearization
@@ -32,16 +38,22 @@ from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import check_fields, checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import FrozenDict
+from tl_jacobian.results.evaluation import HIGHEST, LOWEST, operator_name
 from tl_jacobian.results.scopes import ON_COMMAND_LINE, FisherMethod, ScopeName
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
+from tl_jacobian.studies.evaluation.bounds import Bound, beam_search
 from tl_jacobian.studies.evaluation.curves import (
     PERCENTAGES,
     Perturbation,
     PerturbationCurves,
+    other_tokens,
     percentages,
     perturbation_curves,
+    removal_order,
+    removed_from,
 )
+from tl_jacobian.studies.evaluation.matched import donors, matched_sets, n_removed
 
 
 @dataclass(frozen=True)
@@ -51,14 +63,39 @@ class Settings:
     Attributes:
         seed: of everything random; each prompt has its own random numbers, whatever batch it is in.
         integration_steps: nodes of integrated gradients (Gauss and Legendre's, from a zero baseline).
+        beam_width: of the searches for the best and the worst order of removal; see :func:`beam_search`.
+        counts: how often each token id occurs in the corpus, for ``token_frequency`` and ``"resample"``; default:
+            :func:`evaluate` counts the prompts that it is given.
     """
 
     seed: int = 0
     integration_steps: int = 8
+    beam_width: int = 1
+    counts: Mapping[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         whole("integration_steps", self.integration_steps, 2)
+        whole("beam_width", self.beam_width)
+        if self.counts is not None:
+            check_counts(self.counts)
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON values; of counts how many tokens were counted."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "counts"}
+        return facts if self.counts is None else {**facts, "counted_tokens": sum(self.counts.values())}
+
+    def counted(self) -> Mapping[int, int]:
+        """The counts.
+
+        Raises:
+            ArgumentError: there are none.
+        """
+        if self.counts is None:
+            raise ArgumentError(
+                "token_frequency and 'resample' need to know how often tokens occur: Settings(counts=Counter(ids))"
+            )
+        return self.counts
 
     def generator(self, prompt: int) -> torch.Generator:
         """The random numbers of one prompt of the corpus."""
@@ -88,6 +125,7 @@ def attributions(
     return {
         name: (METHODS[what] if isinstance(what, str) else _own(name, what))(batch, targets, prompts, settings)
         for name, what in named_methods(methods).items()
+        if what not in BOUNDS
     }
 
 
@@ -102,10 +140,11 @@ def named_methods(methods: Sequence[str] | Mapping[str, str | OwnMethod]) -> dic
     if callable(methods):
         raise ArgumentError(f"methods={excerpt(methods)} is a function, expected a dict of names: {{'mine': fn}}")
     found: dict[str, str | OwnMethod] = dict(methods) if isinstance(methods, Mapping) else {m: m for m in methods}
+    known = (*METHODS, *BOUNDS)
     for name, what in found.items():
-        if not isinstance(name, str) or not (callable(what) or (isinstance(what, str) and what in METHODS)):
+        if not isinstance(name, str) or not (callable(what) or (isinstance(what, str) and what in known)):
             raise ArgumentError(
-                f"method {excerpt(what)}, expected some of {', '.join(map(repr, METHODS))}, or in a dict also a "
+                f"method {excerpt(what)}, expected some of {', '.join(map(repr, known))}, or in a dict also a "
                 "function: fn(lin) -> scores"
             )
     if len(found) < len(methods) or not found:
@@ -165,6 +204,19 @@ def _integrated(lin: Linearized, target: int | None, _: int, settings: Settings)
         return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps)
 
 
+def _papers_integral(lin: Linearized, target: int | None, *_: object) -> Attribution:
+    """As the paper has it: 100 evenly spaced points, whether that is enough or not."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
+        return path_integrated_scope(lin, target, nodes="trapezoid", steps=100, max_steps=100)
+
+
+def _converged_integral(lin: Linearized, target: int | None, *_: object) -> Attribution:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
+        return path_integrated_scope(lin, target)
+
+
 METHODS: Mapping[str, Method] = {
     "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
     "integrated_gradients": _one_by_one(_integrated),
@@ -176,7 +228,16 @@ METHODS: Mapping[str, Method] = {
     "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
     "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
     "leave_one_out": _one_by_one(lambda lin, t, *_: leave_one_out(lin, t)),
+    "integrated_gradients_100": _one_by_one(_papers_integral),
+    "integrated_gradients_converged": _one_by_one(_converged_integral),
+    # what knows nothing of the model's computation
+    "recency": _one_by_one(lambda lin, *_: recency(lin)),
+    "first_and_recency": _one_by_one(lambda lin, *_: recency(lin, first=True)),
+    "token_frequency": _one_by_one(lambda lin, _t, _p, s: token_frequency(lin, s.counted())),
+    "embedding_norm": _one_by_one(lambda lin, *_: embedding_norm(lin)),
 }
+# Best and worst orders of removal, between which the others lie; they depend on how tokens are removed.
+BOUNDS: Mapping[str, Bound] = {HIGHEST: "highest", LOWEST: "lowest"}
 # The rows of the paper's table; its Fisher Scope is the later version's, v = u_1.
 PAPER = ("random", "integrated_gradients", "input_x_gradient", "semantic", "temperature", "fisher")
 
@@ -191,8 +252,12 @@ class Trial:
             ``lin`` or an :class:`Attribution`. A folder of records knows functions by their names alone: what they do
             has to stay the same when a run goes on.
         k: percentages of tokens to remove, above 0.
-        perturbation: how: ``"zero"``, ``"mean"`` or ``"delete"``.
+        perturbation: how: ``"zero"``, ``"mean"``, ``"delete"`` or ``"resample"``; see :func:`perturbation_curves`.
         skip_first: never remove the first token.
+        also: further ways, each a perturbation and whether the first token is kept, under which the same rankings are
+            judged: ``[("mean", False), ("zero", True)]``; see :meth:`Evaluation.under`.
+        matched: how many removals at places drawn from the same method's rankings of other prompts each prompt is
+            also run with, for ``"beyond_recency"``; 0: none.
         sufficiency: whether the prompt is also run with nothing but the top k%; half of all runs.
         agreement: whether rankings are compared with leave-one-out too, which takes a run for each token.
         settings: of the methods.
@@ -206,6 +271,8 @@ class Trial:
     k: Sequence[float | int] = PERCENTAGES
     perturbation: Perturbation = "zero"
     skip_first: bool = False
+    also: Sequence[tuple[Perturbation, bool]] = ()
+    matched: int = 0
     sufficiency: bool = True
     agreement: bool = False
     settings: Settings = field(default_factory=Settings)
@@ -216,9 +283,26 @@ class Trial:
         percentages(self.k)
         check_fields(self)
         whole("batch_size", self.batch_size)
+        whole("matched", self.matched, 0)
+        ways = [(self.perturbation, self.skip_first), *map(tuple, self.also)]
+        if len(set(ways)) < len(ways):
+            raise ArgumentError(f"also={list(self.also)!r}, expected each way to remove tokens once")
+        object.__setattr__(self, "also", tuple(ways[1:]))
         by_name = isinstance(self.methods, Mapping)
         object.__setattr__(self, "methods", FrozenDict(named) if by_name else tuple(named))
         object.__setattr__(self, "k", _above_zero(self.k))
+
+    @property
+    def ways(self) -> dict[str, tuple[Perturbation, bool]]:
+        """All ways to remove tokens, by their names in tables."""
+        ways = [(self.perturbation, self.skip_first), *self.also]
+        return {operator_name({"perturbation": how, "skip_first": first}): (how, first) for how, first in ways}
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it has to be known how often tokens occur in the corpus."""
+        resamples = any(how == "resample" for how, _ in self.ways.values())
+        return resamples or "token_frequency" in named_methods(self.methods).values()
 
     @property
     def record(self) -> Literal["sources"] | None:
@@ -236,7 +320,8 @@ class Trial:
         return {
             "methods": methods if isinstance(self.methods, Mapping) else list(methods),
             **facts,
-            "settings": asdict(self.settings),
+            "also": [list(way) for way in self.also],
+            "settings": self.settings.facts(),
             "k": list(self.k),
         }
 
@@ -247,6 +332,44 @@ def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
     if values[0] == 0:
         raise ArgumentError(f"k={k!r}, expected percentages above 0: without 0% of the tokens all methods are equal")
     return values
+
+
+@checked
+def judge_matched(
+    trial: Trial,
+    batch: LinearizationBatch,
+    targets: Sequence[int | None],
+    prompts: Sequence[int],
+    records: Mapping[int, Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Each prompt without as many tokens as each method removes, at places that its rankings of other prompts have.
+
+    Args:
+        trial, batch, targets, prompts: as for :func:`judge`.
+        records: what that gave, by the prompt's number; those of other prompts too.
+
+    Returns:
+        For each prompt and method the mean log-probability at each k, under ``"matched"``.
+    """
+    lengths = {prompt: record["n_tokens"] for prompt, record in records.items()}
+    found = []
+    for lin, target, prompt in zip(batch, targets, prompts, strict=True):
+        n, drawn = prompt_length(lin), donors(lengths, prompt, trial.matched, trial.settings.generator(prompt))
+        sizes = n_removed(trial.k, n - trial.skip_first)
+        methods = list(trial.methods)
+        sets = torch.cat(
+            [
+                matched_sets(records[other]["methods"][m]["order"], lengths[other], n, sizes, len(lin.tokens))
+                for m in methods
+                for other in drawn
+            ]
+        )
+        others = others_of(trial, lin, prompt) if trial.perturbation == "resample" else None
+        tokens = explained_tokens(lin, target)
+        runs = removed_from(lin, sets, tokens, trial.perturbation, others, trial.batch_size)
+        means = runs.log_prob.reshape(len(methods), len(drawn), len(sizes)).mean(1)
+        found.append({"matched": dict(zip(methods, means.tolist(), strict=True))})
+    return found
 
 
 @checked
@@ -268,31 +391,89 @@ def judge(
         if (n := prompt_length(lin)) - trial.skip_first < 2:
             raise PromptError(f"{n} tokens have no ranking, expected at least {2 + trial.skip_first}")
     found = attributions(batch, trial.methods, targets, prompts, trial.settings)
-    each = [{name: found[name][i] for name in trial.methods} for i in range(len(batch))]
-    return [_record(trial, lin, t, a) for lin, t, a in zip(batch, targets, each, strict=True)]
+    named = named_methods(trial.methods)
+    records = []
+    for i, (lin, target, prompt) in enumerate(zip(batch, targets, prompts, strict=True)):
+        others = others_of(trial, lin, prompt)
+        own = {
+            name: found[name][i] if name in found else _bound(trial, lin, target, others, named[name]) for name in named
+        }
+        records.append(_record(trial, lin, target, own, others))
+    return records
 
 
-def _record(trial: Trial, lin: Linearized, target: int | None, by_name: dict[str, Attribution]) -> dict[str, Any]:
-    curves = perturbation_curves(
+def others_of(trial: Trial, lin: Linearized, prompt: int) -> Int[Tensor, " pos"] | None:
+    """What comes into the places of one prompt's tokens, the same for all methods; None where nothing does."""
+    if not any(how == "resample" for how, _ in trial.ways.values()):
+        return None
+    # Random numbers of their own: no ranking has drawn them.
+    generator = trial.settings.generator(-1 - prompt)
+    return other_tokens(lin.tokens.tolist(), trial.settings.counted(), generator)
+
+
+def _bound(trial: Trial, lin: Linearized, target: int | None, others: Tensor | None, name: Any) -> Attribution:
+    return beam_search(
         lin,
-        list(by_name.values()),
-        k=trial.k,
-        target=target,
+        target,
+        bound=BOUNDS[name],
+        k=max(trial.k),
+        width=trial.settings.beam_width,
         perturbation=trial.perturbation,
+        others=others if trial.perturbation == "resample" else None,
         skip_first=trial.skip_first,
-        sufficiency=trial.sufficiency,
         batch_size=trial.batch_size,
     )
+
+
+def _record(
+    trial: Trial, lin: Linearized, target: int | None, by_name: dict[str, Attribution], others: Tensor | None
+) -> dict[str, Any]:
+    def judged(perturbation: Perturbation, skip_first: bool, sufficiency: bool) -> list[PerturbationCurves]:
+        return perturbation_curves(
+            lin,
+            list(by_name.values()),
+            k=trial.k,
+            target=target,
+            perturbation=perturbation,
+            others=others if perturbation == "resample" else None,
+            skip_first=skip_first,
+            sufficiency=sufficiency,
+            batch_size=trial.batch_size,
+        )
+
+    curves = judged(trial.perturbation, trial.skip_first, trial.sufficiency)
     measured = {name: _measured(a, c) for (name, a), c in zip(by_name.items(), curves, strict=True)}
+    also = {
+        name: {method: _under(c) for method, c in zip(by_name, judged(*way, sufficiency=False), strict=True)}
+        for name, way in list(trial.ways.items())[1:]
+    }
+    if trial.matched:
+        for name, a in by_name.items():
+            measured[name]["order"] = _places(a.prompt, trial.skip_first)
     if trial.agreement:
         for name, against in _agreements(trial, lin, target, by_name).items():
             measured[name] |= against
     return {
         "n_tokens": prompt_length(lin),
         **_target(lin, target),
+        "context": "".join(lin.str_tokens[: prompt_length(lin)])[-_CONTEXT:],
         "log_prob": curves[0].clean,
         "methods": measured,
+        **({"also": also} if also else {}),
     }
+
+
+_CONTEXT = 40  # characters of the prompt's end that a record keeps
+
+
+def _places(a: Attribution, skip_first: bool) -> list[int]:
+    """Token positions in the order in which they are removed."""
+    return [p for i in removal_order(a.scores) for p in a.units[i] if p or not skip_first]
+
+
+def _under(c: PerturbationCurves) -> dict[str, Any]:
+    divergence = {} if c.divergence is None else {"divergence": c.divergence.tolist()}
+    return {"removed": c.removed.tolist(), **divergence}
 
 
 def _target(lin: Linearized, target: int | None) -> dict[str, Any]:
@@ -304,7 +485,7 @@ def _target(lin: Linearized, target: int | None) -> dict[str, Any]:
 def _measured(a: Attribution, c: PerturbationCurves) -> dict[str, Any]:
     gap = {"completeness_gap": a.metadata["completeness_gap"]} if "completeness_gap" in a.metadata else {}
     kept = {} if c.kept is None else {"kept": c.kept.tolist()}
-    return {"removed": c.removed.tolist(), **kept, **gap}
+    return {**_under(c), **kept, **gap}
 
 
 def _agreements(
