@@ -10,6 +10,7 @@ import importlib
 from tl_jacobian import errors
 from tl_jacobian.analyses import baselines
 from tl_jacobian.analyses.contributions import residual_contributions
+from tl_jacobian.analyses.features import feature_scope
 from tl_jacobian.analyses.influence import head_influence, layer_influence
 from tl_jacobian.analyses.maps import attribute_generation, attribution_map
 from tl_jacobian.analyses.patching import compare_patching, predict_patching
@@ -49,6 +50,7 @@ __all__ = [
     "fisher_scope",
     "direction_scope",
     "output_scope",
+    "feature_scope",
     # maps of a whole text
     "attribution_map",
     "attribute_generation",

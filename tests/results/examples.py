@@ -19,6 +19,7 @@ from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit
 from tl_jacobian.results.curves import PerturbationCurves
 from tl_jacobian.results.evaluation import Evaluation
+from tl_jacobian.results.features import Features
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.linearity import Linearity
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
@@ -204,6 +205,16 @@ def examples() -> dict[str, Value]:
             metadata=DETAILS,
         ),
         "number influence of one": NumberInfluence(values=np.ones(1), influence=np.ones(1), scope="s", target="t"),
+        "features": Features(
+            effects=grid(row_axis="feature"),
+            activations=grid(((1.0, 0.0, NAN), (0.5, 2.0, 0.0)), row_axis="feature", signed=False),
+            features=(7, 2**40),
+            remainder=grid(((1.0, 2.0, 3.0),), rows=("reconstruction error",), row_axis="part"),
+            parts=Contributions(
+                names=("feature 7", ODD[3]), values=torch.tensor([1.5, -0.5]), total=1.0, target=ODD[0]
+            ),
+        ),
+        "features of a distribution": Features(effects=grid(), activations=grid(), features=(0, 1)),
         "patching": PatchComparison(
             predicted=grid(((0.0, 1.0, 2.0), (0.0, -4.0, 5.0))),
             measured=grid(((0.0, 2.0, NAN), (0.0, 4.0, 10.0))),
