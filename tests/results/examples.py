@@ -18,6 +18,7 @@ from tl_jacobian.results.comparison import Comparison
 from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit
 from tl_jacobian.results.curves import PerturbationCurves
+from tl_jacobian.results.edges import Edge, EdgeAttribution
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.features import Features
 from tl_jacobian.results.grid import Grid
@@ -213,6 +214,19 @@ def examples() -> dict[str, Value]:
             parts=Contributions(
                 names=("feature 7", ODD[3]), values=torch.tensor([1.5, -0.5]), total=1.0, target=ODD[0]
             ),
+        ),
+        "edges": EdgeAttribution(
+            effects=grid(
+                ((0.5, -1.0, NAN), (NAN, 2.0, 3.0)),
+                rows=("L0H1", "L0MLP"),
+                columns=("L0MLP", "L1H0", "logits"),
+                row_axis="sender",
+                column_axis="receiver",
+            ),
+            checked=(Edge("L0MLP", "logits", 3.0, 2.5), Edge("L0H1", "L1H0", -1.0, NAN)),
+            clean=1.0,
+            corrupted=0.0,
+            metadata=DETAILS,
         ),
         "features of a distribution": Features(effects=grid(), activations=grid(), features=(0, 1)),
         "patching": PatchComparison(

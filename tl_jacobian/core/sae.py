@@ -140,7 +140,7 @@ def _directions(v: Tensor) -> Dictionary:
     """Probes or steering vectors: how many times each is in the activation, ``h.d / ||d||^2``."""
     if v.ndim not in (1, 2) or not v.is_floating_point() or not len(v) or not v.isfinite().all():
         raise ArgumentError(
-            f"sae is a tensor of shape {tuple(v.shape)} and dtype {v.dtype}, expected finite directions (d_in,) or (n, d_in)"
+            f"sae has shape {tuple(v.shape)} and dtype {v.dtype}, expected finite directions (d_in,) or (n, d_in)"
         )
     rows = v.detach()[None] if v.ndim == 1 else v.detach()
     if (rows == 0).all(dim=1).any():
