@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,7 @@ def examples() -> dict[str, Value]:
         "attribution that isn't finite": attribution((NAN, INF, -INF)),
         "map": attribution_map(),
         "map of words": attribution_map().words(),
+        "map of a conversation": dataclasses.replace(attribution_map(), regions={"roles": (Region(ODD[3], (0, 2)),)}),
         "map of segments": attribution_map().segments({ODD[0]: {0, 2}}),
         "comparison of segments": Comparison(attributions=(attribution().segments({ODD[3]: {1, 2}}),) * 2),
         "comparison": Comparison(attributions=(attribution(), attribution((1.0, -2.0, 3.0), scope="semantic"))),

@@ -298,6 +298,7 @@ def head_parts(
         signed=True,
         tokens=tuple(lin.tokens.tolist()),
         combine="sum",
+        regions=lin.regions,
     )
     return grid, sources
 

@@ -84,7 +84,7 @@ def edge_attribution(
 
     >>> import tl_jacobian as tj
     >>> pair = "The capital of France is", "The capital of Italy is"
-    >>> e = tj.analyses.edges.edge_attribution(tj.load_demo_model(), *pair, check=1)
+    >>> e = edge_attribution(tj.load_demo_model(), *pair, check=1)
     >>> e.effects.values.shape, e.checked[0].predicted * e.checked[0].measured > 0
     (torch.Size([300, 301]), True)
     """
@@ -255,7 +255,7 @@ class Edges:
     def _metric(self, edits: dict[str, Callable[[Tensor], Tensor]]) -> float:
         logits = self.pair.host.edited(self.pair.ids[1], edits)
         with torch.no_grad():
-            return float(self.aim.fn(logits))
+            return float(self.aim.fn(self.pair.asked(logits)))
 
 
 # A sum of what was written must give the stream; its numbers are rounded to float32 where norms work in that.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
-from tl_jacobian.core.chat import written_on
+from tl_jacobian.core.chat import cut_off, written_on
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
@@ -114,7 +114,7 @@ def attribution_map(
     at = _checked(read, range(len(tokens)) if positions is None else positions)
     facts = {"target_rule": rule, "text_tokens": len(tokens)}
     lins = linearize_read(host, [read.at(at)], Options(final_norm, max_memory))
-    return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
+    return _map(host, read, _along(chosen, rule, tokens, lins), facts)
 
 
 @model_first
@@ -192,7 +192,7 @@ def attribute_generation(
     }
     whole = Read(tokens, [], written_on(read.regions, len(start), len(tokens)))
     lins = linearize_read(host, [whole.at(at)], Options(final_norm, max_memory))
-    return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
+    return _map(host, whole, _along(chosen, rule, tokens, lins), facts)
 
 
 def _rule(chosen: Chosen, target: TargetRule | None) -> TargetRule | None:
@@ -234,13 +234,14 @@ def _checked(read: Read, positions: Any) -> list[int]:
     return counted
 
 
-def _map(host: Host, tokens: list[int], rows: list[Attribution], facts: dict[str, Any]) -> AttributionMap:
-    texts = host.token_texts(tokens)
+def _map(host: Host, read: Read, rows: list[Attribution], facts: dict[str, Any]) -> AttributionMap:
+    tokens, texts = read.tokens, host.token_texts(read.tokens)
     positions = [a.position for a in rows]
     return AttributionMap(
         attributions=tuple(rows),
         next_texts=tuple(texts[p + 1] if p + 1 < len(texts) else None for p in positions),
         target_words=tuple(_target_words(texts, positions, lambda a, b: host.decode(tokens[a:b]))),
+        regions=cut_off(read.regions, positions[-1] + 2),  # what is read, and what follows it
         metadata={k: v for k, v in facts.items() if v is not None},
     )
 

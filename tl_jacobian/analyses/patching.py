@@ -29,9 +29,9 @@ from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.products import by_pass
 from tl_jacobian.core.progress import is_watched
 from tl_jacobian.core.progress import progress as bar_of
-from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
+from tl_jacobian.core.prompts import Answer, Read, Target, name_of, read_answer, read_prompt, resolve_target
 from tl_jacobian.core.rerun import run, together
-from tl_jacobian.core.unembedding import exact, precise
+from tl_jacobian.core.unembedding import exact, log_prob, precise
 from tl_jacobian.errors import ArgumentError, HookPointError, PromptError
 from tl_jacobian.results.arguments import checked, excerpt, is_id, whole
 from tl_jacobian.results.grid import Grid, nearest
@@ -60,9 +60,9 @@ class Aim(NamedTuple):
     """The metric.
 
     Attributes:
-        fn: a function of all logits, ``(1, pos, d_vocab)``.
+        fn: a function of the logits that the pair holds, ``(1, pos, d_vocab)``.
         name: what it is called.
-        positions: whose logits it depends on; counted from the start, or -1 alone.
+        positions: whose logits it depends on: all that the pair holds, or -1 alone.
     """
 
     fn: Metric
@@ -103,17 +103,20 @@ class PromptPair:
 
     Attributes:
         host: the model.
-        ids: token ids of the clean and of the corrupted prompt.
-        logits: of both, ``(1, pos, d_vocab)``: at the last token, or at all.
+        ids: token ids of the clean and of the corrupted prompt; with an answer all but its last token.
+        answer: its tokens, the same after both prompts; none where there is no answer.
+        positions: whose logits are held: the last, all, or those that predict the answer.
+        logits: of both, ``(1, positions, d_vocab)``.
         texts: the corrupted prompt's tokens; where the clean one differs, both.
 
     Args:
         names: hook points whose activations are kept.
         everywhere: whether the metric may read the logits of every token.
         caches: activations of either prompt that are there already.
+        answer: text or ids that follow both prompts.
 
     Raises:
-        PromptError: the prompts' lengths differ, or a cache is another prompt's.
+        PromptError: the prompts' lengths, or the answer's tokens after either, differ, or a cache is another prompt's.
         HookPointError: the model has no such activations, or a cache hasn't.
     """
 
@@ -128,6 +131,7 @@ class PromptPair:
         *,
         everywhere: bool = False,
         caches: tuple[Any, Any] = (None, None),
+        answer: Any = None,
     ) -> None:
         self.host = resolve(model, precision)
         for option, prompt in (("clean", clean), ("corrupted", corrupted)):
@@ -136,14 +140,20 @@ class PromptPair:
                     f"{option} is an ActivationCache, which doesn't know its token ids: pass the prompt, and the cache "
                     f"as {option}_cache="
                 )
-        self.reads = [read_prompt(self.host, prompt, [-1], prepend_bos) for prompt in (clean, corrupted)]
-        self.ids = [read.tokens for read in self.reads]
-        self._check_lengths()
+        reads = [
+            read_prompt(self.host, prompt, [-1], prepend_bos)
+            if answer is None
+            else read_answer(self.host, prompt, answer, None, prepend_bos)
+            for prompt in (clean, corrupted)
+        ]
+        self.ids = [read.tokens for read in reads]
+        self._check_lengths(*reads)
+        self.answer = tuple(reads[0].answer)
+        self.positions = reads[0].positions if self.answer or not everywhere else list(range(len(self.ids[0])))
         self.texts = self._labels()
         self.names = tuple(dict.fromkeys(n for i in range(self.host.anatomy(None).n_layers) for n in names(i)))
         watch = Watch(taps=self.names)
-        positions = range(len(self.ids[0])) if everywhere else [len(self.ids[0]) - 1]
-        runs = [run(self.host, part, watch, positions) for part in together(self.host, self.ids)]
+        runs = [run(self.host, part, watch, self.positions) for part in together(self.host, self.ids)]
         check_reached(self.names, runs[0].taps)
         logits = torch.cat([r.logits for r in runs])
         self.logits = rearrange(logits, "(prompt pos) vocab -> prompt 1 pos vocab", prompt=2)
@@ -153,7 +163,7 @@ class PromptPair:
             if cache is not None:
                 self._take(i, option, cache)
 
-    def _check_lengths(self) -> None:
+    def _check_lengths(self, first: Read, second: Read) -> None:
         clean, corrupted = self.ids
         if len(clean) != len(corrupted):
             pieces = [" | ".join(self.host.token_texts(ids)) for ids in self.ids]
@@ -161,6 +171,15 @@ class PromptPair:
                 f"the clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}, but activations can "
                 f"only be exchanged token by token; choose words of as many tokens: {pieces[0]} / {pieces[1]}"
             )
+        if (list(first.answer), first.positions) != (list(second.answer), second.positions):
+            raise PromptError(
+                f"the answer has the tokens {list(first.answer)} after the clean prompt and {list(second.answer)} "
+                "after the corrupted one, expected the same: give it as token ids"
+            )
+
+    def asked(self, logits: Float[Tensor, "1 pos d_vocab"]) -> Float[Tensor, "1 positions d_vocab"]:
+        """Those that the metric is of, of every token's."""
+        return logits[:, self.positions]
 
     def _labels(self) -> tuple[str, ...]:
         """Each token; where the prompts differ, what patching makes of it: " Italy→ France"."""
@@ -208,10 +227,11 @@ class PromptPair:
 
     def _runs(self, aim: Aim, method: Method, steps: int) -> LinearizationBatch:
         """The runs whose gradients are averaged, as one batch: of each run a member for each position."""
-        clean, corrupted = (read.at(aim.positions) for read in self.reads)
+        at = self.positions[-1:] if aim.positions == (-1,) else self.positions
+        clean, corrupted = (Read(ids, at) for ids in self.ids)
         if method == "integrated":
             a, b = self.x
-            along = torch.stack([b + (i + 0.5) / steps * (a - b) for i in range(steps)])[:, : len(corrupted.tokens)]
+            along = torch.stack([b + (i + 0.5) / steps * (a - b) for i in range(steps)])
             options = Options(record=self.names, input_value=along)
             return linearize_read(self.host, [corrupted] * steps, options)
         reads = [corrupted] if method == "gradient" else [clean, corrupted]
@@ -256,10 +276,8 @@ def _directions(members: Sequence[Linearization], base: Tensor, aim: Aim) -> Ten
     with recording():
         y = torch.stack([one.y for one in members]).clone().requires_grad_()
         found = members[0].unembedding.logits(y)
-        if len(members) == base.shape[1]:
-            logits = found[None]
-        else:
-            logits = torch.cat([base[:, :-1].to(found), found[None]], dim=1)
+        held = base[:, : base.shape[1] - len(members)]  # of tokens that the metric doesn't depend on
+        logits = torch.cat([held.to(found), found[None]], dim=1)
         v = gradient(aim.fn(logits), y, "metric(logits)")
     for one, row in zip(members, v, strict=True):
         one.check_direction(row)
@@ -376,7 +394,7 @@ class Places:
                 name, index = self.where(row, column)
                 logits = self.pair.host.edited(self.pair.ids[1], {name: self._patch(name, index)})
                 with torch.no_grad():
-                    out[row, column] = float(aim.fn(logits)) - before
+                    out[row, column] = float(aim.fn(self.pair.asked(logits))) - before
                 bar.update()
         return out
 
@@ -417,9 +435,18 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
     """The metric that is meant.
 
     Raises:
-        ArgumentError: a metric and a target; or both prompts predict the same token and no target is given.
+        ArgumentError: a metric and a target, or either and an answer; or both prompts predict the same token and no
+            target is given.
         TargetError: a target isn't one token.
     """
+    if pair.answer:
+        if (target, minus, metric) != (None, None, None):
+            raise ArgumentError(
+                f"answer= and target={target!r}, minus={minus!r}, metric={excerpt(metric)}: the metric is the answer's "
+                "log-probability; give one or the other"
+            )
+        words = f"log-probability of the answer {excerpt(pair.host.decode(list(pair.answer)))}"
+        return Aim(lambda logits: log_prob(logits[0], pair.answer), words, tuple(pair.positions))
     if metric is not None:
         if (target, minus) != (None, None):
             raise ArgumentError(f"metric= and target={target!r}, minus={minus!r}: give one or the other")
@@ -512,6 +539,7 @@ def predict_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    answer: Answer | None = None,
 ) -> Grid: ...
 @overload
 def predict_patching(
@@ -529,6 +557,7 @@ def predict_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    answer: Answer | None = None,
 ) -> dict[At, Grid]: ...
 @model_first
 @checked
@@ -547,6 +576,7 @@ def predict_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    answer: Answer | None = None,
 ) -> Grid | dict[At, Grid]:
     """First-order effects of patching clean activations into the corrupted run, for all places at once.
 
@@ -571,6 +601,8 @@ def predict_patching(
             ``run_with_cache``: what is patched in, and what it takes the place of. They may have been made under hooks;
             the gradient is the corrupted prompt's.
         prepend_bos, precision: as for :func:`linearize`.
+        answer: text or token ids that follow both prompts: the metric is its log-probability then, and its own tokens
+            are places too (all but the last, which nothing reads).
 
     Returns:
         A grid in units of the metric; for several ``at`` a dict of them.
@@ -586,7 +618,7 @@ def predict_patching(
     (torch.Size([30, 5]), ' Italy→ France')
     """
     kinds = checked_kinds(at, steps)
-    pair = _pair(model, clean, corrupted, kinds, prepend_bos, precision, metric, (clean_cache, corrupted_cache))
+    pair = _pair(model, clean, corrupted, kinds, prepend_bos, precision, metric, (clean_cache, corrupted_cache), answer)
     found = predict(pair, kinds, aim_of(pair, target, minus, metric), method, steps)
     return found[kinds[0]] if isinstance(at, str) else found
 
@@ -600,11 +632,12 @@ def _pair(
     precision: Precision,
     metric: Metric | None,
     caches: tuple[Any, Any],
+    answer: Any,
 ) -> PromptPair:
     def names(layer: int) -> list[str]:
         return [in_block(layer, KINDS[kind].hook) for kind in kinds]
 
-    options: dict[str, Any] = dict(everywhere=callable(metric), caches=caches)
+    options: dict[str, Any] = dict(everywhere=callable(metric), caches=caches, answer=answer)
     return PromptPair(model, clean, corrupted, names, prepend_bos, precision, **options)
 
 
@@ -628,6 +661,7 @@ def compare_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    answer: Answer | None = None,
 ) -> PatchComparison:
     """:func:`predict_patching` beside what patching measures, place by place, as ``transformer_lens.patching`` does it.
 
@@ -640,7 +674,7 @@ def compare_patching(
         top: or so many of those with the largest predicted effect.
         progress: whether a bar on stderr shows how far measuring is, where a terminal is there and it takes long.
         model, clean, corrupted, at, target, minus, metric, method, steps: as for :func:`predict_patching`.
-        clean_cache, corrupted_cache, prepend_bos, precision: as there.
+        clean_cache, corrupted_cache, prepend_bos, precision, answer: as there.
 
     Raises:
         ArgumentError: ``places`` has a row or column that isn't there; names the nearest.
@@ -655,7 +689,9 @@ def compare_patching(
     (kind,) = checked_kinds(at, steps)
     if places is not None and top is not None:
         raise ArgumentError(f"places= and top={top}: give one or the other")
-    pair = _pair(model, clean, corrupted, [kind], prepend_bos, precision, metric, (clean_cache, corrupted_cache))
+    pair = _pair(
+        model, clean, corrupted, [kind], prepend_bos, precision, metric, (clean_cache, corrupted_cache), answer
+    )
     aim, here = aim_of(pair, target, minus, metric), Places(pair, kind)
     if any(map(pair.host.beside, here.names)):
         raise HookPointError(

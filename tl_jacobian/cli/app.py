@@ -6,7 +6,7 @@ import json as json_values
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -31,21 +31,24 @@ from tl_jacobian.cli.options import (
     TargetIdOption,
     TargetOption,
     fail,
+    load_libraries,
     scope_options,
     told,
 )
 from tl_jacobian.cli.run import run
-from tl_jacobian.core.build import versions
-from tl_jacobian.core.chat import is_conversation
-from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.errors import JacobianScopeError, PromptError
-from tl_jacobian.results.attribution import Attribution
+
+if TYPE_CHECKING:
+    from tl_jacobian.core.linearization import Linearized
+    from tl_jacobian.results.attribution import Attribution
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
 
 
 def _version(wanted: bool) -> bool:
     if wanted:
+        from tl_jacobian.core.build import versions
+
         Console().print("\n".join(f"{name} {number}" for name, number in versions().items()), highlight=False)
         raise typer.Exit()
     return wanted
@@ -151,6 +154,8 @@ def _check_writable(path: Path | None) -> None:
 
 def _read_messages(path: Path) -> Any:
     """A conversation: a JSON list, or an object with one under "messages"."""
+    from tl_jacobian.core.chat import is_conversation
+
     try:
         text = _read("-") if str(path) == "-" else path.read_text(encoding="utf-8-sig")
         found = json_values.loads(text)
@@ -181,6 +186,8 @@ def _linearize(
     model: str, host: Host | None, device: str, dtype: Dtype, prompt: Any, options: Mapping[str, Any]
 ) -> Linearized:
     import tl_jacobian as tj
+
+    load_libraries()
     from tl_jacobian.core.host.load import load_model
 
     loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)

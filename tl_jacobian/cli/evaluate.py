@@ -38,7 +38,6 @@ from tl_jacobian.cli.run import (
 )
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.files import atomic
-from tl_jacobian.results.panels import Curves
 
 if TYPE_CHECKING:
     from tl_jacobian.results.evaluation import Evaluation
@@ -190,6 +189,7 @@ def _report(found: Sequence[Evaluation], out: Path) -> None:
 def _draw(found: Sequence[Evaluation], path: Path) -> None:
     """One panel a corpus; nothing without matplotlib."""
     from tl_jacobian.render import figure
+    from tl_jacobian.results.panels import Curves
 
     try:
         drawn: Any = figure([panel for e in found for panel in e.panels() if isinstance(panel, Curves)]).figure

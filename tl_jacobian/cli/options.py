@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 import typer
 from rich.console import Console
 
+from tl_jacobian.cli.interrupts import at_once
 from tl_jacobian.results.scopes import ON_COMMAND_LINE, SCOPES, Confidence, FisherMethod, takers_of
 
 if TYPE_CHECKING:
@@ -89,6 +90,14 @@ def scope_options(
     if method is not None and rank is not None:
         raise typer.BadParameter("--method is for --scope fisher, without --rank")
     return {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+
+
+def load_libraries() -> None:
+    """What takes a second to import, before any work begins."""
+    with at_once():
+        from tl_jacobian.core.host.hosts import hosts
+
+        hosts()
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -175,15 +175,19 @@ class HostRerun:
         source, at = self.request.watch.source, self.read.positions
         parts = values.split(self._at_once(len(values)))
         runs = [run(self.host, [self.tokens] * len(v), Watch(source, value=v), at, self.under).logits for v in parts]
-        logits = precise(torch.cat(runs))
-        return rearrange(logits, "(n at) d_vocab -> n at d_vocab", n=len(values)) if self.read.answer else logits
+        return self._by_run(runs, len(values))
 
-    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n *answer d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
         n, watch = self._at_once(len(tokens)), Watch(self.request.watch.source)
         parts = [tokens[at : at + n] for at in range(0, len(tokens), n)]
-        return precise(torch.cat([run(self.host, part, watch, under=self.under).logits for part in parts]))
+        at = [position - len(self.tokens) for position in self.read.positions]  # from the end, wherever it begins
+        return self._by_run([run(self.host, part, watch, at, self.under).logits for part in parts], len(tokens))
+
+    def _by_run(self, parts: Sequence[Tensor], n: int) -> Float[Tensor, "n *answer d_vocab"]:
+        logits = precise(torch.cat(list(parts)))
+        return rearrange(logits, "(n at) d_vocab -> n at d_vocab", n=n) if self.read.answer else logits
 
     @property
     def _left(self) -> int | None:

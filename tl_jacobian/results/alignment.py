@@ -22,7 +22,8 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.arguments import checked, excerpt, is_id
 from tl_jacobian.results.attribution import Positions, Ranked, check_units
-from tl_jacobian.results.base import Value, renderer
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.grid import Grid, grid_panels
 from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, hidden_units, named_positions, scale_of
 from tl_jacobian.results.scopes import Combine, scope_title

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import NOT_IN_FIGURES, Cell, Curve, Curves, Guide, Panel, Table
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 By = Literal["probability", "log_probability"]
 _TOKENS = 3  # of each direction, in tables
+_ONE_A_DIRECTION = ("bound", "singular_values", "eigenvalues")  # fields of one number a direction
 KEPT = 20  # tokens kept for each direction, ranking and sign
 
 
@@ -78,6 +80,16 @@ class Spectrum(Value, ABC):
 
     def __post_init__(self) -> None:
         tensors = [f.name for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), Tensor)]
+        for name in tensors:
+            shape = tuple(getattr(self, name).shape)
+            if len(shape) != (1 if name in _ONE_A_DIRECTION else 2) or shape[0] != len(self.values):
+                raise ArgumentError(f"{name} has shape {shape}, expected one for each {self.value_name}")
+        for by, moves in self.moved.items():
+            if by not in get_args(By) or len(moves) != len(self.values):
+                raise ArgumentError(
+                    f"moved[{by!r}] holds {len(moves)} directions, expected {len(self.values)}, ranked by "
+                    f"{' or '.join(map(repr, get_args(By)))}"
+                )
         self._own(*tensors, dtype=torch.float64)
         self._set("moved", FrozenDict(self.moved))
         self._freeze("metadata")
@@ -137,6 +149,8 @@ class Spectrum(Value, ABC):
             raise ArgumentError(f"direction {i} is out of range, expected 0 to {len(self) - 1}: pass a larger k")
         if not 0 <= n <= KEPT:
             raise ArgumentError(f"n={n}, expected 0 to {KEPT}, as many as are kept")
+        if by not in self.moved:
+            raise ArgumentError(f"moved={dict(self.moved)!r} doesn't hold what the directions move by {by}")
         rises, falls = self.moved[by][i]
         return Moves(rises[:n], falls[:n])
 

@@ -62,6 +62,11 @@ def along(lin: Linearized) -> str:
     return f", summed over the answer {excerpt(lin.text)}" if isinstance(lin, AnswerLinearization) else ""
 
 
+def start_of_answer(lin: Linearized) -> int | None:
+    """Place of the answer's first token, where an answer is explained."""
+    return lin.answer_start if isinstance(lin, AnswerLinearization) else None
+
+
 def check_gradient(explained: Explained) -> None:
     """Raise DirectionError if there is nothing to explain."""
     if not explained.v.any():
@@ -114,7 +119,6 @@ def attribution(
         ContractError: a score isn't finite in float32.
     """
     check_finite(lin, scores.float(), f"the scores of {target}")
-    start = lin.answer_start if isinstance(lin, AnswerLinearization) else None
     inputs = "token embeddings" if lin.input_hook == EMBED else "activations"
     return Attribution(
         scores=scores.float(),
@@ -124,7 +128,7 @@ def attribution(
         str_tokens=lin.str_tokens[: len(scores)],
         units=tuple((i,) for i in range(len(scores))),
         position=lin.position,
-        answer_start=start,
+        answer_start=start_of_answer(lin),
         target=target,
         combine=combine,
         word_groups=lin.words,

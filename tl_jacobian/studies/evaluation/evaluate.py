@@ -14,12 +14,13 @@ from torch import Tensor
 
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
-from tl_jacobian.core.linearize import linearize
+from tl_jacobian.core.linearize import Options, linearize, linearize_read
 from tl_jacobian.core.prompts import all_text, resolve_target
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
 from tl_jacobian.results.arguments import checked, fitted
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.studies.corpus import CorpusPrompt, read_corpus, read_records, read_settings, run_corpus, tokenizer_of
+from tl_jacobian.studies.corpus.jobs import by_kind, read_of
 from tl_jacobian.studies.corpus.processes import is_launched
 from tl_jacobian.studies.corpus.read import Given
 from tl_jacobian.studies.corpus.run import given_prompts
@@ -27,7 +28,7 @@ from tl_jacobian.studies.evaluation.judge import Trial, judge
 
 Explained = Literal["argmax", "next"]
 # A record, with a value of each kind.
-_EXAMPLE = {"n_tokens": 1, "target": 1, "target_text": "", "log_prob": -0.5, "methods": {}}
+_EXAMPLE = {"n_tokens": 1, "target": 1, "answer": [1], "target_text": "", "log_prob": -0.5, "methods": {}}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class EvaluationJob:
         model: a HookedTransformer or a TransformerBridge.
         trial: what to measure.
         explained: the token that is explained and scored, where a prompt names none itself: ``"argmax"`` the
-            model's most probable one, ``"next"`` the prompt's last token, given those before it.
+            model's most probable one, ``"next"`` the prompt's last token, given those before it. Where a prompt has an
+            answer, that is explained as a whole, and the tokens of the prompt alone are ranked and removed.
         name: of the corpus.
         max_memory, precision: of each forward pass; see :func:`linearize`.
     """
@@ -65,6 +67,15 @@ class EvaluationJob:
         return {**about, **self.trial.facts(), **self.facts}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        return by_kind(prompts, self._of_predictions, self._of_answers)
+
+    def _of_answers(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        host = resolve(self.model, self.precision)
+        options = Options(max_memory=self.max_memory, record=self.trial.record)
+        batch = linearize_read(host, [read_of(host, p) for p in prompts], options)
+        return judge(self.trial, batch, [None] * len(batch), [p.index for p in prompts])
+
+    def _of_predictions(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
         tokens = [list(p.tokens or ()) for p in prompts]
         held_out = [self.explained == "next" and p.target is None for p in prompts]
         for ids, held in zip(tokens, held_out, strict=True):
@@ -106,8 +117,8 @@ def evaluate(
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompts: a file or data set for :func:`read_corpus`, or a list of texts, of token ids (lists, tuples,
-            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``; or
-            what a tokenizer gave for them.
+            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"``, and a ``"target"`` or an
+            ``"answer"``; or what a tokenizer gave for them.
         trial: methods, percentages, perturbation; default: the paper's six methods at 5, 10 and 20%.
         out: folder for the records; killed and called again with the same arguments, it goes on where it was.
             Default: nothing is kept.
