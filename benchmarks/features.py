@@ -62,12 +62,10 @@ def main() -> None:
     hook = sae.cfg.metadata.hook_name
     quality = sae.cfg.metadata.quality
     print(
-        f"SAE at {hook}: {len(sae.W_dec)} features, k={sae.cfg.k}; held out: FVU {quality['fvu']:.3f}, L0 {quality['l0']:.0f},"
+        f"SAE at {hook}: {len(sae.W_dec)} features, k={sae.cfg.k}. Held out: "
+        + ", ".join(f"{name} {value:.3g}" for name, value in quality.items() if name != "seconds")
     )
-    print(
-        f"dead {quality['dead']:.1%}; loss {quality['loss']:.2f}, with the reconstruction {quality['loss_reconstructed']:.2f},"
-    )
-    print(f"with the mean in its place {quality['loss_ablated']:.2f}\n")
+    print()
     found: dict[str, list[tuple[float, float, float]]] = {"features": [], "heads at tokens": [], "edges": []}
     shares = []
     for i, (clean, corrupted) in enumerate(pairs(args.pairs)):
@@ -101,7 +99,7 @@ def main() -> None:
         )
     error, named = (statistics.median(x) for x in zip(*shares, strict=True))
     print(
-        f"\nThe reconstruction error's effect is {error:.2f} logits (median), the named features' sizes together {named:.2f}.\n"
+        f"\nMedian effect of the reconstruction error {error:.2f} logits, of the named features together {named:.2f}.\n"
     )
     costs(model, sae, hook)
 
