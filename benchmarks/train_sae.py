@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,9 +249,9 @@ def make(
     )
     x = torch.cat(list(activations(hf, layer, batches[held:])))
     scale = x.norm(dim=1).mean() / x.shape[1] ** 0.5
-    print(f"activations of {len(x)} tokens; {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"activations of {len(x)} tokens; {time.perf_counter() - started:.0f} s", file=sys.stderr)
     sae = train(x / scale, features, k, epochs)
-    print(f"trained; {time.perf_counter() - started:.0f} s", flush=True)
+    print(f"trained; {time.perf_counter() - started:.0f} s", file=sys.stderr)
     test = torch.cat(list(activations(hf, layer, batches[:held]))) / scale
     found = quality(sae, test)
     few = batches[: min(held, 4)]
