@@ -245,7 +245,7 @@ def make(
     held = max(1, len(batches) // 10)
     print(
         f"{len(texts)} texts, {sum(b.numel() for b in batches)} tokens; {time.perf_counter() - started:.0f} s",
-        flush=True,
+        file=sys.stderr,
     )
     x = torch.cat(list(activations(hf, layer, batches[held:])))
     scale = x.norm(dim=1).mean() / x.shape[1] ** 0.5
