@@ -61,7 +61,7 @@ def agreement(model: Any, pair: tuple[str, str], at: Any) -> dict[str, Agreement
     base = tj.compare_patching(model, *pair, at)
     found = {}
     for name, options in METHODS.items():
-        c = dataclasses.replace(base, predicted=tj.predict_patching(model, *pair, at, **options)[at])
+        c = dataclasses.replace(base, predicted=tj.predict_patching(model, *pair, at, **options))
         found[name] = Agreement(c.spearman, c.sign_agreement, c.relative_error)
     return found
 

@@ -404,6 +404,7 @@ def _lin_cases() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "fisher_scope": (tj.fisher_scope, dict(lin=one, method="low_rank", rank=1)),
         "direction_scope": (tj.direction_scope, dict(lin=one, v=v)),
         "output_scope": (tj.output_scope, dict(lin=one, fn=lambda y, _: y.sum())),
+        "feature_scope": (tj.feature_scope, dict(lin=one, sae=v[None], at="blocks.0.hook_resid_pre", target=100)),
         "attribution_map": (tj.attribution_map, dict(model=m, prompt=TEXT, positions=[1])),
         "attribute_generation": (tj.attribute_generation, dict(model=m, prompt=TEXT, n_tokens=1)),
         "layer_influence": (tj.layer_influence, dict(lin=one)),

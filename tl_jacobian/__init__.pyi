@@ -3,6 +3,7 @@
 from . import errors
 from .analyses import baselines
 from .analyses.contributions import residual_contributions
+from .analyses.features import feature_scope
 from .analyses.influence import head_influence, layer_influence
 from .analyses.interactions import token_interactions
 from .analyses.maps import attribute_generation, attribution_map
@@ -51,6 +52,7 @@ __all__ = [
     "fisher_scope",
     "direction_scope",
     "output_scope",
+    "feature_scope",
     # maps of a whole text
     "attribution_map",
     "attribute_generation",

@@ -232,7 +232,7 @@ def test_patching_under_a_hook_that_averages(architecture, state):
     with model.hooks(fwd_hooks=[("blocks.0.hook_resid_post", minus_the_mean)]):
         lin = tj.linearize(model, PROMPT, record=["blocks.2.hook_resid_pre"])
         for method, steps in (("two_point", 8), ("integrated", 3), ("gradient", 8)):
-            g = tj.predict_patching(model, PROMPT[::-1], PROMPT, method=method, steps=steps, **names)["resid_pre"]
+            g = tj.predict_patching(model, PROMPT[::-1], PROMPT, method=method, steps=steps, **names)
         other = tj.linearize(model, PROMPT[::-1], record=["blocks.2.hook_resid_pre"])
         v = lin.unembedding.direction(65, lin.logits) - lin.unembedding.direction(66, lin.logits)
         name = "blocks.2.hook_resid_pre"

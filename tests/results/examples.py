@@ -19,7 +19,9 @@ from tl_jacobian.results.comparison import Comparison
 from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.counterfactuals import Counterfactuals, Edit
 from tl_jacobian.results.curves import PerturbationCurves
+from tl_jacobian.results.edges import Edge, EdgeAttribution
 from tl_jacobian.results.evaluation import Evaluation
+from tl_jacobian.results.features import Features
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.interactions import TokenInteractions
 from tl_jacobian.results.linearity import Linearity
@@ -221,6 +223,29 @@ def examples() -> dict[str, Value]:
             metadata=DETAILS,
         ),
         "number influence of one": NumberInfluence(values=np.ones(1), influence=np.ones(1), scope="s", target="t"),
+        "features": Features(
+            effects=grid(row_axis="feature"),
+            activations=grid(((1.0, 0.0, NAN), (0.5, 2.0, 0.0)), row_axis="feature", signed=False),
+            features=(7, 2**40),
+            remainder=grid(((1.0, 2.0, 3.0),), rows=("reconstruction error",), row_axis="part"),
+            parts=Contributions(
+                names=("feature 7", ODD[3]), values=torch.tensor([1.5, -0.5]), total=1.0, target=ODD[0]
+            ),
+        ),
+        "edges": EdgeAttribution(
+            effects=grid(
+                ((0.5, -1.0, NAN), (NAN, 2.0, 3.0)),
+                rows=("L0H1", "L0MLP"),
+                columns=("L0MLP", "L1H0", "logits"),
+                row_axis="sender",
+                column_axis="receiver",
+            ),
+            checked=(Edge("L0MLP", "logits", 3.0, 2.5), Edge("L0H1", "L1H0", -1.0, NAN)),
+            clean=1.0,
+            corrupted=0.0,
+            metadata=DETAILS,
+        ),
+        "features of a distribution": Features(effects=grid(), activations=grid(), features=(0, 1)),
         "patching": PatchComparison(
             predicted=grid(((0.0, 1.0, 2.0), (0.0, -4.0, 5.0))),
             measured=grid(((0.0, 2.0, NAN), (0.0, 4.0, 10.0))),

@@ -209,14 +209,31 @@ class Graph:
         return [None if found[0] is None else torch.stack(found) for found in zip(*each, strict=True)]
 
     def between_tensors(self, end: Tensor, start: Tensor, u: Tensor) -> Tensor | None:
-        """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start."""
+        """u^T d(end)/d(start) for two recorded tensors of this graph; None where end doesn't depend on start.
+
+        ``u`` has the shape of ``end``.
+        """
+        found = self.between_many(end, start, u[None])
+        return None if found is None else found[0]
+
+    def between_many(self, end: Tensor, start: Tensor, u: Float[Tensor, " k *shape"]) -> Tensor | None:
+        """:meth:`between_tensors` for k directions, ``(k, *start.shape)``, a memory-bounded chunk of them at a time."""
         if not (end.requires_grad and start.requires_grad):
             return None
+        parts = []
         with recording(), unrounded():
-            u, powers = unit((u.clone() if u.is_inference() else u)[None])
-            u = u[0].to(end.device, end.dtype)
-            (found,) = torch.autograd.grad(end, start, u, retain_graph=True, allow_unused=True)
-            return None if found is None else _finite(scaled(found[None], powers)[0])
+            for part in (u.clone() if u.is_inference() else u).split(self.chunk):
+                part, powers = unit(part)
+                (found,) = self._batched(end, [start], part.to(end.device, end.dtype))
+                if found is None:
+                    return None
+                parts.append(_finite(scaled(found, powers)))
+        return torch.cat(parts)
+
+    def push_between(self, start: Tensor, end: Tensor, dx: Float[Tensor, " k *shape_in"]) -> Float[Tensor, " k *shape"]:
+        """d(end)/d(start) dx for two recorded tensors of this graph and k changes of the first."""
+        dx, powers = unit(dx.clone() if dx.is_inference() else dx)
+        return _finite(scaled(self._pushed(start, end, dx.to(start.device, start.dtype)), powers))
 
     def check_results(self, size: int, what: str, remedy: str) -> None:
         """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""

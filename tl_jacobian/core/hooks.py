@@ -20,7 +20,8 @@ from tl_jacobian.errors import ArgumentError, HookPointError
 EMBED, POS_EMBED = "hook_embed", "hook_pos_embed"
 # In each block, in the order in which the residual stream meets them. Parallel blocks (Pythia, Phi) have no RESID_MID.
 RESID_PRE, RESID_MID, RESID_POST = "hook_resid_pre", "hook_resid_mid", "hook_resid_post"
-V, PATTERN, Z = "attn.hook_v", "attn.hook_pattern", "attn.hook_z"
+Q, K, V = "attn.hook_q", "attn.hook_k", "attn.hook_v"
+PATTERN, Z, MLP_POST = "attn.hook_pattern", "attn.hook_z", "mlp.hook_post"
 ATTN_OUT, MLP_OUT = "hook_attn_out", "hook_mlp_out"
 # What takes attention's place in other models (state spaces, convolutions, linear attention), stands beside it
 # (Falcon-H1), or follows the MLP (RWKV's channel mixing instead of one, Gemma's per-layer embeddings).
@@ -34,7 +35,7 @@ MIXERS = (
 )
 FURTHER = ("hook_channel_mix_out", "post_per_layer_input_norm.hook_out")
 WRITERS = {**dict.fromkeys((ATTN_OUT, *MIXERS), 0), **dict.fromkeys((MLP_OUT, *FURTHER), 1)}
-_ORDER = (RESID_PRE, V, PATTERN, Z, ATTN_OUT, *MIXERS, RESID_MID, MLP_OUT, *FURTHER)
+_ORDER = (RESID_PRE, Q, K, V, PATTERN, Z, ATTN_OUT, *MIXERS, RESID_MID, MLP_POST, MLP_OUT, *FURTHER)
 # TransformerBridge's own names of what has another one on every host.
 _NATIVE = {"hook_in": RESID_PRE, "hook_out": RESID_POST, "attn.o.hook_in": Z}
 _BLOCK = re.compile(r"blocks\.(-?\d+)\.(.+)")

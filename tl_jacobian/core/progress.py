@@ -14,13 +14,18 @@ _PATIENCE = 5.0  # seconds
 _quiet = ContextVar("quiet", default=False)
 
 
-def progress(total: int, what: str) -> tqdm:
+def progress(total: int, what: str, *, hidden: bool = False) -> tqdm:
     """A bar that shows up after some seconds and leaves nothing behind; none for a single step.
 
     ``TQDM_DISABLE=1`` in the environment switches all of them off.
     """
-    hidden: dict[str, Any] = {"disable": True} if total < 2 or _quiet.get() else {}
-    return tqdm(total=total, desc=what, delay=_PATIENCE, leave=False, **hidden)
+    off: dict[str, Any] = {"disable": True} if total < 2 or hidden or _quiet.get() else {}
+    return tqdm(total=total, desc=what, delay=_PATIENCE, leave=False, **off)
+
+
+def is_watched() -> bool:
+    """Whether a terminal would show a bar."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 @contextmanager

@@ -106,19 +106,29 @@ def explain_output(
     with recording():
         y = lin.y.clone().requires_grad_()
         value = _called(lin, fn, y, call)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-            hint = "; leave out .item()" if isinstance(value, (int, float)) else ""
-            raise DirectionError(f"{call} gave {got}, expected a tensor with one number{hint}")
-        if value.is_complex() or not value.isfinite():
-            raise DirectionError(f"{call} gave {value.item()}, expected a finite real number")
-        if not value.requires_grad:
-            raise DirectionError(
-                f"{call} gave a number without a gradient; compute it from its arguments with torch operations"
-            )
-        (v,) = torch.autograd.grad(value.reshape(()), y)
+        v = gradient(value, y, call)
     lin.check_direction(v)
     return Explained(v[None], label, {"value": value.item(), "score": f"change of {label} per unit of {lin.per}"})
+
+
+def gradient(value: Any, y: Float[Tensor, "*own"], call: str) -> Float[Tensor, "*own"]:
+    """Of one number in y, from which it was made.
+
+    Raises:
+        DirectionError: it isn't one finite number, or doesn't depend on y.
+    """
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        got = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        hint = "; leave out .item()" if isinstance(value, (int, float)) else ""
+        raise DirectionError(f"{call} gave {got}, expected a tensor with one number{hint}")
+    if value.is_complex() or not value.isfinite():
+        raise DirectionError(f"{call} gave {value.item()}, expected a finite real number")
+    if not value.requires_grad:
+        raise DirectionError(
+            f"{call} gave a number without a gradient; compute it from its arguments with torch operations"
+        )
+    (v,) = torch.autograd.grad(value.reshape(()), y)
+    return v
 
 
 def can_take(fn: Callable[..., Any], n: int) -> bool:

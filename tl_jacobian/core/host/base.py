@@ -239,10 +239,17 @@ class Host(Protocol):
         """The model's weights and norms; ``affine`` of the final norm, where the caller knows better."""
         ...
 
-    def patched(
-        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "layers places"]:
-        """A metric of the logits, ``(pos, d_vocab)``, after patching each place of the corrupted run in turn."""
+    def edited(
+        self, tokens: list[int], edits: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> Float[Tensor, "1 pos d_vocab"]:
+        """Logits of one prompt whose activations at some hook points are replaced by functions of them.
+
+        Each function sees the activation as hooks see it, ``(1, pos, ...)``; nothing is recorded.
+        """
+        ...
+
+    def beside(self, name: str) -> bool:
+        """Whether what is put in at a hook point reaches one component alone, and the residual stream passes by."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

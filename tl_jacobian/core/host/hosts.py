@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
@@ -18,7 +16,7 @@ from tl_jacobian.core.host.loan import Loan
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
-from tl_jacobian.errors import HookPointError, UnsupportedModelError
+from tl_jacobian.errors import UnsupportedModelError
 
 
 def hooked_class() -> type | None:
@@ -107,16 +105,6 @@ class TransformerBridgeHost(TransformerLensHost):
 
     def _passes(self, name: str) -> bool:
         return parsed(name).path == RESID_MID  # another name of ln2.hook_in
-
-    def patched(
-        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "layers places"]:
-        if kind == "resid_mid":
-            raise HookPointError(
-                "on TransformerBridge hook_resid_mid is the input of the MLP's norm, so patching it there leaves the "
-                'residual stream as it was: compare at="resid_pre" or "attn_out", or use a HookedTransformer'
-            )
-        return super().patched(clean, corrupted, kind, metric)
 
     def _run(self, tokens: Tensor) -> Tensor:
         with Loan() as loan, loan:

@@ -32,7 +32,6 @@ from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
-from tl_jacobian.core.host.patching import measure
 from tl_jacobian.core.host.precision import Precision, computing, described, in_float32, rules_for
 from tl_jacobian.core.host.recompute import fire
 from tl_jacobian.core.host.recompute import recompute as recomputed
@@ -465,12 +464,15 @@ class TransformerLensHost:
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
 
-    def patched(
-        self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "layers places"]:
-        good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
-        with lock_of(self.model), self.computing():
-            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0]))
+    def edited(
+        self, tokens: list[int], edits: Mapping[str, Callable[[Tensor], Tensor]]
+    ) -> Float[Tensor, "1 pos d_vocab"]:
+        hooks = [(name, partial(_edit, fn)) for name, fn in edits.items()]
+        with lock_of(self.model), self.computing(), forgetting():
+            return self.model.run_with_hooks(torch.tensor([tokens], device=self.cfg.device), fwd_hooks=hooks)
+
+    def beside(self, name: str) -> bool:
+        return self._passes(name)
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -578,6 +580,10 @@ class TransformerLensHost:
             return "never"
         watched = _has_hooks(getattr(self.model, "ln_final", None))
         return "unembed" if watched else self.earliest_cut
+
+
+def _edit(fn: Callable[[Tensor], Tensor], activation: Tensor, hook: Any) -> Tensor:
+    return fn(activation)
 
 
 def _has_hooks(module: nn.Module | None) -> bool:
