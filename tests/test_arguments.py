@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import tl_jacobian as tj
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.errors import ArgumentError, DirectionError, JacobianScopeError, PromptError, TargetError
 from tl_jacobian.results import arguments
 from tl_jacobian.results.arguments import (
@@ -543,7 +544,7 @@ def _functions() -> dict[str, Any]:
     inherited = {n: f for kind in reversed(tj.Linearization.__mro__) for n, f in vars(kind).items()}
     methods = {n: f for n, f in inherited.items() if not n.startswith(("_", "check_")) and n != "spread"}
     found |= {f"Linearization.{name}": fn for name, fn in methods.items()}
-    found["AnswerLinearization.jacobian"] = tj.AnswerLinearization.jacobian
+    found["AnswerLinearization.jacobian"] = AnswerLinearization.jacobian
     return {name: fn for name, fn in found.items() if inspect.isfunction(fn)}
 
 

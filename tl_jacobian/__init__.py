@@ -16,7 +16,6 @@ from tl_jacobian.analyses.patching import compare_patching, predict_patching
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.analyses.spectra import fisher_spectrum, jacobian_spectrum
-from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.host.conditions import pointwise
 from tl_jacobian.core.host.demo import load_demo_model
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
@@ -40,7 +39,6 @@ __all__ = [
     "linearize",
     "Linearization",
     "LinearizationBatch",
-    "AnswerLinearization",
     "GENERATE",
     "pointwise",
     # scopes
