@@ -16,6 +16,7 @@ from tl_jacobian.analyses.patching import compare_patching, predict_patching
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.scopes import direction_scope, fisher_scope, output_scope, semantic_scope, temperature_scope
 from tl_jacobian.analyses.spectra import fisher_spectrum, jacobian_spectrum
+from tl_jacobian.app.explore import explore
 from tl_jacobian.core.host.conditions import pointwise
 from tl_jacobian.core.host.demo import load_demo_model
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
@@ -73,6 +74,8 @@ __all__ = [
     "perturbation_curves",
     "rank_agreement",
     "linearity",
+    # the live view
+    "explore",
     # rooms of their own: what scopes are compared with, runs over a corpus, time series, words; what can go wrong
     "baselines",
     "corpus",

@@ -98,7 +98,7 @@ def application(places: Mapping[str, Place], view: Mapping[str, Any] | None = No
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            with suppress(RuntimeError):
+            with suppress(RuntimeError, WebSocketDisconnect):
                 await tab.close()
 
     return app

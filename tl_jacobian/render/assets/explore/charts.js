@@ -31,7 +31,7 @@ export function drawBars(panel, { tip, onpick, marks, most = 40 } = {}) {
     const name = bar.line ? (same ? "" : bar.line) : bar.name;
     const mark = marks?.(index);
     const parts = [
-      h("bdi", { class: "tlx-name" }, visible(name) || "\u00a0"),
+      h("bdi", { class: "tlx-name" }, visible(name).trimStart() || "\u00a0"),
       track,
       h("span", { class: "tlx-value" }, value),
       mark ? h("span", { class: "tlx-mark" }, mark) : null,
