@@ -548,7 +548,8 @@ def _functions() -> dict[str, Any]:
     return {name: fn for name, fn in found.items() if inspect.isfunction(fn)}
 
 
-NO_FUZZ = {"language.aligned_pairs"}  # takes any number of names and nothing else: below
+# The one takes any number of names and nothing else: below. The other needs an extra: tests/app/test_app_widget.py.
+NO_FUZZ = {"language.aligned_pairs", "explore"}
 # What messages call a parameter besides its name.
 CALLED: dict[str, Sequence[str]] = {
     "lin": ["linearization"],

@@ -355,10 +355,11 @@ class Explore {
     const strips = [panels.attribution, ...(panels.beside ? [panels.beside] : [])].map((list) => list.find((p) => p.kind === "tokenstrip"));
     const shown = strips.map((strip) => this.stripOf(text, strip, facts));
     const column = h("div", { class: shown.length > 1 ? "tlx-two" : "" }, shown);
-    if (panels.series) parts.push(h("details", { class: "tlx-numbers" }, h("summary", {}, "the same token by token"), column));
+    const strongest = strips.map((strip) => this.strongest(strip));
+    if (panels.series) parts.push(h("details", { class: "tlx-numbers" }, h("summary", {}, "the same token by token"), column, strongest));
     else parts.push(column);
     const next = panels.attribution.find((panel) => panel.aside) || panels.answer?.[0];
-    parts.push(h("div", { class: "tlx-columns" }, strips.map((strip) => this.strongest(strip)), next ? this.predicted(next, facts) : null));
+    parts.push(h("div", { class: "tlx-columns" }, panels.series ? [] : strongest, next ? this.predicted(next, facts) : null));
     if (notes.length) parts.push(h("ul", { class: "tlx-notes" }, notes.map((note) => h("li", {}, visible(note)))));
     this.main.replaceChildren(...parts);
   }
