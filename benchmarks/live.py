@@ -127,7 +127,8 @@ def clicked(page: Page, click: Callable[[], Any], seen: str) -> float:
             const look = () => document.querySelector(`${seen}:not([data-old])`)
               ? requestAnimationFrame(() => done(performance.now() - window.began)) : requestAnimationFrame(look);
             const begin = () => (window.began = performance.now());
-            for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, begin, { capture: true, once: true });
+            const once = { capture: true, once: true };
+            for (const kind of ["pointerdown", "keydown"]) document.addEventListener(kind, begin, once);
             look();
           });
         }""",

@@ -199,10 +199,10 @@ def test_scopes_side_by_side_words_segments_and_error_bars(open_page):
     settle(page)
     assert page.locator(".tlx-joined").count() > 2
     selects.nth(2).select_option("segments")
-    page.fill("textarea[aria-label=Segments]", "tower: The Eiffel Tower stands in Paris.\nrest: The Colosseum")
+    page.fill("textarea[aria-label=Segments]", "tower: The Eiffel Tower stands in Paris.\narena: The Colosseum")
     page.locator("textarea[aria-label=Segments]").blur()
     settle(page)
-    assert {name for name, _ in bars(page, ".tlx-side:not(.tlx-predicted)")} >= {"tower", "rest"}
+    assert {name for name, _ in bars(page, ".tlx-side:not(.tlx-predicted)")} >= {"tower", "arena"}
 
 
 def test_a_link_a_reload_and_a_saved_page(open_page, tmp_path):
@@ -253,7 +253,7 @@ def test_an_error_is_shown_with_its_remedy_and_the_view_lives_on(open_page):
     page = open_page()
     explain(page)
     page.fill("textarea[aria-label=Prompt]", "word " * 9000)
-    page.get_by_role("button", name="Explain").click()
+    page.get_by_role("button", name="Explain", exact=True).click()
     page.locator(".tlx-error-box").wait_for()
     assert "shorten it by" in page.locator(".tlx-error-box").inner_text()
     explain(page)
