@@ -11,6 +11,7 @@ import threading
 import pytest
 import torch
 from cases import make, shared
+from IPython.utils.capture import capture_output
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError
@@ -64,9 +65,12 @@ def test_a_linearization_is_looked_at_as_it_was_made():
 
 def test_without_a_kernel_there_is_a_static_picture_and_a_page_can_be_saved(tmp_path):
     view = tj.explore(shared("llama", "bridge"), "a</script>b")
-    data, _ = view._repr_mimebundle_()
-    assert "tlj-figure" in data["text/html"]
-    assert "application/vnd.jupyter.widget-view+json" in data
+    with capture_output() as shown:
+        view._ipython_display_()
+    static, live = (one.data for one in shown.outputs)
+    assert f'<div id="{view.still}"><style>' in static["text/html"]
+    assert "tlj-figure" in static["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in live
     ask = {"do": "read", "view": {"prompt": "a</script>b"}}
     asked(view, ask)
     page = view.to_html(tmp_path / "page.html").read_text()

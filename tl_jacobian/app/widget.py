@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ class Explore(anywidget.AnyWidget):
     _esm = traitlets.Unicode(module()).tag(sync=True)
     _css = traitlets.Unicode(style()).tag(sync=True)
     hello = traitlets.Unicode("{}").tag(sync=True)
+    still = traitlets.Unicode("").tag(sync=True)  # the id of the static picture
 
     def __init__(self, bench: Bench, view: Mapping[str, Any]) -> None:
         first = hello({bench.name: bench.host.facts()}, view)
-        super().__init__(hello=json.dumps(first))
+        super().__init__(hello=json.dumps(first), still=f"tlx-still-{uuid.uuid4().hex}")
         self._view = dict(view)
         self._place = Place(bench)
         self._session = Session({bench.name: self._place}, self._carry, first)
@@ -70,10 +72,12 @@ class Explore(anywidget.AnyWidget):
             return f"<p>{html.escape(str(error))}</p>"
         return notebook(seen.panels["attribution"])
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The widget, and for where there is none the static picture."""
-        made = super()._repr_mimebundle_(**kwargs)
-        data, metadata = made if isinstance(made, tuple) else (made, {})
-        if data and (static := self._static()):
-            data = {**data, "text/html": static}
-        return data, metadata
+    def _ipython_display_(self) -> None:
+        """The first picture, static, and the widget, which hides it: without a kernel it is what is left."""
+        from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]  # present in every kernel
+
+        if static := self._static():
+            display(HTML(f'<div id="{self.still}">{static}</div>'))
+        made = self._repr_mimebundle_()
+        data, metadata = made if isinstance(made, tuple) else (made or {}, {})
+        display(data, metadata=metadata, raw=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import webbrowser
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from tl_jacobian.cli.options import DeviceOption, Dtype, DtypeOption, Host, HostOption, PrecisionOption, fail, told
 from tl_jacobian.errors import JacobianScopeError
+
+if TYPE_CHECKING:
+    from tl_jacobian.app.bench import Bench, Limits
 
 ModelsOption = Annotated[
     list[str],
@@ -74,8 +77,8 @@ def _named(models: list[str]) -> dict[str, str]:
 
 
 def _bench(
-    name: str, short: str, host: Host | None, device: str, dtype: Dtype, limits: object, as_model: bool
-) -> object:
+    name: str, short: str, host: Host | None, device: str, dtype: Dtype, limits: Limits, as_model: bool
+) -> Bench:
     """A loaded model at which views can ask."""
     from tl_jacobian.app.bench import Bench
     from tl_jacobian.core.host.load import load_model
@@ -84,6 +87,6 @@ def _bench(
     python = ""
     if name == "demo" and (device, dtype) == ("cpu", Dtype.float32):
         python = f'tj.load_demo_model("{host.value}")' if host else "tj.load_demo_model()"
-    bench = Bench(loaded, short, python=python, limits=limits, options={"precision": "model"} if as_model else None)  # type: ignore[arg-type]
+    bench = Bench(loaded, short, python=python, limits=limits, options={"precision": "model"} if as_model else None)
     bench.warm()
     return bench

@@ -38,6 +38,8 @@ class Explore {
     this.seen = null;
     this.python = "";
     this.tests = [];
+    const still = document.getElementById(model.get("still") || "");
+    if (still) still.hidden = true; // the static picture of a notebook, which a kernel makes superfluous
     this.root = h("div", { class: `tlx${model.page ? " tlx-page" : ""}`, lang: "en" });
     this.tip = tooltipOf(this.root);
     this.asker = new Asker(model, (status) => this.showStatus(status));
