@@ -20,7 +20,7 @@ from tl_jacobian.core.linalg.singular import dense, krylov, moments
 
 
 def measure(lin: tj.Linearization, position: int, k: int, rounds: int) -> str:
-    whole, block = JacobianBlock(lin, position), JacobianBlock(lin, position)
+    whole, block = JacobianBlock(lin, (position,)), JacobianBlock(lin, (position,))
 
     def lanczos() -> torch.Tensor:
         block.n_products = 0

@@ -18,6 +18,7 @@ import torch
 from cases import WIDTH, shared
 from jaxtyping import Float
 from torch import Tensor
+from wrong import WRONG, a_function
 
 import tl_jacobian as tj
 from tl_jacobian.core.answer import AnswerLinearization
@@ -370,50 +371,6 @@ def lin() -> tj.Linearization:
     return tj.linearize(model(), TEXT, record=True)
 
 
-def _a_function(*_: object, **__: object) -> None:
-    return None
-
-
-class AClass:
-    """It can be called, and makes nothing of what it is given."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-
-WRONG: dict[str, Any] = {
-    "None": None,
-    "True": True,
-    "-1": -1,
-    "10**30": 10**30,
-    "1.5": 1.5,
-    "nan": float("nan"),
-    "text": "x",
-    "no text": "",
-    "bytes": b"x",
-    "[]": [],
-    "[1.5]": [1.5],
-    "[True]": [True],
-    "[None]": [None],
-    "{}": {},
-    "a set": {1, 2},
-    "an object": object(),
-    "a function": _a_function,
-    "a class": AClass,
-    "np.int64(3)": np.int64(3),
-    "np.array([1, 2])": np.array([1, 2]),
-    "np.array(1.5)": np.array(1.5),
-    "np.array('a')": np.array(["a"]),
-    "a matrix": np.zeros((2, 2)),
-    "no tensor": torch.zeros(0),
-    "a wrong tensor": torch.zeros(2, 3, 4),
-    "a tensor of bools": torch.ones(3, dtype=torch.bool),
-    "a tensor of ints": torch.ones(WIDTH, dtype=torch.int64),
-    "a tensor of nans": torch.full((WIDTH,), torch.nan, dtype=torch.float64),
-    "a complex tensor": torch.zeros(WIDTH, dtype=torch.complex64),
-    "many": ["x", None] * 5000,
-}
-
-
 def _lin_cases() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     one, m, v = lin(), model(), torch.ones(WIDTH, dtype=torch.float64)
     baselines, timeseries, language, corpus = tj.baselines, tj.timeseries, tj.language, tj.corpus
@@ -433,7 +390,7 @@ def _lin_cases() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
     return {
         "load_demo_model": (tj.load_demo_model, {}),
         "linearize": (tj.linearize, dict(model=m, prompt=TEXT)),
-        "pointwise": (tj.pointwise, dict(hook=_a_function)),
+        "pointwise": (tj.pointwise, dict(hook=a_function)),
         "Linearization.vjp": (one.vjp, dict(v=v)),
         "Linearization.vjp_at": (one.vjp_at, dict(v=v, names=["blocks.0.hook_resid_pre"])),
         "Linearization.stream_at": (one.stream_at, dict(v=v[None], names=["blocks.0.hook_resid_pre"])),

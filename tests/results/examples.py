@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from tl_jacobian.results.counterfactuals import Counterfactuals, Edit
 from tl_jacobian.results.curves import PerturbationCurves
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.interactions import TokenInteractions
 from tl_jacobian.results.intervention import Intervention
 from tl_jacobian.results.linearity import Linearity
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
 from tl_jacobian.results.patching import PatchComparison
 from tl_jacobian.results.paths import PathSplit
 from tl_jacobian.results.run_report import RunReport
-from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum, Move, Moves
+from tl_jacobian.results.spectra import FisherSpectrum, JacobianSpectrum, Move, Moves, Neighbour, Toward
 from tl_jacobian.results.tokens import Region, Word
 
 NAN, INF = math.nan, math.inf
@@ -70,6 +72,20 @@ def grid(values: Any = ((9.0, -1.0, NAN), (1 / 3, -0.0, 3.5e-40)), **fields: Any
         metadata=DETAILS,
     )
     return Grid(values=torch.tensor(values), **{**defaults, **fields})
+
+
+def interactions(**fields: Any) -> TokenInteractions:
+    defaults: dict[str, Any] = dict(
+        values=torch.tensor([[9.0, -1.0, 0.0], [-1.0, 1 / 3, 3.5e-40], [0.0, 3.5e-40, 0.0]]),
+        scope="fisher",
+        target=ODD[1],
+        tokens=(5, 6, 7),
+        str_tokens=ODD[:3],
+        position=2,
+        word_groups=tuple(Word(text, 1) for text in ODD[:3]),
+        metadata=DETAILS,
+    )
+    return TokenInteractions(**{**defaults, **fields})
 
 
 def alignment(**fields: Any) -> WordAlignment:
@@ -154,6 +170,7 @@ def examples() -> dict[str, Value]:
         "attribution that isn't finite": attribution((NAN, INF, -INF)),
         "map": attribution_map(),
         "map of words": attribution_map().words(),
+        "map of a conversation": dataclasses.replace(attribution_map(), regions={"roles": (Region(ODD[3], (0, 2)),)}),
         "map of segments": attribution_map().segments({ODD[0]: {0, 2}}),
         "comparison of segments": Comparison(attributions=(attribution().segments({ODD[3]: {1, 2}}),) * 2),
         "comparison": Comparison(attributions=(attribution(), attribution((1.0, -2.0, 3.0), scope="semantic"))),
@@ -213,6 +230,12 @@ def examples() -> dict[str, Value]:
             first=1,
         ),
         "path split": split(),
+        "interactions": interactions(stderr=torch.full((3, 3), 0.1)),
+        "interactions, normalised": interactions(metadata={**DETAILS, "rule": "gim"}).correlation(),
+        "interactions of segments": interactions().segments({ODD[3]: {0, 2}}),
+        "interactions of one": interactions(
+            values=torch.ones(1, 1), tokens=(1,), str_tokens=("a",), position=0, word_groups=(Word("a", 1),)
+        ),
         "jacobian spectrum": JacobianSpectrum(
             position=2,
             text=ODD[3],
@@ -235,6 +258,21 @@ def examples() -> dict[str, Value]:
             effective_rank=0.0,
             effective_rank_stderr=0.0,
             moved=moved(1),
+        ),
+        "pulled-back spectrum": FisherSpectrum(
+            eigenvalues=torch.tensor([2.0, 0.5]),
+            directions=torch.eye(2, 3),
+            bound=torch.tensor([0.0, 1e-9]),
+            trace=3.0,
+            trace_stderr=0.1,
+            effective_rank=1.5,
+            effective_rank_stderr=0.1,
+            moved=moved(2),
+            positions=(1, 2),
+            texts=ODD[2:4],
+            embeddings=torch.ones(2, 2, 4) / 8**0.5,
+            toward=((Toward((Neighbour(1, ODD[3], 0.5, 1.0),), ()),) * 2, ()),
+            metadata={**DETAILS, "rule": "gim"},
         ),
         "curves": PerturbationCurves(
             k=(10.0, 20.0),

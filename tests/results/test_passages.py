@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from typing import Any
@@ -16,7 +17,7 @@ from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.attribution_map import AttributionMap
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.segments import line_spans, paragraph_spans, read, sentence_spans
-from tl_jacobian.results.tokens import Word, group_words
+from tl_jacobian.results.tokens import Region, Word, group_words
 
 PIECES = ("The", " cat", " sat", ".", "\n\n", " Why", "?", " No", " cat", "!")
 
@@ -322,3 +323,79 @@ def test_whatever_a_text_falls_into_holds_every_token_once(pieces):
     for found in (a.sentences(), a.lines(), a.paragraphs()):
         assert sorted(at for unit in found.units for at in unit) == list(range(len(pieces)))
         assert found.scores.sum().item() == len(pieces)
+
+
+def conversation(**more):
+    """'Hi. ' of the user, 'Ho it. Is' of the assistant, written by a template of one token each."""
+    texts = ("<u>", "Hi", " yes", "<a>", "no", " it", ".", " Is")
+    regions = {
+        "roles": (Region("user", (1, 2)), Region("assistant", (4, 5, 6, 7)), Region("template", (0, 3))),
+        "messages": (Region("user 1", (1, 2)), Region("assistant 1", (4, 5, 6, 7)), Region("template", (0, 3))),
+    }
+    return Attribution(
+        scores=torch.arange(1.0, 9.0),
+        scope="direction",
+        tokens=tuple(range(8)),
+        str_tokens=texts,
+        position=7,
+        target="v",
+        regions=regions,
+        **more,
+    )
+
+
+def test_no_sentence_goes_on_across_messages_or_into_an_answer():
+    plain = dataclasses.replace(conversation(), regions={})
+    assert plain.sentences(split_first=False).str_tokens == ("<u>Hi yes<a>no it.", "Is")
+    told = conversation().sentences(split_first=False)
+    assert told.str_tokens == ("<u>", "Hi yes", "<a>", "no it.", "Is")
+    assert told.units == ((0,), (1, 2), (3,), (4, 5, 6), (7,))
+    answered = dataclasses.replace(conversation(answer_start=5), regions={}).sentences(split_first=False)
+    assert answered.str_tokens == ("<u>Hi yes<a>no", "it.", "Is")
+    assert answered.answer.str_tokens == ("it.", "Is")
+
+
+def test_grids_and_maps_know_roles():
+    a = conversation()
+    grid = Grid(
+        values=torch.stack([a.scores, a.scores + 1]),
+        rows=("0", "1"),
+        columns=a.str_tokens,
+        title="t",
+        quantity="q",
+        row_axis="layer",
+        column_axis="token",
+        signed=False,
+        tokens=a.tokens,
+        combine="sum",
+        regions=a.regions,
+        answer_start=5,
+    )
+    assert grid.roles().columns == ("template", "user", "assistant")
+    assert grid.roles().values[0].tolist() == [1.0 + 4, 2.0 + 3, 5.0 + 6 + 7 + 8]
+    assert grid.sentences(split_first=False).columns == ("<u>", "Hi yes", "<a>", "no", "it.", "Is")
+    with pytest.raises(ArgumentError, match="this Grid knows no roles: give linearize"):
+        dataclasses.replace(grid, regions={}).roles()
+    with pytest.raises(ArgumentError, match="what is done to several at once isn't known"):
+        dataclasses.replace(grid, combine=None).roles()
+    rows = [
+        dataclasses.replace(
+            a,
+            scores=a.scores[:n],
+            tokens=a.tokens[:n],
+            str_tokens=a.str_tokens[:n],
+            units=(),
+            position=n - 1,
+            regions={},
+        )
+        for n in (5, 6, 7)
+    ]
+    m = AttributionMap(attributions=tuple(rows), next_texts=(" it", ".", " Is"), regions=a.regions)
+    roles = m.roles()  # all three targets are the assistant's, the last of them no source of any
+    assert (roles.next_texts, roles.str_tokens) == (("assistant",), ("template", "user", "assistant"))
+    squares = [[1 + 16, 4 + 9, 25], [1 + 16, 4 + 9, 25 + 36], [1 + 16, 4 + 9, 25 + 36 + 49]]
+    torch.testing.assert_close(roles.scores[0], torch.tensor(squares).sum(0).float().sqrt())
+    with pytest.raises(ArgumentError, match="this AttributionMap knows no messages"):
+        dataclasses.replace(m, regions={}).messages()
+    written = dataclasses.replace(m, regions={}, metadata={"generated_from": 5})
+    assert written.sentences(split_first=False).str_tokens == ("<u>Hi yes<a>no", "it.")

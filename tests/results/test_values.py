@@ -20,7 +20,7 @@ from examples import DETAILS, NAN, attribution, examples, grid
 from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError, AttributionFileError
-from tl_jacobian.results import base, codec, panels
+from tl_jacobian.results import base, codec, drawing, panels
 from tl_jacobian.results.base import KINDS, Value
 from tl_jacobian.results.spectra import Spectrum
 
@@ -344,7 +344,7 @@ class Recorder:
 @pytest.fixture
 def recorder(monkeypatch):
     made = Recorder()
-    monkeypatch.setattr(base, "_load_renderer", lambda: made)
+    monkeypatch.setattr(drawing, "_load_renderer", lambda: made)
     return made
 
 
@@ -365,7 +365,7 @@ def test_every_value_is_drawn_by_the_renderer_that_is_registered(name, recorder)
 
 
 def test_without_a_renderer_the_import_is_named(monkeypatch):
-    monkeypatch.setattr(base, "_load_renderer", None)
+    monkeypatch.setattr(drawing, "_load_renderer", None)
     with pytest.raises(RuntimeError, match="no renderer is registered: import tl_jacobian"):
         grid().show()
 

@@ -298,6 +298,7 @@ def head_parts(
         signed=True,
         tokens=tuple(lin.tokens.tolist()),
         combine="sum",
+        regions=lin.regions,
     )
     return grid, sources
 
@@ -435,7 +436,12 @@ def residual_contributions(
         target=target,
         heads=heads,
         sources=sources,
-        metadata={"position": lin.position, "norm_scale": stream.norm.scale, **explained.details, **lin.facts},
+        metadata={
+            "position": lin.position,
+            "norm_scale": stream.norm.scale,
+            **explained.details,
+            **lin.facts_without_rule,
+        },
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.scopes.apply import Explained
+from tl_jacobian.analyses.scopes.apply import Explained, start_of_answer
 from tl_jacobian.analyses.scopes.choose import Scope, choose_direction, only_direction
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.hooks import GROUPS, Record, is_square, label_of, parsed, wanted
@@ -232,5 +232,7 @@ def _grid(
         signed=kind == "gradient_x_activation",
         tokens=tuple(lin.tokens.tolist()),
         combine=combine,
+        regions=lin.regions if column_axis == "token" else {},
+        answer_start=start_of_answer(lin),
         metadata={"kind": kind, "position": lin.position, **explained.details, "score": quantity, **lin.facts},
     )

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
-from tl_jacobian.core.chat import written_on
+from tl_jacobian.core.chat import cut_off, written_on
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
@@ -59,6 +60,7 @@ def attribution_map(
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
+    rule: Rule = None,
 ) -> AttributionMap:
     """Which tokens drove each prediction along a text: a lower-triangular target x source matrix.
 
@@ -76,7 +78,7 @@ def attribution_map(
         target: of Semantic Scope. ``"next"`` (default) is the token that really follows in the text,
             likely or not, and at the last token, which nothing follows, the most probable one;
             ``"predicted"`` is the most probable one everywhere.
-        prepend_bos, final_norm, max_memory, precision: as for :func:`linearize`.
+        prepend_bos, final_norm, max_memory, precision, rule: as for :func:`linearize`.
         minus: of Semantic Scope: a token to contrast the target with.
         confidence: of Temperature Scope.
         method, rank, n_products, rtol, generator: of Fisher Scope.
@@ -107,14 +109,14 @@ def attribution_map(
         v=v,
         name=name,
     )
-    rule = _rule(chosen, target)
-    host = resolve(model, precision)
+    targets = _rule(chosen, target)
+    host = resolve(model, precision, rule)
     read = read_prompt(host, prompt, [-1], prepend_bos)
     tokens = read.tokens
     at = _checked(read, range(len(tokens)) if positions is None else positions)
-    facts = {"target_rule": rule, "text_tokens": len(tokens)}
+    facts = {"target_rule": targets, "text_tokens": len(tokens)}
     lins = linearize_read(host, [read.at(at)], Options(final_norm, max_memory))
-    return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
+    return _map(host, read, _along(chosen, targets, tokens, lins), facts)
 
 
 @model_first
@@ -141,6 +143,7 @@ def attribute_generation(
     final_norm: FinalNorm | Literal["original"] | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
+    rule: Rule = None,
 ) -> AttributionMap:
     """Let a model continue a prompt, and map what drove each token that it wrote.
 
@@ -153,7 +156,7 @@ def attribute_generation(
             token is a target like any other.
         temperature: 0 takes the most probable token each time; above, tokens are drawn.
         generator: source of the draws, needed for them; the global one is never touched.
-        model, prompt, scope, target, prepend_bos, final_norm, max_memory, precision: as for
+        model, prompt, scope, target, prepend_bos, final_norm, max_memory, precision, rule: as for
             :func:`attribution_map`, as are the options of the scope. Fisher's random signs are seeded with 0.
 
     Raises:
@@ -177,14 +180,14 @@ def attribute_generation(
         v=v,
         name=name,
     )
-    rule = _rule(chosen, target)  # what can't be explained needn't be generated
-    host = resolve(model, precision)
+    targets = _rule(chosen, target)  # what can't be explained needn't be generated
+    host = resolve(model, precision, rule)
     read = read_prompt(host, prompt, [-1], prepend_bos)
     start = read.tokens
     tokens = generate(host, start, n_tokens, temperature=temperature, generator=generator)
     at = list(range(len(start) - 1, len(tokens) - 1))
     facts = {
-        "target_rule": rule,
+        "target_rule": targets,
         "text_tokens": len(tokens),
         "generated_from": len(start),
         "temperature": float(temperature),
@@ -192,7 +195,7 @@ def attribute_generation(
     }
     whole = Read(tokens, [], written_on(read.regions, len(start), len(tokens)))
     lins = linearize_read(host, [whole.at(at)], Options(final_norm, max_memory))
-    return _map(host, tokens, _along(chosen, rule, tokens, lins), facts)
+    return _map(host, whole, _along(chosen, targets, tokens, lins), facts)
 
 
 def _rule(chosen: Chosen, target: TargetRule | None) -> TargetRule | None:
@@ -234,13 +237,14 @@ def _checked(read: Read, positions: Any) -> list[int]:
     return counted
 
 
-def _map(host: Host, tokens: list[int], rows: list[Attribution], facts: dict[str, Any]) -> AttributionMap:
-    texts = host.token_texts(tokens)
+def _map(host: Host, read: Read, rows: list[Attribution], facts: dict[str, Any]) -> AttributionMap:
+    tokens, texts = read.tokens, host.token_texts(read.tokens)
     positions = [a.position for a in rows]
     return AttributionMap(
         attributions=tuple(rows),
         next_texts=tuple(texts[p + 1] if p + 1 < len(texts) else None for p in positions),
         target_words=tuple(_target_words(texts, positions, lambda a, b: host.decode(tokens[a:b]))),
+        regions=cut_off(read.regions, positions[-1] + 2),  # what is read, and what follows it
         metadata={k: v for k, v in facts.items() if v is not None},
     )
 

@@ -23,14 +23,14 @@ from tl_jacobian.core.host.base import Watch
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.patching import HOOKS
 from tl_jacobian.core.host.precision import Precision
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import LinearizationBatch, Linearized
 from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.products import by_pass
-from tl_jacobian.core.prompts import Target, name_of, read_prompt, resolve_target
+from tl_jacobian.core.prompts import Answer, Target, name_of, read_answer, read_prompt, resolve_target
 from tl_jacobian.core.rerun import run, together
-from tl_jacobian.core.unembedding import exact, precise
+from tl_jacobian.core.unembedding import exact, log_prob, precise
 from tl_jacobian.errors import ArgumentError, PromptError
-from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.patching import PatchComparison
 
@@ -41,7 +41,7 @@ Metric = Callable[[Float[Tensor, " d_vocab"]], Tensor]
 
 
 class Aim(NamedTuple):
-    """The metric: a function of the last token's logits, and its name."""
+    """The metric: a function of the last token's logits, or of those that predict an answer, and its name."""
 
     fn: Metric
     name: str
@@ -80,15 +80,17 @@ class PromptPair:
 
     Attributes:
         host: the model.
-        ids: token ids of the clean and of the corrupted prompt.
-        logits: at the last token, of both.
+        ids: token ids of the clean and of the corrupted prompt; with an answer all but its last token.
+        positions: whose logits the metric is of: the last, or those that predict the answer.
+        answer: its tokens, the same after both prompts; none where there is no answer.
+        logits: of both.
         texts: the corrupted prompt's tokens; where the clean one differs, both.
 
     Args:
         kinds: which activations to keep.
 
     Raises:
-        PromptError: the prompts' lengths differ.
+        PromptError: the prompts' lengths, or the answer's tokens after either, differ.
         HookPointError: the model has no such activations.
     """
 
@@ -100,18 +102,26 @@ class PromptPair:
         kinds: Sequence[At],
         prepend_bos: bool | None,
         precision: Precision,
+        answer: Any,
     ) -> None:
         self.host = resolve(model, precision)
-        self.reads = [read_prompt(self.host, prompt, [-1], prepend_bos) for prompt in (clean, corrupted)]
+        self.reads = [
+            read_prompt(self.host, prompt, [-1], prepend_bos)
+            if answer is None
+            else read_answer(self.host, prompt, answer, None, prepend_bos)
+            for prompt in (clean, corrupted)
+        ]
         self.ids = [read.tokens for read in self.reads]
         self._check_lengths()
+        self.positions, self.answer = self.reads[0].positions, tuple(self.reads[0].answer)
         self.texts = self._labels()
         n_layers = self.host.anatomy(None).n_layers
         self.hooks = {kind: [in_block(i, HOOKS[kind]) for i in range(n_layers)] for kind in kinds}
         watch = Watch(taps=self._names())
-        runs = [run(self.host, part, watch) for part in together(self.host, self.ids)]
+        runs = [run(self.host, part, watch, self.positions) for part in together(self.host, self.ids)]
         check_reached(self._names(), runs[0].taps)
-        self.logits, self._x = (torch.cat(parts) for parts in ([r.logits for r in runs], [r.x.detach() for r in runs]))
+        logits, self._x = (torch.cat(parts) for parts in ([r.logits for r in runs], [r.x.detach() for r in runs]))
+        self.logits = logits.reshape(2, len(self.answer), -1) if self.answer else logits
         self._taps = {name: torch.cat([r.taps[name] for r in runs]) for name in self._names()}
 
     def _names(self) -> tuple[str, ...]:
@@ -125,6 +135,16 @@ class PromptPair:
                 f"the clean prompt has {len(clean)} tokens and the corrupted one {len(corrupted)}, but activations can "
                 f"only be exchanged token by token; choose words of as many tokens: {pieces[0]} / {pieces[1]}"
             )
+        first, second = self.reads
+        if (list(first.answer), first.positions) != (list(second.answer), second.positions):
+            raise PromptError(
+                f"the answer has the tokens {list(first.answer)} after the clean prompt and {list(second.answer)} "
+                "after the corrupted one, expected the same: give it as token ids"
+            )
+
+    def asked(self, logits: Float[Tensor, "pos d_vocab"]) -> Float[Tensor, "*answer d_vocab"]:
+        """Those that the metric is of."""
+        return logits[self.positions] if self.answer else logits[-1]
 
     def _labels(self) -> tuple[str, ...]:
         """Each token; where the prompts differ, what patching makes of it: " Italy→ France"."""
@@ -165,7 +185,7 @@ class PromptPair:
         grads = {name: torch.zeros_like(self._taps[name][0]) for name in names}  # where the metric doesn't depend on it
         of_x = torch.zeros_like(self._x[0])
         for group in by_pass(runs):
-            first, v = runs[group[0]], torch.stack([_direction(runs[i], aim) for i in group])
+            first, v = runs[group[0]], torch.cat([_direction(runs[i], aim) for i in group])
             (found,) = first.graph.stream_to(v[None], [first.graph.x, *(first.taps.tensor(name) for name in names)])
             of_x += _total(found[0]) / len(runs)
             for name, grad in zip(names, found[1:], strict=True):
@@ -197,8 +217,10 @@ class PromptPair:
         )
 
 
-def _direction(run: Linearization, aim: Aim) -> Float[Tensor, " d_model"]:
-    return explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v[0]
+def _direction(run: Linearized, aim: Aim) -> Float[Tensor, "rows d_model"]:
+    """In each of the run's rows of y."""
+    v = explain_output(run, lambda _, logits: aim.fn(logits), aim.name, "metric(logits)").v
+    return v.reshape(-1, run.d_model)
 
 
 def _total(grad: Float[Tensor, "1 runs *activation"] | None) -> Float[Tensor, "*activation"] | float:
@@ -215,9 +237,18 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
     """The metric that is meant.
 
     Raises:
-        ArgumentError: a metric and a target; or both prompts predict the same token and no target is given.
+        ArgumentError: a metric and a target, or either and an answer; or both prompts predict the same token and no
+            target is given.
         TargetError: a target isn't one token.
     """
+    if pair.answer:
+        if (target, minus, metric) != (None, None, None):
+            raise ArgumentError(
+                f"answer= and target={target!r}, minus={minus!r}, metric={excerpt(metric)}: the metric is the answer's "
+                "log-probability; give one or the other"
+            )
+        words = excerpt(pair.host.decode(list(pair.answer)))
+        return Aim(lambda logits: log_prob(logits, pair.answer), f"log-probability of the answer {words}")
     if metric is not None:
         if (target, minus) != (None, None):
             raise ArgumentError(f"metric= and target={target!r}, minus={minus!r}: give one or the other")
@@ -277,6 +308,7 @@ def predict_patching(
     steps: int = 8,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    answer: Answer | None = None,
 ) -> dict[str, Grid]:
     """First-order effects of patching clean activations into the corrupted run, for all places at once.
 
@@ -296,6 +328,8 @@ def predict_patching(
             what it predicts for the embeddings altogether, ``metadata["whole"]`` what it should.
         steps: of ``"integrated"``.
         prepend_bos, precision: as for :func:`linearize`.
+        answer: text or token ids that follow both prompts: the metric is its log-probability then, and its own tokens
+            are places too (all but the last, which nothing reads).
 
     Returns:
         For each of ``at`` a grid in units of the metric.
@@ -311,7 +345,7 @@ def predict_patching(
     (torch.Size([30, 5]), ' Italy→ France')
     """
     kinds = checked_kinds(at, steps)
-    pair = PromptPair(model, clean, corrupted, kinds, prepend_bos, precision)
+    pair = PromptPair(model, clean, corrupted, kinds, prepend_bos, precision, answer)
     return pair.predict(aim_of(pair, target, minus, metric), method, steps)
 
 
@@ -330,6 +364,7 @@ def compare_patching(
     steps: int = 8,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    answer: Answer | None = None,
 ) -> PatchComparison:
     """:func:`predict_patching` beside what ``transformer_lens.patching`` measures, place by place.
 
@@ -342,10 +377,10 @@ def compare_patching(
     (torch.Size([30, 2]), True)
     """
     (kind,) = checked_kinds(at, steps)
-    pair = PromptPair(model, clean, corrupted, [kind], prepend_bos, precision)
+    pair = PromptPair(model, clean, corrupted, [kind], prepend_bos, precision, answer)
     aim = aim_of(pair, target, minus, metric)
     after, before = (float(aim.fn(logits)) for logits in pair.logits)
-    patched = pair.host.patched(pair.ids[0], pair.ids[1], kind, aim.fn)
+    patched = pair.host.patched(pair.ids[0], pair.ids[1], kind, lambda logits: aim.fn(pair.asked(logits)))
     return PatchComparison(
         predicted=pair.predict(aim, method, steps)[kind],
         measured=pair.grid(kind, effects(before, patched), aim, "measured"),

@@ -27,8 +27,9 @@ from tl_jacobian.core.rerun import generate
 from tl_jacobian.errors import ArgumentError, HookPointError, JacobianScopeError, PromptError
 from tl_jacobian.results import codec
 from tl_jacobian.results.attribution import Attribution
-from tl_jacobian.results.base import Value, renderer
+from tl_jacobian.results.base import Value
 from tl_jacobian.results.comparison import compare
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.panels import (
     Bar,

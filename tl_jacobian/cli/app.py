@@ -6,7 +6,7 @@ import json as json_values
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,25 +28,30 @@ from tl_jacobian.cli.options import (
     ModelOption,
     PrecisionOption,
     RankOption,
+    RuleOption,
     ScopeOption,
     TargetIdOption,
     TargetOption,
     fail,
+    load_libraries,
+    rule_option,
     scope_options,
     told,
 )
 from tl_jacobian.cli.run import run
-from tl_jacobian.core.build import versions
-from tl_jacobian.core.chat import is_conversation
-from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.errors import JacobianScopeError, PromptError
-from tl_jacobian.results.attribution import Attribution
+
+if TYPE_CHECKING:
+    from tl_jacobian.core.linearization import Linearized
+    from tl_jacobian.results.attribution import Attribution
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
 
 
 def _version(wanted: bool) -> bool:
     if wanted:
+        from tl_jacobian.core.build import versions
+
         Console().print("\n".join(f"{name} {number}" for name, number in versions().items()), highlight=False)
         raise typer.Exit()
     return wanted
@@ -92,7 +97,7 @@ def attribute(
     ] = By.tokens,
     words: Annotated[bool, typer.Option(help="The same as --by words.")] = False,
     skip_first: Annotated[
-        bool, typer.Option(help="Leave the first token, an attention sink, out of the colours (hatched).")
+        bool, typer.Option(help="Leave the first token, often an attention sink, out of the colours (hatched).")
     ] = True,
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page.")] = None,
     json: Annotated[Path | None, typer.Option(help="Save the attribution.")] = None,
@@ -101,6 +106,7 @@ def attribute(
     device: DeviceOption = "cpu",
     dtype: DtypeOption = Dtype.float32,
     precision: PrecisionOption = None,
+    rule: RuleOption = None,
 ) -> None:
     """Show which tokens of PROMPT drove the model's next-token prediction, or a whole answer.
 
@@ -124,6 +130,7 @@ def attribute(
         "position": position,
         "prepend_bos": bos,
         "precision": "model" if precision else None,
+        "rule": rule_option(rule),
     }
     try:
         asked = _read(prompt) if messages is None else _read_messages(messages)
@@ -152,6 +159,8 @@ def _check_writable(path: Path | None) -> None:
 
 def _read_messages(path: Path) -> Any:
     """A conversation: a JSON list, or an object with one under "messages"."""
+    from tl_jacobian.core.chat import is_conversation
+
     try:
         text = _read("-") if str(path) == "-" else path.read_text(encoding="utf-8-sig")
         found = json_values.loads(text)
@@ -182,6 +191,8 @@ def _linearize(
     model: str, host: Host | None, device: str, dtype: Dtype, prompt: Any, options: Mapping[str, Any]
 ) -> Linearized:
     import tl_jacobian as tj
+
+    load_libraries()
     from tl_jacobian.core.host.load import load_model
 
     loaded = load_model(model, host.value if host else None, device=device, dtype=dtype.value)

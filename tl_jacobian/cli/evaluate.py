@@ -19,8 +19,10 @@ from tl_jacobian.cli.options import (
     HostOption,
     ModelOption,
     PrecisionOption,
+    RuleOption,
     fail,
     printable,
+    rule_option,
 )
 from tl_jacobian.cli.run import (
     BatchSizeOption,
@@ -38,7 +40,6 @@ from tl_jacobian.cli.run import (
 )
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.files import atomic
-from tl_jacobian.results.panels import Curves
 
 if TYPE_CHECKING:
     from tl_jacobian.results.evaluation import Evaluation
@@ -105,6 +106,7 @@ def evaluate(
     device_map: DeviceMapOption = None,
     dtype: DtypeOption = Dtype.float32,
     precision: PrecisionOption = None,
+    rule: RuleOption = None,
 ) -> None:
     """Compare attribution methods: how far does the prediction fall without the tokens that each ranks highest?
 
@@ -141,6 +143,7 @@ def evaluate(
                 prepend_bos=bos,
                 max_memory=max_memory,
                 precision="model" if precision else None,
+                rule=rule_option(rule),
                 batch_size=batch_size,
                 shard_size=shard_size,
                 format=format.value,
@@ -190,6 +193,7 @@ def _report(found: Sequence[Evaluation], out: Path) -> None:
 def _draw(found: Sequence[Evaluation], path: Path) -> None:
     """One panel a corpus; nothing without matplotlib."""
     from tl_jacobian.render import figure
+    from tl_jacobian.results.panels import Curves
 
     try:
         drawn: Any = figure([panel for e in found for panel in e.panels() if isinstance(panel, Curves)]).figure

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
 import typer
 from rich.console import Console
 
+from tl_jacobian.cli.interrupts import at_once
 from tl_jacobian.results.scopes import ON_COMMAND_LINE, SCOPES, Confidence, FisherMethod, takers_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,12 @@ class Host(StrEnum):
 
 class PrecisionChoice(StrEnum):
     model = "model"
+
+
+class RuleChoice(StrEnum):
+    frozen_norms = "frozen_norms"
+    frozen_attention = "frozen_attention"
+    gim = "gim"
 
 
 class Dtype(StrEnum):
@@ -68,6 +75,13 @@ PrecisionOption = Annotated[
     PrecisionChoice | None,
     typer.Option(help="model: compute as the model would, rounding included (default: true to the weights)."),
 ]
+RuleOption = Annotated[
+    list[RuleChoice] | None,
+    typer.Option(
+        help="Backward rule in the place of the exact Jacobian; the two that freeze can be given together.",
+        show_default=False,
+    ),
+]
 DtypeOption = Annotated[Dtype, typer.Option(help="Precision of the model.")]
 
 
@@ -89,6 +103,19 @@ def scope_options(
     if method is not None and rank is not None:
         raise typer.BadParameter("--method is for --scope fisher, without --rank")
     return {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+
+
+def rule_option(rule: list[RuleChoice] | None) -> Any:
+    """Rules, plain."""
+    return [one.value for one in rule] if rule else None
+
+
+def load_libraries() -> None:
+    """What takes a second to import, before any work begins."""
+    with at_once():
+        from tl_jacobian.core.host.hosts import hosts
+
+        hosts()
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

@@ -26,11 +26,14 @@ from tl_jacobian.cli.options import (
     ModelOption,
     PrecisionOption,
     RankOption,
+    RuleOption,
     ScopeOption,
     TargetIdOption,
     TargetOption,
     fail,
+    load_libraries,
     printable,
+    rule_option,
     scope_options,
     told,
 )
@@ -96,12 +99,13 @@ def run(
     device_map: DeviceMapOption = None,
     dtype: DtypeOption = Dtype.float32,
     precision: PrecisionOption = None,
+    rule: RuleOption = None,
 ) -> None:
     """Show which tokens drove the prediction after each prompt of a corpus; writes records to a folder.
 
     Killed at any moment, the same command goes on where it was. Prompts that can't be explained get a record that says
-    why. A prompt's own "target" (a column, a JSON key) comes before --target. Under accelerate launch or torchrun the
-    processes share the work.
+    why. A prompt's own "target" (a column, a JSON key) comes before --target; its "answer" is explained as a
+    whole. Under accelerate launch or torchrun the processes share the work.
 
     Exit codes: 0 done; 1 it can't be done (the message says why); 2 wrong usage; 130 interrupted.
     """
@@ -112,6 +116,7 @@ def run(
         "prepend_bos": bos,
         "max_memory": max_memory,
         "precision": precision and precision.value,
+        "rule": rule_option(rule),
     }
     with ending(out) as is_main:
         from tl_jacobian.studies.corpus import attribute_corpus, read_corpus
@@ -139,6 +144,7 @@ def load(model: str, host: Host | None, device: str, dtype: Dtype, device_map: s
 @contextmanager
 def ending(out: Path) -> Iterator[bool]:
     """How a command over a corpus ends; gives whether this is the process that speaks for all."""
+    load_libraries()
     from tl_jacobian.studies.corpus.processes import is_launched
 
     is_main = int(os.environ.get("RANK", "0")) == 0

@@ -30,6 +30,7 @@ from tl_jacobian.core.memory import at_once, plan
 from tl_jacobian.core.norms import NormAffine, is_bare
 from tl_jacobian.core.prompts import Read
 from tl_jacobian.core.rerun import padded, run
+from tl_jacobian.core.sinks import attention_sinks, residual_norms
 from tl_jacobian.core.unembedding import Unembedding, precise
 from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
 
@@ -180,15 +181,19 @@ class HostRerun:
         source, at = self.request.watch.source, self.read.positions
         parts = values.split(self._at_once(len(values)))
         runs = [run(self.host, [self.tokens] * len(v), Watch(source, value=v), at, self.under).logits for v in parts]
-        logits = precise(torch.cat(runs))
-        return rearrange(logits, "(n at) d_vocab -> n at d_vocab", n=len(values)) if self.read.answer else logits
+        return self._by_run(runs, len(values))
 
-    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n *answer d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
         n, watch = self._at_once(len(tokens)), Watch(self.request.watch.source)
         parts = [tokens[at : at + n] for at in range(0, len(tokens), n)]
-        return precise(torch.cat([run(self.host, part, watch, under=self.under).logits for part in parts]))
+        at = [position - len(self.tokens) for position in self.read.positions]  # from the end, wherever it begins
+        return self._by_run([run(self.host, part, watch, at, self.under).logits for part in parts], len(tokens))
+
+    def _by_run(self, parts: Sequence[Tensor], n: int) -> Float[Tensor, "n *answer d_vocab"]:
+        logits = precise(torch.cat(list(parts)))
+        return rearrange(logits, "(n at) d_vocab -> n at d_vocab", n=n) if self.read.answer else logits
 
     @property
     def _left(self) -> int | None:
@@ -251,6 +256,7 @@ def build(
     direction = footprint(n_pos).direction
     held = 0 if request.budget is None else footprint(n_pos).kept(use.recompute)
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
+    facts = {**_facts(host, bare, affine is not None, use.recompute), **_left_out(trace), **request.notes}
     make = partial(
         Linearization,
         head=head,
@@ -262,17 +268,18 @@ def build(
         encode=host.encode,
         decode=lambda token: host.token_texts([token])[0],
         shown_as=host.tokens_shown_as,
-        facts={**_facts(host, bare, affine is not None, use.recompute), **_left_out(trace), **request.notes},
         weights=weights,
         hooked=tuple(found.place for found in under.hooks),
     )
     texts = [host.token_texts(p.tokens) for p in prompts]
+    norms = residual_norms(trace.between)
     points = host.hook_points() if watch.taps else ()
     return tuple(
         _member(
             host,
             partial(
                 make,
+                facts={**facts, **_sinks(norms, row, texts[row][: at + 1])},
                 rerun=HostRerun(host, Read(prompts[row].tokens[: at + 1], [at]), request, weights, under, held),
                 regions=cut_off(prompts[row].regions, at + 1),
             ),
@@ -335,6 +342,11 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
     y = y * gain + shift
     still_bare = bool((affine.gain == affine.gain[0]).all() and (affine.bias == 0).all())
     return y, head, still_bare
+
+
+def _sinks(norms: Tensor | None, row: int, texts: Sequence[str]) -> dict[str, Any]:
+    found = [] if norms is None else attention_sinks(norms[:, row, : len(texts)], texts)
+    return {"attention_sinks": found} if found else {}
 
 
 def _left_out(trace: Trace) -> dict[str, Any]:

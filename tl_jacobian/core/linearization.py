@@ -32,6 +32,8 @@ from tl_jacobian.results.arguments import positions as places
 from tl_jacobian.results.attribution import Prediction
 from tl_jacobian.results.tokens import Regions, Word, group_words
 
+_OF_RULE = ("rule", "held_fixed")  # of the facts
+
 
 def check_direction(v: Any, y: Float[Tensor, "*own"], stacked: bool | None = False) -> None:
     """Raise DirectionError unless v is a direction in y.
@@ -128,6 +130,11 @@ class Linearized:
                 f"this linearization explains {self.output_hook}, which isn't unembedded, so there are no logits to "
                 "speak of: use direction_scope(lin, v) or output_scope(lin, fn), or linearize without output_hook="
             )
+
+    @property
+    def facts_without_rule(self) -> dict[str, Any]:
+        """Facts for a result that no gradient through the model goes into: a backward rule changes nothing of it."""
+        return {name: fact for name, fact in self.facts.items() if not ("rule" in self.facts and name in _OF_RULE)}
 
     @property
     def per(self) -> str:

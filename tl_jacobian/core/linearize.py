@@ -17,6 +17,7 @@ from tl_jacobian.core.build import Request, answers, build, check_fits
 from tl_jacobian.core.chat import is_answered
 from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import EMBED, Record, check_reached, wanted
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.base import Host, Watch
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision, in_float32
@@ -106,6 +107,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: None = None,
     span: None = None,
     max_new_tokens: None = None,
@@ -124,6 +126,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: None = None,
     span: None = None,
     max_new_tokens: None = None,
@@ -142,6 +145,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: None = None,
     span: None = None,
     max_new_tokens: None = None,
@@ -159,6 +163,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: str | list[int] | Int[Tensor, " answer"] | Generate,
     span: Span | None = None,
     max_new_tokens: int | None = None,
@@ -176,6 +181,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: Sequence[str] | list[list[int]] | list[Tensor] | Generate,
     span: Span | None = None,
     max_new_tokens: int | None = None,
@@ -195,6 +201,7 @@ def linearize(
     output_hook: str | None = None,
     input_value: Float[Tensor, "batch pos d_in"] | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: Any = None,
     span: Span | None = None,
     max_new_tokens: int | None = None,
@@ -244,6 +251,10 @@ def linearize(
             float32 then, without a float32 copy of it, your hooks see float32 activations, and an enclosing
             ``torch.autocast`` is switched off. ``"model"``: as the model would, rounding included; gradients of
             half-precision models can be several times wrong.
+        rule: what a gradient passes through on its way back. None: the exact Jacobian. ``"frozen_norms"`` holds norms'
+            statistics fixed, ``"frozen_attention"`` attention patterns (a list of these two does both), ``"gim"`` is
+            Gradient Interaction Modifications (arXiv 2505.17630; :mod:`tl_jacobian.core.host.backward`). The forward
+            pass is the same; products are not derivatives of it any more, and metadata and titles say so.
         answer: what the model answered, or is to be asked about: text or token ids, explained as one quantity from one
             forward pass of prompt and answer; ``GENERATE``: what it writes itself, taking the most probable token
             each time. For a batch, one each.
@@ -277,7 +288,7 @@ def linearize(
     torch.Size([5, 576])
     """
     options = Options(final_norm, max_memory, record, input_hook, output_hook, input_value)
-    host = resolve(model, precision)
+    host = resolve(model, precision, rule)
     several = is_batch(prompt)
     position = as_list(position)
     prompts = members(host, prompt) if several else [prompt]

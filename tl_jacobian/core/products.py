@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.core.graph import scaled, unit
+from tl_jacobian.core.linalg.gram import GramSums
 from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact, precise
@@ -95,7 +96,9 @@ def _member(slot: Slot) -> int:
     return slot.member
 
 
-def squares(lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]]) -> list[Float[Tensor, " _ _"]]:
+def squares(
+    lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]], pairs: Sequence[GramSums] | None = None
+) -> list[Float[Tensor, " _ _"]]:
     """||v_i^T J_t||^2 for every direction and token, a ``(k, pos)`` float64 tensor a member.
 
     Never holds more than one chunk of products.
@@ -103,6 +106,7 @@ def squares(lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]]) -> 
     Args:
         lins: linearizations.
         v: directions of each of them, as for :func:`pulled`.
+        pairs: of each of them, to which the products for every two tokens are added, directions taken exactly.
     """
     out = [torch.empty(len(own), len(lin.tokens), dtype=torch.float64) for lin, own in zip(lins, v, strict=True)]
     units = [unit(own) for own in v]  # squares have twice the range
@@ -113,6 +117,9 @@ def squares(lins: Sequence[Linearized], v: Sequence[Float[Tensor, "_ ..."]]) -> 
             lin = lins[member]
             found = norms[at, lin.prompt_row, : len(lin.tokens)]
             out[member][i] = scaled(found[None], [2 * powers[member][i]])[0]
+            if pairs is not None:
+                g = grads[at, lin.prompt_row, None, : len(lin.tokens)]
+                pairs[member].take(g, 2 * powers[member][i])
     return out
 
 

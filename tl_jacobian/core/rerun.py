@@ -56,8 +56,12 @@ class Rerun(Protocol):
         """Logits at the explained position for each of n values of x, a row for each of several."""
         ...
 
-    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n d_vocab"]:
-        """Logits after the last token of n other prompts; nothing is recorded."""
+    def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n *answer d_vocab"]:
+        """Logits after the last token of n other prompts, or at the positions that predict the same answer to them.
+
+        Args:
+            tokens: of prompts; with an answer both, its last token left out.
+        """
         ...
 
 
@@ -70,17 +74,17 @@ def run(
     host: Host,
     prompts: Sequence[Sequence[int]],
     watch: Watch = END_TO_END,
-    positions: Sequence[int] | None = None,
+    positions: Sequence[int] = (-1,),
     under: Conditions | None = None,
 ) -> Trace:
     """One forward pass of several prompts, each explained at its last token; no graph is recorded.
 
     Args:
-        positions: explained in every prompt instead, one after the other.
+        positions: explained in every prompt instead, one after the other; negative ones count from its end.
         under: hooks and modes; default: as they are now.
     """
     with forgetting():
-        at = [[len(ids) - 1] if positions is None else list(positions) for ids in prompts]
+        at = [[position % len(ids) for position in positions] for ids in prompts]
         rows = torch.tensor([row for row, own in enumerate(at) for _ in own])
         places = torch.tensor([i for own in at for i in own])
         return host.forward(padded(prompts), rows, places, watch, under=under)

@@ -6,6 +6,7 @@ for parts that must add up: ``precise`` and ``exact`` say what is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,16 @@ def exact(tensor: Tensor) -> Tensor:
     tensor([1.], dtype=torch.float64)
     """
     return tensor.detach().cpu().to(torch.float64)
+
+
+def log_prob(logits: Float[Tensor, "*answer d_vocab"], tokens: Sequence[int]) -> Float[Tensor, ""]:
+    """log p of a token, or of all tokens of an answer together, in nats; with its graph.
+
+    >>> log_prob(torch.zeros(3, 4), [0, 1, 2]).exp().item() == 4**-3
+    True
+    """
+    rows = logits.reshape(len(tokens), -1).log_softmax(dim=-1)
+    return rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None]).sum()
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,8 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.arguments import checked, excerpt, is_id
 from tl_jacobian.results.attribution import Positions, Ranked, check_units
-from tl_jacobian.results.base import Value, renderer
+from tl_jacobian.results.base import Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.grid import Grid, grid_panels
 from tl_jacobian.results.panels import Frame, Panel, StripRow, TokenStrip, hidden_units, named_positions, scale_of
 from tl_jacobian.results.scopes import Combine, scope_title
@@ -408,7 +409,7 @@ def _strip(rows: Sequence[AlignedWord], skip_first: bool) -> TokenStrip:
     units = named_positions(a.units, positions)
     influence = a.influence.tolist()
     return TokenStrip(
-        title=scope_title(a.scope),
+        title=words.ruled(scope_title(a.scope), a.metadata),
         detail="which source words drive the prediction of each framed word",
         facts=words.model_facts(a.metadata),
         units=units,

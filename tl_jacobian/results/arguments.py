@@ -134,6 +134,8 @@ def check_fields(value: Any) -> None:
     for name, hint in _field_hints(type(value)).items():
         given = object.__getattribute__(value, name)
         made = fitted(_as_array(given, hint), hint, name, ArgumentError)
+        if type(made) is int and float in (members := _members(hint)) and int not in members:
+            made = number(name, made)  # tensors take no int of any size
         if made is not given:
             object.__setattr__(value, name, made)
 

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.arguments import whole
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.own_scores import OneLinearization, score_tensor
 from tl_jacobian.results.panels import (
     EVERYWHERE,
@@ -344,32 +346,6 @@ class Attribution(Value, InSegments):
             raise ArgumentError(f"token {missing[0]} has no score here, expected tokens of the part that was taken")
         return self._merged([[index[at] for at in group] for group in groups], texts)
 
-    def roles(self) -> Attribution:
-        """The same attribution of a conversation per role: ``"system"``, ``"user"``, ``"assistant"``, ...
-
-        A role's score is that of all its tokens jointly; ``"template"`` has the tokens that the chat template adds,
-        which include a default system prompt. Long messages gather more: they have more tokens to move.
-
-        Raises:
-            ArgumentError: the prompt wasn't given as messages, or scores aren't per token.
-        """
-        return self._by_region("roles")
-
-    def messages(self) -> Attribution:
-        """The same attribution of a conversation per message: ``"user 1"``, ``"assistant 1"``, ``"user 2"``, ...
-
-        Otherwise as :meth:`roles`.
-        """
-        return self._by_region("messages")
-
-    def _by_region(self, kind: str) -> Attribution:
-        if kind not in self.regions:
-            raise ArgumentError(
-                f"this attribution knows no {kind}: give linearize() the prompt as messages, "
-                '[{"role": "user", "content": "..."}], for which the chat template is applied'
-            )
-        return in_segments(self, self.regions[kind], reading_order=False)  # the template's own last
-
     def _merged(self, groups: Sequence[Sequence[int]], texts: Sequence[str] | None) -> Attribution:
         """Groups of units (by index) as units."""
         scores, combine = self.scores.double(), COMBINE[self.combine]
@@ -411,11 +387,18 @@ class Attribution(Value, InSegments):
             )
         return found
 
+    def _of_regions(self, regions: Sequence[Region]) -> Attribution:
+        return in_segments(self, regions, reading_order=False)  # the template's own last
+
+    def _begins(self) -> list[int]:
+        return sorted({*super()._begins(), *([self.answer_start] if self.answer_start else [])})
+
     def _of_segments(self, segments: Sequence[Region], mean: bool) -> Attribution:
         return in_segments(self, segments, targets=1 if mean else None)
 
     def per_token_of(self, targets: int = 1) -> Attribution:
         """Joint scores as those that each token would have to have for them (and each of so many merged targets)."""
+        whole("targets", targets, least=1)
         share, what = PER_TOKEN[self.combine]
         by = torch.tensor([share(n * targets) for n in self.sizes], dtype=torch.float64)
         errors, unit = self.stderr, words.score_unit(self.metadata)
@@ -453,9 +436,9 @@ class Attribution(Value, InSegments):
         """
         units, hidden = named_units(self), hidden_units(self.units, skip_first)
         strip = TokenStrip(
-            title=scope_title(self.scope),
+            title=words.ruled(scope_title(self.scope), self.metadata),
             detail=words.explained(self.target, self.metadata),
-            facts=(explained_position(self), *words.model_facts(self.metadata)),
+            facts=(explained_position(self), *words.sinks(self.metadata), *words.model_facts(self.metadata)),
             legend=words.some([words.score_unit(self.metadata)]),
             units=units,
             rows=(strip_row(self, hidden),),
@@ -579,7 +562,7 @@ def strip_row(a: Attribution, hidden: Sequence[int] = (), **fields: Any) -> Stri
     scores, errors = a.scores.tolist(), a.stderr
     words.check_finite(scores)
     made: dict[str, Any] = {
-        "label": f"{scope_title(a.scope)}: {words.explained(a.target, a.metadata)}",
+        "label": f"{words.ruled(scope_title(a.scope), a.metadata)}: {words.explained(a.target, a.metadata)}",
         "values": tuple(scores),
         "scale": scale_of(score for i, score in enumerate(scores) if i not in hidden),
         "errors": None if errors is None else tuple(errors.tolist()),

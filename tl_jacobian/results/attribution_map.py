@@ -35,11 +35,12 @@ from tl_jacobian.results.attribution import (
     split_words,
     strip_row,
 )
-from tl_jacobian.results.base import Value, renderer
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, HeatMap, Panel, Scale, StripRow, Table, TokenStrip, hidden_units, scale_of
 from tl_jacobian.results.scopes import scope_title
 from tl_jacobian.results.segments import InSegments, TokenText, read
-from tl_jacobian.results.tokens import Region, Word
+from tl_jacobian.results.tokens import Region, Regions, Word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +63,8 @@ class AttributionMap(Value, InSegments):
             None where the text ends.
         target_words: which targets belong together, as (word, number of targets): those whose
             following tokens are parts of one word. :meth:`words` merges them.
+        regions: of a conversation, the token positions of its ``"roles"`` and ``"messages"``, those of the token that
+            follows the last target included.
         metadata: what was mapped, and how its targets were chosen (JSON values).
 
     Raises:
@@ -80,10 +83,12 @@ class AttributionMap(Value, InSegments):
     attributions: tuple[Attribution, ...]
     next_texts: tuple[str | None, ...]
     target_words: tuple[Word, ...] = ()
+    regions: Regions = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._freeze("metadata")
+        self._set("regions", FrozenDict(self.regions))
         _check_rows(self.attributions)
         if len(self.next_texts) != len(self):
             raise ArgumentError(f"{len(self.next_texts)} next_texts for {len(self)} targets, expected one each")
@@ -191,10 +196,15 @@ class AttributionMap(Value, InSegments):
         return AttributionMap(
             attributions=tuple(merged(group) for group in rows),
             next_texts=tuple(None if end else word.text for word, end in zip(targets, ends, strict=True)),
+            regions=self.regions,
             metadata={**self.metadata, "units": "words"},
         )
 
     # -- segments: see InSegments --------------------------------------------------
+
+    def _begins(self) -> list[int]:
+        written = self.metadata.get("generated_from")  # by the model itself
+        return sorted({*super()._begins(), *([written] if written else [])})
 
     def _token_text(self) -> TokenText:
         """The source tokens, and the one that follows the last of them, where the text goes on."""
@@ -227,6 +237,7 @@ class AttributionMap(Value, InSegments):
                 in_segments(merged(rows), segments, targets=len(rows) if mean else None) for _, rows in found
             ),
             next_texts=tuple(segments[i].name if i >= 0 else None for i, _ in found),
+            regions=self.regions,
             metadata={**self.metadata, "units": "segments"},
         )
 
@@ -306,9 +317,9 @@ class AttributionMap(Value, InSegments):
     ) -> HeatMap:
         last, units = self[-1], named_units(self[-1])
         return HeatMap(
-            title=scope_title(self.scope),
+            title=words.ruled(scope_title(self.scope), last.metadata),
             detail="attribution map",
-            facts=words.model_facts(last.metadata),
+            facts=(*words.sinks(last.metadata), *words.model_facts(last.metadata)),
             values=tuple(row.values for row in rows),
             rows=tuple(names),
             columns=units,
@@ -416,6 +427,12 @@ def _check_rows(rows: Sequence[Attribution]) -> None:
         if (before.scope, before.combine) != (after.scope, after.combine):
             raise ArgumentError(
                 f"targets of scopes {before.scope!r} and {after.scope!r} in one map, expected one scope"
+            )
+        rules = [a.metadata.get("rule") or "exact" for a in (before, after)]
+        if rules[0] != rules[1]:
+            raise ArgumentError(
+                f"targets of backward rules {rules[0]!r} and {rules[1]!r} in one map, expected one rule: linearize all "
+                "with the same rule="
             )
     for a in rows:
         if not _fits(a, rows[-1].units):

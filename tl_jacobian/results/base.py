@@ -1,7 +1,7 @@
 """What every value has in common: it owns what it holds, and can be compared, saved, loaded and looked at.
 
 A value class holds its fields, its checks, its selection methods and :meth:`Value.panels`; all else is here. Values
-know no renderer: :func:`draw_with` is told how to load one, which happens when something is first drawn.
+know no renderer: :mod:`~tl_jacobian.results.drawing` loads one when something is first drawn.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor
 from tl_jacobian.errors import ArgumentError, AttributionFileError
 from tl_jacobian.results import codec
 from tl_jacobian.results.arguments import check_fields, checked_methods
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.files import atomic
 from tl_jacobian.results.panels import Panel
 
@@ -28,33 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@runtime_checkable
-class Renderer(Protocol):
-    """What draws panels: the module ``tl_jacobian.render``."""
-
-    def show(self, panels: Sequence[Panel]) -> None: ...
-    def notebook(self, panels: Sequence[Panel]) -> str: ...
-    def write(self, panels: Sequence[Panel], path: str | Path) -> Path: ...
-    def figure(self, panels: Sequence[Panel], ax: Any = None) -> Any: ...
-    def markdown(self, panels: Sequence[Panel]) -> str: ...
-
-
 V = TypeVar("V", bound="Value")
-_load_renderer: Callable[[], Any] | None = None
 KINDS: dict[str, type[Value]] = {}  # every value class by the name of its format
-
-
-def draw_with(load: Callable[[], Any]) -> None:
-    """Say how to load the renderer; it isn't loaded before something is drawn."""
-    global _load_renderer
-    _load_renderer = load
-
-
-def renderer() -> Renderer:
-    """The renderer, loaded."""
-    if _load_renderer is None:
-        raise RuntimeError("no renderer is registered: import tl_jacobian, which registers its own")
-    return _load_renderer()
 
 
 class Value:

@@ -56,7 +56,7 @@ class Comparison(Value):
         return len(self.attributions)
 
     def __repr__(self) -> str:
-        return f"Comparison({', '.join(f'{a.scope}: {a.target}' for a in self.attributions)})"
+        return f"Comparison({', '.join(f'{words.ruled(a.scope, a.metadata)}: {a.target}' for a in self.attributions)})"
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a unit and attribution: that of :meth:`Attribution.to_dataframe`, after its scope and target."""
@@ -65,7 +65,7 @@ class Comparison(Value):
         tables = []
         for a in self.attributions:
             table = a.to_dataframe()
-            table.insert(0, "scope", a.scope)
+            table.insert(0, "scope", words.ruled(a.scope, a.metadata))
             table.insert(1, "explained", a.target)
             tables.append(table)
         return pd.concat(tables, ignore_index=True)
@@ -82,7 +82,7 @@ class Comparison(Value):
         ]
         strip = TokenStrip(
             title=f"{len(self)} attributions of one prompt",
-            facts=(explained_position(first), *words.model_facts(first.metadata)),
+            facts=(explained_position(first), *words.sinks(first.metadata), *words.model_facts(first.metadata)),
             units=units,
             rows=tuple(rows),
             hidden=hidden,

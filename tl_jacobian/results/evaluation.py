@@ -14,7 +14,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.base import Value, frozen, renderer
+from tl_jacobian.results.arguments import excerpt
+from tl_jacobian.results.base import Value, frozen
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Cell, Curve, Curves, Guide, Panel, Table
 from tl_jacobian.results.statistics import Difference, Interval, bootstrap_mean, paired_differences
 
@@ -59,6 +61,8 @@ class Evaluation(Value):
     def __post_init__(self) -> None:
         self._set("records", tuple(frozen(record, "a record") for record in self.records))
         self._freeze("metadata")
+        if "k" not in self.metadata:
+            raise ArgumentError(f"metadata={excerpt(dict(self.metadata))} doesn't say which percentages k were removed")
         if len(self.usable) < 2:
             why = f"; the first error: {self.errors[0]['error']}" if self.errors else ""
             raise ArgumentError(

@@ -20,7 +20,7 @@ from torch import Tensor
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.attribution import COMBINE, PER_TOKEN, Positions, check_units, consecutive
-from tl_jacobian.results.base import Value
+from tl_jacobian.results.base import FrozenDict, Value
 from tl_jacobian.results.panels import (
     EVERYWHERE,
     Frame,
@@ -36,7 +36,7 @@ from tl_jacobian.results.panels import (
 )
 from tl_jacobian.results.scopes import Combine
 from tl_jacobian.results.segments import InSegments, TokenText, read
-from tl_jacobian.results.tokens import Region
+from tl_jacobian.results.tokens import Region, Regions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +72,8 @@ class Grid(Value, InSegments):
         tokens: token ids of the prompt, if there is one.
         combine: how numbers of several tokens make one, where they can: :meth:`segments` needs it.
         units: token positions of each column; default one token each where ``column_axis`` is ``"token"``, else none.
+        regions: of a conversation, the token positions of its ``"roles"`` and ``"messages"``.
+        answer_start: index of the answer's first token, where an answer was explained.
         metadata: what exactly was measured, and by what (JSON values).
 
     Raises:
@@ -97,11 +99,14 @@ class Grid(Value, InSegments):
     tokens: tuple[int, ...] = ()
     units: tuple[Positions, ...] = ()
     combine: Combine | None = None
+    regions: Regions = field(default_factory=dict)
+    answer_start: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._own("values", dtype=torch.float32)
         self._freeze("metadata")
+        self._set("regions", FrozenDict(self.regions))
         self._check_shape()
         self._check_numbers()
         self._check_units()
@@ -210,6 +215,9 @@ class Grid(Value, InSegments):
             )
         return read(self.columns)
 
+    def _begins(self) -> list[int]:
+        return sorted({*super()._begins(), *([self.answer_start] if self.answer_start else [])})
+
     def _of_segments(self, segments: Sequence[Region], mean: bool) -> Grid:
         combine = self.combine or "sum"
         share, what = PER_TOKEN[combine]
@@ -277,8 +285,8 @@ def grid_panels(
     columns = named_positions(g.columns, units)
     heat_map = HeatMap(
         views=views,
-        title=g.title if title is None else title,
-        facts=(*facts, *words.model_facts(g.metadata)),
+        title=words.ruled(g.title if title is None else title, g.metadata),
+        facts=(*facts, *(words.sinks(g.metadata) if g.column_axis == TOKEN else ()), *words.model_facts(g.metadata)),
         legend=tuple(notes),
         values=tuple(values),
         rows=g.rows,

@@ -24,13 +24,13 @@ _TOKENS = 3  # columns; more would not stand side by side in a terminal
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linearity(Value):
-    """Predicted and true changes of a logit as one token's embedding moves further and further.
+    """Predicted and true changes of a logit, or an answer's log p, as one token's embedding moves further and further.
 
     Attributes:
         epsilons: how far it moves, as a share of the embedding's norm.
         positions: the tokens that are moved, one at a time.
         str_tokens: their texts.
-        predicted: first-order changes; ``(epsilons, positions)``, logits.
+        predicted: first-order changes; ``(epsilons, positions)``, in logits or what ``metadata`` says.
         actual: what the model does; same shape.
         metadata: the explained logit, the way of moving (JSON values).
 
@@ -116,7 +116,7 @@ class Linearity(Value):
             facts=words.some(facts),
             header=header,
             rows=tuple(rows),
-            notes=("of each token: predicted → actual change, in logits",),
+            notes=(f"of each token: predicted → actual change, in {self.metadata.get('unit', 'logits')}",),
             numbers=tuple(range(len(header))),
         )
 

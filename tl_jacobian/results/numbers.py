@@ -18,13 +18,16 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.arguments import is_id
 from tl_jacobian.results.attribution import Positions, check_units
-from tl_jacobian.results.base import Value, read_only, renderer
+from tl_jacobian.results.base import Value, read_only
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
 from tl_jacobian.results.scopes import scope_title
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+_WIDEST = 100  # inches
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -281,7 +284,7 @@ class NumberInfluence(Value):
             raise ArgumentError(
                 f"skip_first={skip_first!r}, expected a number of first numbers to leave out, 0 or more"
             )
-        return int(skip_first)
+        return min(int(skip_first), len(self))
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a number: position, value, influence, stderr."""
@@ -315,9 +318,11 @@ class NumberInfluence(Value):
         """
         first = self._skipped(skip_first)
         self._check_drawable(first, log)
+        if width is not None and not 0 < width <= _WIDEST:
+            raise ArgumentError(f"width={width!r}, expected inches of a figure, above 0 and at most {_WIDEST}")
         x = tuple(map(float, range(len(self))))
         series = Curves(
-            title=f"{scope_title(self.scope)}: {self.target}",
+            title=f"{words.ruled(scope_title(self.scope), self.metadata)}: {self.target}",
             facts=words.model_facts(self.metadata),
             curves=(Curve(name="series", x=x, y=tuple(self.values.tolist()), role="ink"),),
             x_axis="position of the number",

@@ -113,7 +113,7 @@ class TokenStrip(Panel, frozen=True, kw_only=True):
         rows: one or more colourings of the same text.
         together: whether several rows stand below each other (a comparison) or one at a time is chosen.
         chosen: the row shown first where one at a time is.
-        hidden: units drawn hatched, and left out of the colour ranges: token 0, an attention sink.
+        hidden: units drawn hatched, and left out of the colour ranges: token 0, most often an attention sink.
         inside: the tokens that the units are made of, with rows of their own: units are then blocks, named below each
             other, and where this strip's views say so, each has its tokens (a page folds them).
     """
@@ -356,7 +356,9 @@ def named_positions(texts: Iterable[str], positions: Iterable[tuple[int, ...]]) 
 
 
 def hidden_units(units: Sequence[Sequence[int]], skip_first: bool) -> tuple[int, ...]:
-    """Units that are token 0 alone, where there are others: an attention sink that outshines everything.
+    """Units that are token 0 alone, where there are others: most often an attention sink that outshines everything.
+
+    Which tokens are sinks is detected and named beside pictures (:mod:`tl_jacobian.core.sinks`), and hides no more.
 
     Args:
         units: the token positions of each unit.

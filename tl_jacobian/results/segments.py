@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, excerpt, is_id, positions
-from tl_jacobian.results.tokens import PARTIAL, Region, Word, whole_characters
+from tl_jacobian.results.tokens import PARTIAL, Region, Regions, Word, whole_characters
 
 Span = tuple[int, int]
 S = TypeVar("S", bound="InSegments")
@@ -385,7 +385,13 @@ def first_apart(segments: Sequence[Region], text: TokenText) -> list[Region]:
 
 
 class InSegments:
-    """A value whose scores can be given for parts of the text in the place of tokens."""
+    """A value whose scores can be given for parts of the text in the place of tokens.
+
+    Attributes:
+        regions: of a conversation, the token positions of its ``"roles"`` and ``"messages"``; else empty.
+    """
+
+    regions: Regions
 
     def _token_text(self) -> TokenText:
         """All tokens of the text."""
@@ -394,6 +400,15 @@ class InSegments:
     def _of_segments(self: S, segments: Sequence[Region], mean: bool) -> S:
         """The value per segment: disjoint ones in reading order; jointly, or per token."""
         raise NotImplementedError
+
+    def _of_regions(self: S, regions: Sequence[Region]) -> S:
+        """The value per region of a conversation."""
+        return self._of_segments(sorted(regions, key=lambda region: region.positions), mean=False)
+
+    def _begins(self) -> Iterable[int]:
+        """Tokens with which something else begins, whatever comes before: a message, an answer."""
+        owner = {at: name for name, members in self.regions.get("messages", ()) for at in members}
+        return [at for at in sorted(owner) if at and owner[at] != owner.get(at - 1)]
 
     @property
     def text(self) -> str:
@@ -438,9 +453,45 @@ class InSegments:
     def sentences(self: S, *, mean: bool = False, split_first: bool = True) -> S:
         """The same per sentence, by a rule that knows no language: after ``. ! ? …`` and at the ends of lines.
 
-        Abbreviations, initials and lines that go on with a small letter are looked out for; see :meth:`segments`.
+        Abbreviations, initials and lines that go on with a small letter are looked out for, and none goes on across
+        the ends of a conversation's messages or the beginning of an answer; see :meth:`segments`.
         """
-        return self._in_parts(sentence_spans, mean, split_first)
+        text, begins = self._token_text(), self._begins()
+
+        def spans(whole: str) -> list[Span]:
+            cuts = [0, *(text.spans[at][0] for at in begins if at < len(text)), len(whole)]
+            parts = [(a, b) for a, b in pairwise(sorted(set(cuts))) if a < b]
+            return [(a + start, a + stop) for a, b in parts for start, stop in sentence_spans(whole[a:b])]
+
+        return self._in_parts(spans, mean, split_first)
+
+    def roles(self: S) -> S:
+        """The same per role of a conversation: ``"system"``, ``"user"``, ``"assistant"``, ...
+
+        A role's score is that of all its tokens jointly; ``"template"`` has the tokens that the chat template adds,
+        which include a default system prompt. Long messages gather more: they have more tokens to move. A map has
+        roles on both sides: whose tokens are predicted, and whose they are predicted from.
+
+        Raises:
+            ArgumentError: the prompt wasn't given as messages, or scores aren't per token.
+        """
+        return self._by_region("roles")
+
+    def messages(self: S) -> S:
+        """The same per message of a conversation: ``"user 1"``, ``"assistant 1"``, ``"user 2"``, ...
+
+        Otherwise as :meth:`roles`.
+        """
+        return self._by_region("messages")
+
+    def _by_region(self: S, kind: str) -> S:
+        self._token_text()  # which says why not, where columns are no tokens or don't add up
+        if kind not in self.regions:
+            raise ArgumentError(
+                f"this {type(self).__name__} knows no {kind}: give linearize() the prompt as messages, "
+                '[{"role": "user", "content": "..."}], for which the chat template is applied'
+            )
+        return self._of_regions(self.regions[kind])
 
     @checked
     def lines(self: S, *, mean: bool = False, split_first: bool = True) -> S:

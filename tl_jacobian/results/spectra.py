@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
-from tl_jacobian.results.base import FrozenDict, Value, renderer
+from tl_jacobian.results.base import FrozenDict, Value
+from tl_jacobian.results.drawing import renderer
 from tl_jacobian.results.panels import NOT_IN_FIGURES, Cell, Curve, Curves, Guide, Panel, Table
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 By = Literal["probability", "log_probability"]
 _TOKENS = 3  # of each direction, in tables
+_ONE_A_DIRECTION = ("bound", "singular_values", "eigenvalues")  # fields of one number a direction
 KEPT = 20  # tokens kept for each direction, ranking and sign
+NEIGHBOURS = 8  # tokens kept for each direction of an embedding, and sign
 
 
 class Move(NamedTuple):
@@ -55,6 +58,28 @@ class Moves(NamedTuple):
     falls: tuple[Move, ...]
 
 
+class Neighbour(NamedTuple):
+    """A token of the vocabulary that lies along a direction, seen from the token that stands there.
+
+    Attributes:
+        token, text: which token.
+        cosine: of the angle between the way to its embedding and the direction.
+        step: how far it lies along the direction, in units of the embedding.
+    """
+
+    token: int
+    text: str
+    cosine: float
+    step: float
+
+
+class Toward(NamedTuple):
+    """Tokens of the vocabulary that lie along a direction of one embedding, and against it, the closest first."""
+
+    along: tuple[Neighbour, ...]
+    against: tuple[Neighbour, ...]
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Spectrum(Value, ABC):
     """What both spectra have: how good the numbers are, and what each direction does to the distribution.
@@ -78,6 +103,16 @@ class Spectrum(Value, ABC):
 
     def __post_init__(self) -> None:
         tensors = [f.name for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), Tensor)]
+        for name in tensors:
+            shape = tuple(getattr(self, name).shape)
+            if len(shape) != (1 if name in _ONE_A_DIRECTION else 2) or shape[0] != len(self.values):
+                raise ArgumentError(f"{name} has shape {shape}, expected one for each {self.value_name}")
+        for by, moves in self.moved.items():
+            if by not in get_args(By) or len(moves) != len(self.values):
+                raise ArgumentError(
+                    f"moved[{by!r}] holds {len(moves)} directions, expected {len(self.values)}, ranked by "
+                    f"{' or '.join(map(repr, get_args(By)))}"
+                )
         self._own(*tensors, dtype=torch.float64)
         self._set("moved", FrozenDict(self.moved))
         self._freeze("metadata")
@@ -137,6 +172,8 @@ class Spectrum(Value, ABC):
             raise ArgumentError(f"direction {i} is out of range, expected 0 to {len(self) - 1}: pass a larger k")
         if not 0 <= n <= KEPT:
             raise ArgumentError(f"n={n}, expected 0 to {KEPT}, as many as are kept")
+        if by not in self.moved:
+            raise ArgumentError(f"moved={dict(self.moved)!r} doesn't hold what the directions move by {by}")
         rises, falls = self.moved[by][i]
         return Moves(rises[:n], falls[:n])
 
@@ -177,20 +214,25 @@ class Spectrum(Value, ABC):
                 ", ".join(f"{words.quoted(move.text)} {move.probability:.2g}" for move in moves)
                 for moves in self.moves(i, _TOKENS)
             ]
-            rows.append(tuple(map(Cell, [str(i), words.number(values[i]), f"{shares[i]:.1%}", *named])))
+            more = self._more(i)
+            rows.append(tuple(map(Cell, [str(i), words.number(values[i]), f"{shares[i]:.1%}", *named, *more.values()])))
         error = self.effective_rank_stderr
         rank = f"effective rank {words.number(self.effective_rank)}" + (f" ± {error:.1g}" if error else "")
         return Table(
             views=NOT_IN_FIGURES,
-            title=self.title,
+            title=words.ruled(self.title, self.metadata),
             facts=(
                 rank,
                 f"{len(self)} leading directions: {self.explained:.1%} of all",
                 *words.model_facts(self.metadata),
             ),
-            header=("", self.value_name, "share", "raises", "lowers"),
+            header=("", self.value_name, "share", "raises", "lowers", *self._more(0)),
             rows=tuple(rows),
         )
+
+    def _more(self, i: int) -> dict[str, str]:
+        """More columns of the table, by their names."""
+        return {}
 
     def _decay(self) -> Curves:
         values, bound = self.values, self.bound
@@ -206,7 +248,7 @@ class Spectrum(Value, ABC):
         # Directions are numbered from 0, and so many as the effective rank says lie left of its line.
         at = self.effective_rank - 0.5
         return Curves(
-            title=self.title,
+            title=words.ruled(self.title, self.metadata),
             detail=f"the leading {self.value_name}s",
             curves=(curve,),
             x_axis="direction (the leading one is 0)",
@@ -260,17 +302,27 @@ class FisherSpectrum(Spectrum):
     """Leading eigenpairs of the Fisher information F of the predicted distribution in y: F u_i = lambda_i u_i.
 
     lambda_i is the variance of d log p along u_i: the KL divergence of a small step epsilon u_i is
-    epsilon^2 lambda_i / 2.
+    epsilon^2 lambda_i / 2. Pulled back to embeddings (``positions``): of J^T F J, whose directions are ``embeddings``.
 
     Attributes:
-        eigenvalues: lambda, in squared nats per squared unit of y; CPU float64.
-        directions: u, unit directions in y; CPU float64.
-        trace: tr F, exact: the sum of all eigenvalues. Shares are parts of it.
+        eigenvalues: lambda, in squared nats per squared unit of y, or of the embeddings; CPU float64.
+        directions: u, unit directions in y; where pulled back, those to which the embeddings' directions lead.
+        trace: the sum of all eigenvalues, of which shares are parts; exact but where pulled back and sampled:
+            ``trace_stderr``.
+        positions, texts: tokens whose embeddings move together; none: it isn't pulled back.
+        embeddings: r, directions of these embeddings, of unit length all tokens together.
+        toward: for each direction and token the tokens of the vocabulary that lie that way; empty where the embeddings
+            aren't known.
     """
 
     eigenvalues: Float[Tensor, " k"]
     directions: Float[Tensor, "k d_model"]
     trace: float
+    trace_stderr: float = 0.0
+    positions: tuple[int, ...] = ()
+    texts: tuple[str, ...] = ()
+    embeddings: Float[Tensor, "k positions d_in"] | None = None
+    toward: tuple[tuple[Toward, ...], ...] = ()
 
     @property
     def values(self) -> Float[Tensor, " k"]:
@@ -282,7 +334,21 @@ class FisherSpectrum(Spectrum):
 
     @property
     def title(self) -> str:
-        return "Fisher information of the predicted distribution"
+        if not self.positions:
+            return "Fisher information of the predicted distribution"
+        named = [f"{at} {text!r}" for at, text in zip(self.positions, self.texts, strict=True)]
+        tokens = ", ".join(named) if len(named) <= _TOKENS else f"{named[0]} to {named[-1]} ({len(named)} tokens)"
+        return f"Fisher information pulled back to token{'s' * (len(named) > 1)} {tokens}"
+
+    def _more(self, i: int) -> dict[str, str]:
+        """Where each direction leads from the token on which it weighs most."""
+        if not self.toward or not self.toward[i] or self.embeddings is None:
+            return {}
+        most = int(self.embeddings[i].norm(dim=1).argmax())
+        near = self.toward[i][most]
+        at = f"{words.quoted(self.texts[most])}: " if len(self.positions) > 1 else ""
+        along, against = (", ".join(words.quoted(t.text) for t in end[:_TOKENS]) for end in near)
+        return {"lies toward": f"{at}{along}", "away from": against}
 
     @property
     def value_name(self) -> str:

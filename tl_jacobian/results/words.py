@@ -48,6 +48,26 @@ def model_facts(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(metadata[key]) for key in _MODEL_FACTS if metadata.get(key))
 
 
+def sinks(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which tokens are attention sinks, where the metadata say that some are.
+
+    >>> sinks({"attention_sinks": [{"position": 0, "text": "<s>", "norm": 172.0}]})
+    ("attention sink: token 0 '<s>' (172 times the norm of others)",)
+    """
+    found = metadata.get("attention_sinks") or ()
+    named = [f"token {s['position']} {quoted(s['text'])} ({number(s['norm'])} times the norm of others)" for s in found]
+    return (f"attention sink{'s' * (len(named) > 1)}: {', '.join(named)}",) if named else ()
+
+
+def ruled(title: str, metadata: Mapping[str, Any]) -> str:
+    """A title that says by which backward rule, where it isn't the exact Jacobian.
+
+    >>> ruled("Semantic Scope", {"rule": "gim"}), ruled("Semantic Scope", {})
+    ('Semantic Scope (rule gim)', 'Semantic Scope')
+    """
+    return f"{title} (rule {metadata['rule']})" if metadata.get("rule") else title
+
+
 def score_unit(metadata: Mapping[str, Any]) -> str:
     """What a score measures, or an empty string where the metadata don't say."""
     return str(metadata.get("score") or "")

@@ -131,7 +131,7 @@ def test_bad_options_are_named(options, message):
 def test_it_wants_one_linearization():
     batch = tj.linearize(shared("gpt2", "bridge"), [TEXT, "x"])
     with pytest.raises(
-        tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one position's linearization: batch\[i\]"
+        tj.errors.ArgumentError, match=r"got a LinearizationBatch, expected one linearization \(linearize"
     ):
         path_integrated.path_integrated_scope(batch)
 

@@ -20,6 +20,7 @@ TARGET, OTHER = 101, 32
 SAME_MODEL, OTHER_MODEL = 1e-5, 1e-4
 RAW = ("hooked", "bridge")
 
+pytestmark = pytest.mark.each_architecture
 every_case = pytest.mark.parametrize(("architecture", "state"), cases())
 every_raw_case = pytest.mark.parametrize(("architecture", "state"), cases(*RAW))
 

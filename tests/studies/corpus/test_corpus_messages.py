@@ -72,12 +72,11 @@ def test_scores_and_regions_are_those_of_each_alone(model, tmp_path, format):
     prompts = [[SYSTEM, USER], "Rome is", [USER], [USER, ANSWER], {"messages": [USER, "Hi"]}]
     report = attribute_corpus(model, prompts, "semantic", tmp_path, format=format, batch_size=2, progress=False)
     errors = [record.get("error", "") for record in read_records(tmp_path)]
-    assert report.n_errors == 2
-    assert "the last of the 2 messages is the assistant's" in errors[3]
+    assert report.n_errors == 1
     assert "message 1 is 'Hi'" in errors[4]
-    for prompt, a in zip(prompts, read_attributions(tmp_path), strict=False):
+    for prompt, a in zip(prompts, read_attributions(tmp_path), strict=False):  # the fourth ends with its answer
         alone = tj.semantic_scope(tj.linearize(model, prompt))
-        assert (a.tokens, a.regions) == (alone.tokens, alone.regions)
+        assert (a.tokens, a.regions, a.answer_start) == (alone.tokens, alone.regions, alone.answer_start)
         assert a.scores.tolist() == pytest.approx(alone.scores.tolist(), rel=1e-5)
         assert not a.regions or a.roles().str_tokens[-1] == "template"
 

@@ -78,6 +78,7 @@ def test_chance_is_the_mean_over_random_alignments():
         assert getattr(chance, name) == pytest.approx(sum(getattr(d, name) for d in drawn) / len(every))
 
 
+@pytest.mark.slow
 def test_random_matrices_get_chance_on_average():
     generator, n, m, sure = torch.Generator().manual_seed(0), 5, 4, [(0, 0), (1, 0), (4, 1), (3, 3)]
     words = ["s"] * n, ["t"] * m

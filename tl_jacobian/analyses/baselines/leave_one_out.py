@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import repeat
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, rerun_of
-from tl_jacobian.analyses.scopes.apply import attribution
-from tl_jacobian.core.linearization import Linearization
-from tl_jacobian.core.prompts import Target, name_of, resolve_target
-from tl_jacobian.core.unembedding import exact
+from tl_jacobian.analyses.baselines.runs import (
+    BATCH,
+    batches,
+    checked_rerun_of,
+    explained_tokens,
+    inputs_of,
+    prompt_length,
+    rerun_of,
+)
+from tl_jacobian.analyses.scopes.apply import along, attribution
+from tl_jacobian.core.answer import AnswerLinearization
+from tl_jacobian.core.linearization import Linearized
+from tl_jacobian.core.prompts import Target, name_of
+from tl_jacobian.core.unembedding import exact, log_prob
 from tl_jacobian.errors import ArgumentError
-from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
 
 Measure = Literal["log_prob", "kl"]
@@ -24,7 +34,7 @@ Replacement = Literal["zero", "mean"] | Float[Tensor, " d_in"]
 
 @checked
 def leave_one_out(
-    lin: Linearization,
+    lin: Linearized,
     target: Target | None = None,
     *,
     measure: Measure = "log_prob",
@@ -33,11 +43,14 @@ def leave_one_out(
 ) -> Attribution:
     """An intervention on each token: its embedding replaced, the model run again; as many runs as tokens.
 
+    An answer stays as it is: tokens of the prompt are left out, one after the other, and the same answer is asked for,
+    whose own tokens have no score.
+
     Args:
         lin: one linearization.
-        target: whose log-probability; default the most probable next token. Not for ``"kl"``.
+        target: whose log-probability; default the most probable next token. Not for ``"kl"``. An answer is its own.
         measure: ``"log_prob"`` by how much the target's log-probability falls (negative: it rises);
-            ``"kl"`` how far the new distribution is from the old (Kullback-Leibler divergence).
+            ``"kl"`` how far the new distribution is from the old (Kullback-Leibler divergence), summed along an answer.
         replacement: of the embedding: ``"zero"``, the ``"mean"`` of the prompt's embeddings, or a vector.
         batch_size: runs in one forward pass.
 
@@ -52,15 +65,15 @@ def leave_one_out(
     if measure == "kl" and target is not None:
         raise ArgumentError(f'target={target!r} is for measure="log_prob"; the divergence is of all tokens')
     rerun_of(lin)  # one linearization, which can be run again
-    token = resolve_target(lin, target)
-    return left_out(lin, without_each(lin, token, replacement, batch_size), measure, token, replacement)
+    tokens = explained_tokens(lin, target)
+    return left_out(lin, without_each(lin, tokens, replacement, batch_size), measure, tokens, replacement)
 
 
 class WithoutEach(NamedTuple):
-    """What leaving out each token does to the prediction, in nats; ``(pos,)`` each, float64.
+    """What leaving out each token of the prompt does to the prediction, in nats; ``(pos,)`` each, float64.
 
     Attributes:
-        log_prob: by how much one token's log-probability falls.
+        log_prob: by how much the log-probability of the target, or of the answer, falls.
         kl: the divergence of the new distribution from the old.
     """
 
@@ -69,11 +82,12 @@ class WithoutEach(NamedTuple):
 
 
 def without_each(
-    lin: Linearization, token: int, replacement: Replacement = "zero", batch_size: int = BATCH
+    lin: Linearized, tokens: Sequence[int], replacement: Replacement = "zero", batch_size: int = BATCH
 ) -> WithoutEach:
     """Both measures, from the same runs; logits, as many as the vocabulary is large, are held for a batch alone."""
     whole("batch_size", batch_size)
     rerun, x, old = checked_rerun_of(lin), inputs_of(lin), exact(lin.logits).log_softmax(-1)
+    before = log_prob(exact(lin.logits), tokens)
     left = _replacement(x, replacement)
 
     def without(part: Tensor) -> Tensor:
@@ -82,23 +96,31 @@ def without_each(
         return values
 
     falls, divergences = [], []
-    for values in batches(len(x), without, batch_size, "tokens left out"):
-        new = exact(rerun.logits(values)).log_softmax(-1)
-        falls.append(old[token] - new[:, token])
-        divergences.append((old.exp() * (old - new)).sum(-1).clamp_min(0.0))
-    return WithoutEach(torch.cat(falls), torch.cat(divergences))
+    for values in batches(prompt_length(lin), without, batch_size, "tokens left out"):
+        for logits in rerun.logits(values):  # one at a time: an answer's are as many as its tokens
+            new = exact(logits).log_softmax(-1)
+            falls.append(before - log_prob(exact(logits), tokens))
+            divergences.append((old.exp() * (old - new)).sum(-1).clamp_min(0.0).sum())
+    return WithoutEach(torch.stack(falls), torch.stack(divergences))
 
 
 def left_out(
-    lin: Linearization, found: WithoutEach, measure: Measure, token: int, replacement: Replacement
+    lin: Linearized, found: WithoutEach, measure: Measure, tokens: Sequence[int], replacement: Replacement
 ) -> Attribution:
     """One of the measures as an attribution."""
     how = replacement if isinstance(replacement, str) else "given by the caller"
-    details = {"score": "nats", "measure": measure, "replacement": how}
+    details: dict[str, Any] = {"score": "nats", "measure": measure, "replacement": how}
+    if isinstance(lin, AnswerLinearization):
+        details["answer_tokens"] = list(tokens)
     if measure == "kl":
-        return attribution(lin, "leave_one_out", "predicted distribution", found.kl, "sum", details)
-    details |= {"target_token": token, "value": exact(lin.logits).log_softmax(-1)[token].item()}
-    words = f"log-probability of {name_of(lin, token)}"
+        words = "predicted distribution" + along(lin)
+        return attribution(lin, "leave_one_out", words, found.kl, "sum", details)
+    if isinstance(lin, AnswerLinearization):
+        words = f"log-probability of the answer {excerpt(lin.text)}"
+    else:
+        words = f"log-probability of {name_of(lin, tokens[0])}"  # type: ignore[arg-type]
+        details["target_token"] = tokens[0]
+    details["value"] = log_prob(exact(lin.logits), tokens).item()
     return attribution(lin, "leave_one_out", words, found.log_prob, "sum", details)
 
 

@@ -24,16 +24,16 @@ from torch import Tensor
 
 from tl_jacobian.analyses.baselines.runs import (
     BATCH,
+    Quantity,
     batches,
     checked_rerun_of,
+    gradients,
     inputs_of,
-    logit_gradients,
-    pair,
-    value_of,
+    quantity,
+    unit_of,
 )
 from tl_jacobian.analyses.scopes.apply import attribution
-from tl_jacobian.analyses.scopes.simple import explain_logit
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.rerun import Rerun
 from tl_jacobian.core.unembedding import exact
@@ -58,8 +58,7 @@ class Path(NamedTuple):
 
     x: Float[Tensor, "pos d_in"]
     baseline: Float[Tensor, "pos d_in"]
-    token: int
-    other: int | None
+    what: Quantity
 
     def at(self, alphas: Float[Tensor, " n"]) -> Float[Tensor, "n pos d_in"]:
         return self.baseline + rearrange(alphas.to(self.x), "n -> n 1 1") * (self.x - self.baseline)
@@ -67,7 +66,7 @@ class Path(NamedTuple):
 
 @checked
 def path_integrated_scope(
-    lin: Linearization,
+    lin: Linearized,
     target: Target | None = None,
     *,
     minus: Target | None = None,
@@ -79,6 +78,8 @@ def path_integrated_scope(
     batch_size: int = BATCH,
 ) -> Attribution:
     """Integrated Gradients of one logit: ||(x_t - x'_t) * integral of its gradient from x' to x||_2 (eq. 9 and 10).
+
+    Of an answer, whose log-probability is z, the way of its own tokens' embeddings is integrated along too.
 
     The attributions of all entries of x add up to z(x) - z(x'). How far they are from it, relatively, is the
     completeness gap; steps are doubled until it is below ``tol`` and the attributions are still. Where more
@@ -97,7 +98,8 @@ def path_integrated_scope(
         batch_size: runs in one forward pass.
 
     Returns:
-        Scores in logits. ``metadata``: ``converged``, ``steps``, ``completeness_gap``, ``value``, ``baseline_value``.
+        Scores in logits, or nats for an answer. ``metadata``: ``converged``, ``steps``, ``completeness_gap``,
+        ``value``, ``baseline_value``.
 
     Raises:
         ArgumentError: an option is out of range, or lin can't be run again.
@@ -110,8 +112,13 @@ def path_integrated_scope(
     True
     """
     _check(steps, tol, max_steps, batch_size)
+    if (rule := lin.facts.get("rule")) is not None:
+        raise ArgumentError(
+            f"under the backward rule {rule!r} gradients are no derivatives of the model, so what is integrated along "
+            "a path doesn't add up to its change; linearize without rule="
+        )
     rerun, path = checked_rerun_of(lin), _path(lin, target, minus, baseline)
-    ends = exact(value_of(rerun.logits(torch.stack([path.x, path.baseline])), path.token, path.other))
+    ends = path.what.of(rerun.logits(torch.stack([path.x, path.baseline])))
     change = (ends[0] - ends[1]).item()
     rounding = 16 * torch.finfo(path.x.dtype).eps * ends.abs().max().item()
     if torch.equal(path.x, path.baseline):  # nothing to integrate
@@ -126,10 +133,10 @@ def path_integrated_scope(
     best = tries[-1] if converged else min(tries, key=lambda one: one.gap)
     if not converged:
         warn(_unconverged(tries, nodes, best, change, tol, baseline))
-    explained = explain_logit(lin, path.token, path.other)
+    explained = path.what.explained(lin)
     details = {
         **explained.details,
-        "score": "logits",
+        "score": unit_of(lin),
         "baseline": baseline if isinstance(baseline, str) else "given by the caller",
         "baseline_value": ends[1].item(),
         "nodes": nodes,
@@ -143,7 +150,7 @@ def path_integrated_scope(
 
 @checked
 def path_integrand(
-    lin: Linearization,
+    lin: Linearized,
     target: Target | None = None,
     *,
     alphas: Sequence[float] = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0),
@@ -155,8 +162,8 @@ def path_integrand(
     if not len(alphas):
         raise ArgumentError("alphas=[], expected at least one share of the way from the baseline to x")
     at = torch.tensor([number("alphas", alpha) for alpha in alphas], dtype=torch.float64)
-    grads = logit_gradients(rerun, path.at(at), path.token, path.other)
-    explained = explain_logit(lin, path.token, path.other)
+    grads = gradients(rerun, path.at(at), path.what)
+    explained = path.what.explained(lin)
     return Grid(
         values=exact(grads).norm(dim=-1).float(),
         rows=tuple(f"{alpha:g}" for alpha in alphas),
@@ -237,7 +244,7 @@ def _integral(rerun: Rerun, path: Path, nodes: Nodes, steps: int, batch_size: in
     total = torch.zeros(path.x.shape, dtype=torch.float64)
     start = 0
     for values in batches(steps, lambda part: path.at(alphas[part]), batch_size, "points of the path"):
-        grads = exact(logit_gradients(rerun, values, path.token, path.other))
+        grads = exact(gradients(rerun, values, path.what))
         share = weights[start : start + len(values)]
         total += einsum(share, grads, "n, n pos d_in -> pos d_in")
         start += len(values)
@@ -263,7 +270,7 @@ def _quadrature(
     return alphas, depth * alphas * weights
 
 
-def _path(lin: Linearization, target: Target | None, minus: Target | None, baseline: Any) -> Path:
+def _path(lin: Linearized, target: Target | None, minus: Target | None, baseline: Any) -> Path:
     x = inputs_of(lin)
     if isinstance(baseline, Tensor):
         if baseline.shape != x.shape:
@@ -273,7 +280,7 @@ def _path(lin: Linearization, target: Target | None, minus: Target | None, basel
         start = torch.zeros_like(x)
         if baseline == "zero_after_first":
             start[0] = x[0]
-    return Path(x, start, *pair(lin, target, minus))
+    return Path(x, start, quantity(lin, target, minus))
 
 
 def _check(steps: int, tol: float, max_steps: int, batch_size: int) -> None:

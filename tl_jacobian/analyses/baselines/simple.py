@@ -9,11 +9,19 @@ from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, logit_gradients, pair
+from tl_jacobian.analyses.baselines.runs import (
+    BATCH,
+    batches,
+    checked_rerun_of,
+    gradients,
+    inputs_of,
+    quantity,
+    unit_of,
+)
 from tl_jacobian.analyses.scopes.apply import Explained, attribution, one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.hooks import PATTERN, parsed
-from tl_jacobian.core.linearization import Linearization, Linearized
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.products import pulled
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
@@ -58,7 +66,7 @@ def input_x_gradients(
             scores[member] = product.sum(dim=-1) if signed else product.norm(dim=-1)
     name, combine = ("input_x_gradient, signed", "sum") if signed else ("input_x_gradient", "root_sum_squares")
     return [
-        attribution(lin, name, e.target, scores[i], combine, {**e.details, "score": "logits"})
+        attribution(lin, name, e.target, scores[i], combine, {**e.details, "score": unit_of(lin)})
         for i, (lin, e) in enumerate(zip(lins, explained, strict=True))
     ]
 
@@ -100,7 +108,7 @@ def attention_rollout(lin: Linearized) -> Attribution:
 
 @checked
 def smoothgrad(
-    lin: Linearization,
+    lin: Linearized,
     target: Target | None = None,
     *,
     minus: Target | None = None,
@@ -112,7 +120,7 @@ def smoothgrad(
     """SmoothGrad (Smilkov et al., 2017): ||mean over noisy x of grad_t z||_2.
 
     Args:
-        lin: one linearization.
+        lin: one linearization. Of an answer z is its log-probability; x is that of the prompt and of the answer.
         target, minus: as for :func:`semantic_scope`.
         noise: standard deviation, as a share of the embeddings' root mean square.
         samples: how many noisy runs.
@@ -128,7 +136,7 @@ def smoothgrad(
     whole("batch_size", batch_size)
     noise = number("noise", noise, above=0.0)
     generator = generator or torch.Generator().manual_seed(0)
-    rerun, x, (token, other) = checked_rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
+    rerun, x, what = checked_rerun_of(lin), inputs_of(lin), quantity(lin, target, minus)
     size = noise * exact(x).square().mean().sqrt().item()
 
     def noisy(part: torch.Tensor) -> torch.Tensor:
@@ -136,9 +144,9 @@ def smoothgrad(
 
     total = torch.zeros(x.shape, dtype=torch.float64)
     for values in batches(samples, noisy, batch_size, "noisy runs"):
-        grads = logit_gradients(rerun, values, token, other)
+        grads = gradients(rerun, values, what)
         total += reduce(exact(grads), "n pos d_in -> pos d_in", "sum")
-    explained = explain_logit(lin, token, other)
+    explained = what.explained(lin)
     details = {**explained.details, "noise": noise, "samples": samples}
     scores = (total / samples).norm(dim=-1)
     return attribution(lin, "smoothgrad", explained.target, scores, "root_sum_squares", details)

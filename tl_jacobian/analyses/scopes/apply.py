@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import EMBED
+from tl_jacobian.core.linalg.gram import GramSums
 from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.products import squares
@@ -18,6 +19,8 @@ from tl_jacobian.results.arguments import excerpt
 from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
 
+# Baselines that take no gradient: a backward rule changes nothing of them.
+FORWARD_ONLY = ("leave_one_out", "attention_rollout", "random")
 L = TypeVar("L", bound=Linearized)
 
 
@@ -40,8 +43,13 @@ def apply(
     lin: Linearized | LinearizationBatch,
     scope: ScopeName,
     explain: Callable[[Any], Explained],
+    pairs: GramSums | None = None,
 ) -> Any:
-    """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch."""
+    """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch.
+
+    Args:
+        pairs: of a single linearization, to which the products for every two tokens are added.
+    """
     members, combine = members_of(lin), SCOPES[scope].combine
     if not members:
         return []
@@ -49,7 +57,7 @@ def apply(
     for e in explained:
         if combine == "root_sum_squares":
             check_gradient(e)
-    sums = [s.sum(0) for s in squares(members, [e.v for e in explained])]
+    sums = [s.sum(0) for s in squares(members, [e.v for e in explained], None if pairs is None else [pairs])]
     made = [
         attribution(one, scope, e.target, of_squares(s, combine), combine, e.details)
         for one, e, s in zip(members, explained, sums, strict=True)
@@ -60,6 +68,11 @@ def apply(
 def along(lin: Linearized) -> str:
     """What is added up, where it is."""
     return f", summed over the answer {excerpt(lin.text)}" if isinstance(lin, AnswerLinearization) else ""
+
+
+def start_of_answer(lin: Linearized) -> int | None:
+    """Place of the answer's first token, where an answer is explained."""
+    return lin.answer_start if isinstance(lin, AnswerLinearization) else None
 
 
 def check_gradient(explained: Explained) -> None:
@@ -114,7 +127,6 @@ def attribution(
         ContractError: a score isn't finite in float32.
     """
     check_finite(lin, scores.float(), f"the scores of {target}")
-    start = lin.answer_start if isinstance(lin, AnswerLinearization) else None
     inputs = "token embeddings" if lin.input_hook == EMBED else "activations"
     return Attribution(
         scores=scores.float(),
@@ -124,7 +136,7 @@ def attribution(
         str_tokens=lin.str_tokens[: len(scores)],
         units=tuple((i,) for i in range(len(scores))),
         position=lin.position,
-        answer_start=start,
+        answer_start=start_of_answer(lin),
         target=target,
         combine=combine,
         word_groups=lin.words,
@@ -136,6 +148,6 @@ def attribution(
             "held_fixed": "weights, positional embeddings, token ids; nothing else (attention moves freely)",
             "seed": None,
             **details,
-            **lin.facts,
+            **(lin.facts_without_rule if scope in FORWARD_ONLY else lin.facts),
         },
     )

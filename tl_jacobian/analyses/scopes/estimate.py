@@ -30,6 +30,7 @@ from torch import Tensor
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linalg.eigen import eigenpairs, rough_eigenvectors
 from tl_jacobian.core.linalg.fisher import AnswerFactor, Deflation, Factor, FisherFactor, signs
+from tl_jacobian.core.linalg.gram import GramSums
 from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.products import Slot, by_pass, pulled, squared_norms, squares
 
@@ -77,6 +78,7 @@ class Traces:
         waiting: directions that :func:`run` is to pull back, exact ones first; ``n_taken`` of them.
         probes: squared norms of pulled-back random directions, each ``(n, pos)``.
         n_draws: how often random signs were drawn, which tells what to draw next.
+        pairs: the same sums for every two tokens, from the same products; None: they aren't wanted.
     """
 
     lin: Linearized
@@ -91,13 +93,14 @@ class Traces:
     n_products: int = 0
     n_steps: int = 0
     n_draws: int = 0
+    pairs: GramSums | None = None
 
     @staticmethod
-    def of(lin: Linearized, seed: int) -> Traces:
+    def of(lin: Linearized, seed: int, pairs: GramSums | None = None) -> Traces:
         factor = factor_of(lin)
         exact = torch.zeros(len(lin.tokens), dtype=torch.float64)
         nothing = factor.logits.new_empty(0, factor.size)
-        return Traces(lin, seed, Deflation.none(factor), exact, nothing, nothing)
+        return Traces(lin, seed, Deflation.none(factor), exact, nothing, nothing, pairs=pairs)
 
     @property
     def n_probes(self) -> int:
@@ -110,7 +113,12 @@ class Traces:
         self.latest = self.waiting = self.deflation.directions[before:]
         self.n_taken = len(self.latest)
         self.ahead = None
+        self.forget_probes()
+
+    def forget_probes(self) -> None:
         self.probes.clear()
+        if self.pairs is not None:
+            self.pairs.forget_probes()
 
     def draw(self, n: int) -> None:
         """Probe the remainder with n more random directions."""
@@ -198,6 +206,9 @@ def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True
             squared[m][i] = norms[at, traces[m].lin.prompt_row, : len(traces[m].exact)]
             if keep and i < traces[m].n_taken:
                 traces[m].exact += squared[m][i]
+            if keep and (pairs := traces[m].pairs) is not None:
+                g = grads[at, traces[m].lin.prompt_row, None, : pairs.n]
+                pairs.take(g) if i < traces[m].n_taken else pairs.probe(g)
         if push is not None:
             dy = push(grads * _weights(traces, slots, norms.shape).to(grads)[..., None])
             for at, i, m in slots:
@@ -215,13 +226,15 @@ def finish(traces: Sequence[Traces]) -> None:
     """Take everything exactly: no error left."""
     for t in traces:
         t.exact = torch.zeros_like(t.exact)
+        if t.pairs is not None:
+            t.pairs.restart()
         for one in t.lin if isinstance(t.lin, AnswerLinearization) else [t.lin]:
             directions = eigenpairs(FisherFactor(one.unembedding, one.logits), one.d_model).scaled()
-            (found,) = squares([one], [directions])
+            (found,) = squares([one], [directions], None if t.pairs is None else [t.pairs.of_first(len(one.tokens))])
             t.exact[: found.shape[1]] += found.sum(0)
             t.n_products += len(directions)
         t.deflation = Deflation.none(t.deflation.factor)
-        t.probes.clear()
+        t.forget_probes()
 
 
 @lru_cache(maxsize=1)
@@ -259,24 +272,30 @@ class Budget(NamedTuple):
     rtol: float
 
 
-def estimate(lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
+def estimate(
+    lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int], pairs: Sequence[GramSums] | None = None
+) -> list[Estimate]:
     """Fisher traces of linearizations, each as it would come out alone.
 
     Args:
         lins: members of one batch, or one linearization.
         budget: products, or accuracy.
         seeds: of the random signs of each.
+        pairs: of each, to which its products are added.
     """
     found: dict[int, Estimate] = {}
     for group in by_pass(lins):
-        made = _estimate([lins[i] for i in group], budget, [seeds[i] for i in group])
+        sums = [None if pairs is None else pairs[i] for i in group]
+        made = _estimate([lins[i] for i in group], budget, [seeds[i] for i in group], sums)
         found |= zip(group, made, strict=True)
     return [found[i] for i in range(len(lins))]
 
 
-def _estimate(lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int]) -> list[Estimate]:
+def _estimate(
+    lins: Sequence[Linearized], budget: Budget, seeds: Sequence[int], pairs: Sequence[GramSums | None]
+) -> list[Estimate]:
     """:func:`estimate` of linearizations of one forward pass, which share backward passes."""
-    traces = [Traces.of(lin, seed) for lin, seed in zip(lins, seeds, strict=True)]
+    traces = [Traces.of(*one) for one in zip(lins, seeds, pairs, strict=True)]
     push = _pusher(lins)
     if budget.n_products is None:
         _reach(traces, budget.rtol, push)

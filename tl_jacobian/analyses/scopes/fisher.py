@@ -12,6 +12,7 @@ from tl_jacobian.analyses.scopes.estimate import Budget, Estimate, estimate
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linalg.eigen import eigenpairs
 from tl_jacobian.core.linalg.fisher import FisherFactor
+from tl_jacobian.core.linalg.gram import GramSums
 from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.products import squares
@@ -51,7 +52,6 @@ def fisher_scope(
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
 ) -> list[Attribution]: ...
 @checked
-@unrounded()
 def fisher_scope(
     lin: Linearized | LinearizationBatch[Any],
     *,
@@ -101,28 +101,42 @@ def fisher_scope(
     >>> a.metadata["method"], a.metadata["n_products"] < 100, bool((a.stderr < 0.05 * a.scores).all())
     ('estimate', True, True)
     """
+    return fisher_traces(lin, method, rank, n_products, rtol, generator)
+
+
+@unrounded()
+def fisher_traces(
+    lin: Any,
+    method: FisherMethod = "auto",
+    rank: int | None = None,
+    n_products: int | None = None,
+    rtol: float | None = None,
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    pairs: GramSums | None = None,
+) -> Any:
+    """:func:`fisher_scope`; the products of a single linearization for every two tokens are added to ``pairs``."""
     _check(method, rank, n_products, rtol)
     members = members_of(lin)
     _check_generators(generator, method, len(members))
     if method == "low_rank":
-        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank))
+        return apply(lin, "fisher", lambda one: explain_fisher(one, 1 if rank is None else rank), pairs)
     if method == "exact" or (method == "auto" and members and members[0].y.numel() <= _CHEAP):
-        return _exactly(lin)
+        return _exactly(lin, pairs)
     seeds = _seeds(generator, len(members))
-    found = estimate(members, Budget(n_products, rtol or _RTOL), seeds)
+    found = estimate(members, Budget(n_products, rtol or _RTOL), seeds, None if pairs is None else [pairs])
     made = [_estimated(one, e, seed) for one, e, seed in zip(members, found, seeds, strict=True)]
     return made[0] if isinstance(lin, Linearized) else made
 
 
-def _exactly(lin: Linearized | LinearizationBatch[Any]) -> Any:
+def _exactly(lin: Linearized | LinearizationBatch[Any], pairs: GramSums | None = None) -> Any:
     """Every direction of every position; an answer's positions one after the other, whose traces add up."""
     if isinstance(lin, LinearizationBatch) and any(isinstance(one, AnswerLinearization) for one in lin):
         return [_exactly(one) for one in lin]
     if not isinstance(lin, AnswerLinearization):
-        return apply(lin, "fisher", _exact)
+        return apply(lin, "fisher", _exact, pairs)
     scores = torch.zeros(len(lin.tokens), dtype=torch.float64)
     for one in lin:
-        (found,) = squares([one], [_exact(one).v])
+        (found,) = squares([one], [_exact(one).v], None if pairs is None else [pairs.of_first(len(one.tokens))])
         scores[: found.shape[1]] += found.sum(0)
     details = {"method": "exact", "n_products": lin.y.numel(), "score": _unit(lin)}
     return attribution(lin, "fisher", _what(lin), scores, SCOPES["fisher"].combine, details)

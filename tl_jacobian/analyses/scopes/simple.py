@@ -16,7 +16,7 @@ from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.graph import recording, scaled, unit
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch, Linearized
 from tl_jacobian.core.prompts import Target, name_of, resolve_target
-from tl_jacobian.core.unembedding import exact
+from tl_jacobian.core.unembedding import exact, log_prob
 from tl_jacobian.errors import ArgumentError, DegenerateScopeError, DirectionError, TargetError
 from tl_jacobian.results.arguments import checked, excerpt
 from tl_jacobian.results.attribution import Attribution
@@ -235,14 +235,9 @@ def _explain_answer(lin: AnswerLinearization, target: Target | None, minus: Targ
                 f"{name}={given!r} for an answer's linearization, which explains the answer {lin.text!r}: leave it "
                 "out, or ask at one of its positions, lin[i]"
             )
-    at = torch.tensor(lin.answer)
-
-    def log_prob(y: Tensor, logits: Tensor) -> Tensor:
-        return logits.log_softmax(dim=-1).gather(-1, at.to(logits.device)[:, None]).sum()
-
     lin.check_unembedded()
     words = f"log-probability of the answer {excerpt(lin.text)}"
-    v, _, details = explain_output(lin, log_prob, words)
+    v, _, details = explain_output(lin, lambda _, logits: log_prob(logits, lin.answer), words)
     value = lin.log_probs.sum().item()
     more = {"answer_tokens": list(lin.answer), "value": value, "score": f"nats per unit of {lin.per}"}
     return Explained(v, words, {**details, **more})

@@ -47,6 +47,10 @@ class Anatomy(Protocol):
         """Gain and bias of the norm behind a block's attention (Gemma 2 and 3), or None."""
         ...
 
+    def embedding(self) -> Float[Tensor, "d_vocab d_embed"] | None:
+        """The embedding matrix, before any scale; None where there is none."""
+        ...
+
     def final_norm(self) -> NormAffine | None:
         """Gain and bias of the norm before the unembedding, or None where there is no norm."""
         ...
@@ -238,7 +242,7 @@ class Host(Protocol):
     def patched(
         self, clean: list[int], corrupted: list[int], kind: str, metric: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "layers places"]:
-        """A metric of the last position's logits, after patching each place of the corrupted run in turn."""
+        """A metric of the logits, ``(pos, d_vocab)``, after patching each place of the corrupted run in turn."""
         ...
 
     def facts(self) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
+from tl_jacobian.core.host.backward import Rule, rule_name
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.loan import Loan
 from tl_jacobian.core.host.memory import Habits
@@ -35,8 +36,8 @@ class HookedTransformerHost(TransformerLensHost):
     name = "HookedTransformer"
     earliest_cut = "norm"
 
-    def __init__(self, model: Any, precision: Precision = None) -> None:
-        super().__init__(model, precision)
+    def __init__(self, model: Any, precision: Precision = None, rule: str | None = None) -> None:
+        super().__init__(model, precision, rule)
         if self.cfg.attention_dir != "causal":
             raise UnsupportedModelError(
                 f"attention_dir={self.cfg.attention_dir!r}: expected a causal model, whose later tokens can't "
@@ -63,8 +64,8 @@ class TransformerBridgeHost(TransformerLensHost):
     # (GPT-2's does), so every position is normalised and only one unembedded.
     earliest_cut = "unembed"
 
-    def __init__(self, model: Any, precision: Precision = None) -> None:
-        super().__init__(model, precision)
+    def __init__(self, model: Any, precision: Precision = None, rule: str | None = None) -> None:
+        super().__init__(model, precision, rule)
         if not self._is_causal():
             raise UnsupportedModelError(
                 f"{self._architecture()} is not a decoder-only causal language model: it has no next-token "
@@ -171,18 +172,21 @@ def hosts() -> dict[type, type]:
     return found
 
 
-def resolve(model: Any, precision: Precision = None) -> Host:
+def resolve(model: Any, precision: Precision = None, rule: Rule = None) -> Host:
     """The host for a model.
 
     Args:
         precision: None computes what the weights define, in float32 at least; ``"model"`` as the model would.
+        rule: of the backward pass (:mod:`tl_jacobian.core.host.backward`); None: the exact Jacobian.
 
     Raises:
+        ArgumentError: there is no such rule.
         UnsupportedModelError: not a HookedTransformer or TransformerBridge, or not a causal model.
     """
+    name = rule_name(rule)
     for cls, host in hosts().items():
         if isinstance(model, cls):
-            return host(model, precision)
+            return host(model, precision, name)
     raise UnsupportedModelError(
         f"can't linearise a {type(model).__module__}.{type(model).__name__}; expected a HookedTransformer or a "
         "TransformerBridge with a causal language model. For a Hugging Face model use "

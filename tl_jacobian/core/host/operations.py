@@ -36,6 +36,13 @@ class Rule(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Rule, Protocol):
+    """A rule that knows where in the model it is, and is told where a run begins."""
+
+    def start(self) -> None: ...
+
+
 Rules = tuple[Rule, ...]
 
 
@@ -43,6 +50,12 @@ class _Rewriting(TorchFunctionMode):
     def __init__(self, rules: Rules) -> None:
         super().__init__()
         self.rules = rules
+
+    def __enter__(self) -> Any:
+        for rule in self.rules:
+            if isinstance(rule, Placed):
+                rule.start()
+        return super().__enter__()
 
     def __torch_function__(
         self, func: Function, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

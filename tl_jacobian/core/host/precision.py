@@ -298,7 +298,8 @@ def computing(model: nn.Module, rules: Rules, precision: Precision) -> Iterator[
         UnsupportedModelError: a part of the model rounds where no rule reaches.
     """
     if precision == "model":
-        yield
+        with rewriting(rules):
+            yield
         return
     check_exact(model)
     with unrounded(), rewriting(rules):
@@ -307,7 +308,7 @@ def computing(model: nn.Module, rules: Rules, precision: Precision) -> Iterator[
         except _Rounded as error:
             raise UnsupportedModelError(str(error)) from None
         except (RuntimeError, TypeError) as error:
-            if rules and _OF_DTYPES.search(str(error)):
+            if any(isinstance(rule, InFloat32) for rule in rules) and _OF_DTYPES.search(str(error)):
                 raise UnsupportedModelError(
                     f"a part of the model can't be computed in float32: {type(error).__name__}: {error}; {_REMEDY}"
                 ) from error

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from tl_jacobian.core.graph import forgetting, recording
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
+from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
@@ -88,6 +89,13 @@ class TransformerLensAnatomy:
     def attention_post_norm(self, layer: int) -> NormAffine | None:
         norm = getattr(self.model.blocks[layer], "ln1_post", None)
         return None if norm is None else self._measured(norm)
+
+    def embedding(self) -> Float[Tensor, "d_vocab d_embed"] | None:
+        try:
+            weight = self.model.W_E
+        except (AttributeError, NotImplementedError):
+            return None
+        return weight.detach() if isinstance(weight, Tensor) and weight.ndim == 2 else None
 
     def final_norm(self) -> NormAffine | None:
         if self.affine is not None:
@@ -219,10 +227,11 @@ class TransformerLensHost:
     # The first module that may be given the explained position alone.
     earliest_cut: Cut = "unembed"
 
-    def __init__(self, model: Any, precision: Precision = None) -> None:
+    def __init__(self, model: Any, precision: Precision = None, rule: str | None = None) -> None:
         self.model = model
         self.cfg = model.cfg
         self.precision: Precision = precision
+        self.rule = rule
 
     # -- text ----------------------------------------------------------------------
 
@@ -332,7 +341,9 @@ class TransformerLensHost:
         recompute: bool = False,
         under: Conditions | None = None,
     ) -> Trace:
-        return self._traced(tokens, Places(tokens.shape[1], rows, positions), watch, recompute, under)
+        recorded = self.rule is not None and torch.is_grad_enabled()  # values are the same without
+        backward = Backward(self.rule) if recorded and self.rule else None
+        return self._traced(tokens, Places(tokens.shape[1], rows, positions), watch, recompute, under, None, backward)
 
     def _traced(
         self,
@@ -342,8 +353,9 @@ class TransformerLensHost:
         recompute: bool = False,
         under: Conditions | None = None,
         look: Look | None = None,
+        backward: Backward | None = None,
     ) -> Trace:
-        """:meth:`forward`; every module is shown to ``look``."""
+        """:meth:`forward`, under a backward rule or none; every module is shown to ``look``."""
         with lock_of(self.model), Loan() as loan, loan:
             if under is not None:
                 under.enter(loan)
@@ -364,13 +376,18 @@ class TransformerLensHost:
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
+            if backward is not None:
+                backward.mark(loan, self._roots())
+                rules = (*rules, backward)
             fire(loan, (point for point, _ in watched))
             if recompute:
                 recomputed(loan, self.model, self.model.blocks, rules)
             else:
                 loan.forget(self.model.blocks)
-            with self.computing():
+            with computing(self.model, rules, self.precision):
                 logits = self._run(tokens.to(self.cfg.device))
+        if backward is not None:
+            backward.check(self.model, self.hook_points())
         self._check_causal(tokens)
         return recorder.trace(logits)
 
@@ -453,7 +470,7 @@ class TransformerLensHost:
     ) -> Float[Tensor, "layers places"]:
         good, bad = (torch.tensor([ids], device=self.cfg.device) for ids in (clean, corrupted))
         with lock_of(self.model), self.computing():
-            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0, -1]))
+            return measure(self.model, good, bad, kind, lambda logits: metric(logits[0]))
 
     def facts(self) -> Mapping[str, Any]:
         return {
@@ -462,6 +479,7 @@ class TransformerLensHost:
             "architecture": str(self._architecture()),
             "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
             "precision": described(self._parameters(), self.precision),
+            **rule_facts(self.rule),
         }
 
     def conditions(self) -> Conditions:

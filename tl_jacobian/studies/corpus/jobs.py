@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from tl_jacobian.analyses.scopes.choose import Chosen, Scope, choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
+from tl_jacobian.core.chat import is_answered
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearize import Options, linearize_read
-from tl_jacobian.core.prompts import Read, Target, all_text, read_prompt
+from tl_jacobian.core.prompts import Read, Target, all_text, read_answer, read_prompt
 from tl_jacobian.errors import ArgumentError, AttributionFileError, JacobianScopeError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
@@ -121,6 +123,7 @@ _FIELDS: Mapping[str, Any] = {
     "word_groups": [["", 1]],
     "predictions": [[0, "", 0.5]],
     "regions": {},
+    "answer_start": 0,
 }
 
 
@@ -130,7 +133,7 @@ _ALWAYS = ("target", "minus", "method", "rank")
 
 @dataclass(frozen=True, eq=False)
 class ScopeJob:
-    """A scope of each prompt's last token, computed in batches.
+    """A scope of each prompt's last token, or of its answer, computed in batches.
 
     Attributes:
         model: a HookedTransformer or a TransformerBridge, left as it was.
@@ -140,7 +143,7 @@ class ScopeJob:
         target, minus: of Semantic Scope, where a prompt has no target of its own; default: its most probable token.
         method, rank, n_products, rtol: of Fisher Scope.
         seed: of Fisher's random signs; each prompt has its own, which follow from this and its index.
-        max_memory, precision: of a batch: see :func:`linearize`.
+        max_memory, precision, rule: of a batch: see :func:`linearize`.
         confidence: of Temperature Scope.
         fn, v, name: of ``"output"`` and ``"direction"``.
 
@@ -157,6 +160,7 @@ class ScopeJob:
     seed: int = 0
     max_memory: int | str | None = None
     precision: Precision = None
+    rule: Rule = None
     confidence: Confidence | None = None
     n_products: int | None = None
     rtol: float | None = None
@@ -183,7 +187,7 @@ class ScopeJob:
         if self.rank is not None and chosen.method != "low_rank":
             raise ArgumentError(f'rank={self.rank} is for method="low_rank", not for method={chosen.method!r}')
         object.__setattr__(self, "chosen", chosen)
-        host = resolve(self.model, self.precision)
+        host = resolve(self.model, self.precision, self.rule)
         weight = host.unembedding().weight
         facts = {**host.facts(), "weights": host.weights_digest(), "device": weight.device.type}
         object.__setattr__(self, "facts", facts)
@@ -211,8 +215,11 @@ class ScopeJob:
         return {**_FIELDS, **({} if self.chosen.spec else {"scope": ""}), "metadata": {}}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
-        host = resolve(self.model, self.precision)
-        batch = linearize_read(host, [_read(host, p) for p in prompts], Options(max_memory=self.max_memory))
+        return by_kind(prompts, self._together, self._together)
+
+    def _together(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        host = resolve(self.model, self.precision, self.rule)
+        batch = linearize_read(host, [read_of(host, p) for p in prompts], Options(max_memory=self.max_memory))
         found = self.chosen.attribute(
             batch,
             target=[self.target if p.target is None else p.target for p in prompts],
@@ -222,9 +229,30 @@ class ScopeJob:
         return [{**to_record(a, self.facts), **name} for a, name in zip(found, own, strict=True)]
 
 
-def _read(host: Host, prompt: CorpusPrompt) -> Read:
-    """A prompt's tokens and, where they are those of its messages, whose each of them is."""
+def by_kind(
+    prompts: Sequence[CorpusPrompt],
+    predictions: Callable[[Sequence[CorpusPrompt]], list[dict[str, Any]]],
+    answers: Callable[[Sequence[CorpusPrompt]], list[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Records of a batch, in its order: prompts with an answer aren't linearised together with those without."""
+    found: dict[int, dict[str, Any]] = {}
+    for compute, answered in ((predictions, False), (answers, True)):
+        places = [i for i, p in enumerate(prompts) if (p.answer is not None) == answered]
+        if places:
+            found |= zip(places, compute([prompts[i] for i in places]), strict=True)
+    return [found[i] for i in range(len(prompts))]
+
+
+def read_of(host: Host, prompt: CorpusPrompt) -> Read:
+    """A prompt's tokens, its answer's and, where they are those of its messages, whose each of them is."""
     tokens = list(prompt.tokens or ())
+    if prompt.answer is not None:
+        both = read_answer(host, all_text(tokens), prompt.answer, None, None)
+        if prompt.messages is not None:
+            own = None if is_answered(prompt.messages) else prompt.answer
+            read = read_answer(host, prompt.messages, own, None, None)
+            both = read if read.tokens == both.tokens else both
+        return both
     if prompt.messages is not None:
         read = read_prompt(host, prompt.messages, [-1], None)
         if read.tokens == tokens:
@@ -253,7 +281,7 @@ def to_record(a: Attribution, facts: Mapping[str, Any]) -> dict[str, Any]:
 def from_record(record: Mapping[str, Any], settings: Mapping[str, Any], versions: Mapping[str, str]) -> Attribution:
     """The attribution of a record; ``metadata`` says which prompt it is of."""
     which = {name: record.get(name) for name in ("prompt", "id")}
-    fields = {"regions": {}, **record}  # older records have none
+    fields = {"regions": {}, "answer_start": None, **record}  # older records have none
     try:
         metadata = {**record["metadata"], **settings["model"], "versions": dict(versions), **which}
         scope = record["scope"] if "scope" in record else settings["scope"]

@@ -35,6 +35,8 @@ class CorpusPrompt:
         target: token to explain, for jobs that have a target; as text or id.
         error: why it can't be read, or None. The run goes on without it and records this.
         messages: a conversation, or None where the prompt is text or tokens: see :func:`linearize`.
+        answer: to explain as a whole, in the place of a target; as text or ids; what a job is handed has ids. A
+            conversation that ends with the assistant's message has its own.
 
     >>> CorpusPrompt(0, "0", "The capital of France is", target=" Paris").tokens is None
     True
@@ -47,6 +49,7 @@ class CorpusPrompt:
     target: str | int | None = None
     error: str | None = None
     messages: tuple[Any, ...] | None = None
+    answer: str | tuple[int, ...] | None = None
 
 
 def prompts_of(rows: Iterable[Any], column: str, source: str) -> list[CorpusPrompt]:
@@ -86,9 +89,15 @@ def prompt_of(index: int, row: Any, column: str) -> CorpusPrompt:
 
 
 def _filled(found: CorpusPrompt, row: Mapping[str, Any], column: str) -> CorpusPrompt:
-    tokens, target = row.get("tokens"), cell(row.get("target"))
-    named = column if column in row else _MESSAGES
+    tokens, target, answer = row.get("tokens"), cell(row.get("target")), row.get("answer")
+    named = next((name for name in (column, _PROMPT) if name in row), _MESSAGES)
     text = row.get(named)
+    if answer is not None:
+        if target is not None:
+            return _broken(found, f"an answer and the target {shown(target)}, expected one or the other")
+        if not isinstance(answer, str) and not (isinstance(answer, list) and all(_known(t, (int,)) for t in answer)):
+            return _broken(found, f"answer {shown(answer)}, expected text or a list of token ids")
+        found = replace(found, answer=answer if isinstance(answer, str) else tuple(answer))
     if target is not None and not _known(target, (str, int)):
         return _broken(found, f"target {shown(target)}, expected text or a token id")
     if tokens is not None:
@@ -99,13 +108,13 @@ def _filled(found: CorpusPrompt, row: Mapping[str, Any], column: str) -> CorpusP
         return _broken(found, f"there is no column {column!r}, expected one with text (it has {sorted(map(str, row))})")
     elif is_conversation(text):
         return replace(found, target=target, messages=tuple(text))
-    elif not isinstance(text, str) or named != column:
+    elif not isinstance(text, str) or named == _MESSAGES != column:
         return _broken(
-            found, f"column {named!r} is {shown(text)}, expected {'text' if named == column else 'messages'}"
+            found, f"column {named!r} is {shown(text)}, expected {'messages' if named == _MESSAGES else 'text'}"
         )
-    if (bad := _not_unicode(text, target, found.id)) is not None:
+    if (bad := _not_unicode(text, target, answer, found.id)) is not None:
         return _broken(found, f"{shown(bad)} holds half a surrogate pair, expected valid Unicode text")
-    return CorpusPrompt(found.index, found.id, text, None if tokens is None else tuple(tokens), target)
+    return replace(found, text=text, tokens=None if tokens is None else tuple(tokens), target=target)
 
 
 def _broken(found: CorpusPrompt, why: str) -> CorpusPrompt:
@@ -132,8 +141,8 @@ def shown(value: Any) -> str:
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
 
 
-_MESSAGES = "messages"  # where there is no text
-_KEPT = ("id", "target", "tokens", _MESSAGES)  # beside the text
+_PROMPT, _MESSAGES = "prompt", "messages"  # where there is no text
+_KEPT = ("id", "target", "answer", "tokens", _PROMPT, _MESSAGES)  # beside the text
 
 
 def text_rows(path: Path, column: str) -> Iterator[Any]:
@@ -188,7 +197,7 @@ def parquet_rows(path: Path, column: str) -> Iterator[Any]:
 
 
 def _has_prompts(names: Sequence[str], column: str) -> bool:
-    return any(name in names for name in (column, "tokens", _MESSAGES))
+    return any(name in names for name in (column, "tokens", _PROMPT, _MESSAGES))
 
 
 def _table_rows(batch: Any) -> Iterator[Any]:
@@ -267,10 +276,12 @@ def read_corpus(
         source: a file that ends in ``.json`` (a list, or ``{"data": [...]}``), ``.jsonl``, ``.txt`` (one prompt a
             line) or ``.parquet``, or the name of a Hugging Face data set, ``"name"`` or ``"name:config"``, or
             the folder of one. JSON prompts are text, or objects with the column, which may also have an ``"id"``, a
-            ``"target"`` (text or id) and ``"tokens"`` (ids, which then take the place of the text). Blank lines
-            are no prompts. Text is UTF-8, or what a byte-order mark says.
-        column: which column holds the text, or conversations (lists of messages, as for :func:`linearize`). Where
-            there is none of that name, ``"messages"`` are read.
+            ``"target"`` (text or id), or an ``"answer"`` (text or ids, which is explained as a whole), and ``"tokens"``
+            (ids, which then take the place of the text). Blank lines are no prompts. Text is UTF-8, or what a
+            byte-order mark says.
+        column: which column holds the text, or conversations (lists of messages, as for :func:`linearize`; where the
+            last is the assistant's, it is the answer). Where there is none of that name, ``"prompt"`` is read, or else
+            ``"messages"``.
         split: of a data set.
         limit: so many prompts from the start; default all.
 
@@ -326,7 +337,7 @@ def as_prompts(prompts: Iterable[Given] | Int[Tensor, "prompts pos"]) -> list[Co
 
     Args:
         prompts: each one text, token ids, a list of messages, an object with ``"text"``, ``"tokens"`` or ``"messages"``
-            that may have an ``"id"`` and a ``"target"``, or a :class:`CorpusPrompt`.
+            that may have an ``"id"``, and a ``"target"`` or an ``"answer"``, or a :class:`CorpusPrompt`.
 
     Raises:
         ArgumentError: not a list, or one of them is none of these (says which).
@@ -364,5 +375,5 @@ def _as_prompt(index: int, given: Any) -> CorpusPrompt:
 
 def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
     """An object as JSON would have it, ids in tensors and the like apart from what isn't any."""
-    tokens: Any = ids(row.get("tokens"))
-    return {**row, **({} if tokens is None else {"tokens": tokens})}
+    listed = {name: ids(row.get(name)) for name in ("tokens", "answer")}
+    return {**row, **{name: found for name, found in listed.items() if found is not None}}

@@ -30,10 +30,12 @@ from torch import Tensor
 from tl_jacobian.analyses.scopes.choose import Scope
 from tl_jacobian.analyses.scopes.simple import ScalarOutput
 from tl_jacobian.core.build import versions
+from tl_jacobian.core.chat import is_answered
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.progress import counting, quiet
-from tl_jacobian.core.prompts import Target, is_batch, members, read_prompt, unpadded
+from tl_jacobian.core.prompts import Target, is_batch, members, read_answer, read_prompt, unpadded
 from tl_jacobian.errors import ArgumentError, CorpusError, JacobianScopeError
 from tl_jacobian.results.arguments import checked, excerpt, ids, warn, whole
 from tl_jacobian.results.attribution import Attribution
@@ -58,7 +60,7 @@ from tl_jacobian.studies.corpus.store import (
 
 @checked
 def tokenizer_of(model: Any, *, prepend_bos: bool | None = None) -> Tokenize:
-    """From a prompt to its token ids, for :func:`run_corpus`.
+    """From a prompt to its token ids, and those of its answer, for :func:`run_corpus`.
 
     It raises PromptError for a prompt that is empty, too long for the model, or has ids out of range.
 
@@ -68,10 +70,13 @@ def tokenizer_of(model: Any, *, prepend_bos: bool | None = None) -> Tokenize:
     """
     host = resolve(model)
 
-    def tokenize(prompt: CorpusPrompt) -> list[int]:
+    def tokenize(prompt: CorpusPrompt) -> list[int] | Tokenized:
         given = prompt.text if prompt.messages is None else prompt.messages
         given = given if prompt.tokens is None else list(prompt.tokens)
-        return read_prompt(host, given, [-1], prepend_bos).tokens
+        if prompt.answer is None and not is_answered(given):
+            return read_prompt(host, given, [-1], prepend_bos).tokens
+        read = read_answer(host, given, prompt.answer, None, prepend_bos)
+        return Tokenized(read.tokens[: read.answer_start], read.answer)
 
     return tokenize
 
@@ -151,7 +156,14 @@ class Tally:
         self._bar.close()
 
 
-Tokenize = Callable[[CorpusPrompt], Sequence[int]]
+class Tokenized(NamedTuple):
+    """Token ids of a prompt and of its answer."""
+
+    prompt: Sequence[int]
+    answer: Sequence[int]
+
+
+Tokenize = Callable[[CorpusPrompt], Sequence[int] | Tokenized]
 
 
 class Corpus:
@@ -165,6 +177,7 @@ class Corpus:
     def __init__(self, prompts: Sequence[CorpusPrompt], tokenize: Tokenize) -> None:
         self.prompts = prompts
         self.errors: dict[int, str] = {}
+        self._answers: dict[int, tuple[int, ...]] = {}
         self._tokens = [self._tokenized(at, prompt, tokenize) for at, prompt in enumerate(prompts)]
 
     def _tokenized(self, at: int, prompt: CorpusPrompt, tokenize: Tokenize) -> array[int]:
@@ -176,6 +189,9 @@ class Corpus:
         except JacobianScopeError as error:
             self.errors[at] = str(error)
             return array("i")
+        if isinstance(found, Tokenized):
+            self._answers[at] = tuple(found.answer)
+            found = found.prompt
         if (listed := ids(found)) is None:
             raise ArgumentError(f"tokenize gave {excerpt(found)} for prompt {at}, expected a list of token ids")
         tokens = array("i", listed)
@@ -187,23 +203,27 @@ class Corpus:
         return len(self.prompts)
 
     def lengths(self) -> list[int]:
-        """Tokens of each prompt; 0 where it can't be used."""
-        return [len(tokens) for tokens in self._tokens]
+        """Tokens of each prompt and its answer; 0 where it can't be used."""
+        return [len(tokens) + len(self._answers.get(at, ())) for at, tokens in enumerate(self._tokens)]
 
     def __getitem__(self, at: int) -> CorpusPrompt:
-        """A prompt as a job is handed it: with its tokens."""
-        return replace(self.prompts[at], tokens=tuple(self._tokens[at]))
+        """A prompt as a job is handed it: with its tokens, and those of its answer."""
+        return replace(self.prompts[at], tokens=tuple(self._tokens[at]), answer=self._answers.get(at))
 
     def digest(self) -> str:
         """Of everything that was read."""
         rows = ([p.index, p.id, p.text, p.tokens, p.target, p.error] for p in self.prompts)
         return _digest(
-            row if p.messages is None else [*row, p.messages] for row, p in zip(rows, self.prompts, strict=True)
+            [*row, *(more for more in (p.messages, p.answer) if more is not None)]
+            for row, p in zip(rows, self.prompts, strict=True)
         )
 
     def tokens_digest(self) -> str:
         """Of what the tokenizer made of it."""
-        return _digest([self.errors.get(at), *tokens] for at, tokens in enumerate(self._tokens))
+        return _digest(
+            [self.errors.get(at), *tokens, *([self._answers[at]] if at in self._answers else [])]
+            for at, tokens in enumerate(self._tokens)
+        )
 
 
 def _digest(rows: Any) -> str:
@@ -422,6 +442,7 @@ def attribute_corpus(
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     batch_size: int = 8,
     shard_size: int = 32,
     format: Format = "jsonl",
@@ -450,7 +471,7 @@ def attribute_corpus(
         prepend_bos: whether text gets a BOS token in front; default: the model's own setting.
         max_memory: the most that a batch may take beyond the model: see :func:`linearize`. The default, what is free
             at the time, can change how a batch is computed, and with it scores in their last digits.
-        precision: see :func:`linearize`.
+        precision, rule: see :func:`linearize`.
         batch_size: prompts in one forward pass.
         shard_size, format, progress: see :func:`run_corpus`.
 
@@ -479,6 +500,7 @@ def attribute_corpus(
         seed=seed,
         max_memory=max_memory,
         precision=precision,
+        rule=rule,
     )
     return run_corpus(
         job,

@@ -1,26 +1,34 @@
 """Removing tokens in an attribution's order: AOPC, comprehensiveness, sufficiency, MoRF and LeRF curves.
 
-One set of runs gives them all. ``removed``: the target's log-probability without the k% of tokens that
-score highest ("most relevant first", MoRF). ``kept``: with nothing but those, which is the same as removing the
-other 100% - k, lowest first ("least relevant first", LeRF).
+One set of runs gives them all. Where an answer is explained, it stays: tokens of the prompt are removed, and the same
+answer is asked for. ``removed``: the target's log-probability without the k% of tokens that score
+highest ("most relevant first", MoRF). ``kept``: with nothing but those, which is the same as removing the other
+100% - k, lowest first ("least relevant first", LeRF).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, checked_rerun_of, inputs_of
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.analyses.baselines.runs import (
+    BATCH,
+    checked_rerun_of,
+    explained_tokens,
+    inputs_of,
+    prompt_length,
+)
+from tl_jacobian.core.answer import AnswerLinearization
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.progress import progress
-from tl_jacobian.core.prompts import Target, resolve_target
+from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.rerun import Rerun
-from tl_jacobian.core.unembedding import exact
+from tl_jacobian.core.unembedding import exact, log_prob
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, whole
 from tl_jacobian.results.attribution import Attribution
@@ -32,18 +40,18 @@ Perturbation = Literal["zero", "mean", "delete"]
 
 @checked
 def log_probs_without(
-    lin: Linearization,
+    lin: Linearized,
     removed: Bool[Tensor, "runs pos"],
-    target: int,
+    target: int | Sequence[int],
     perturbation: Perturbation = "zero",
     batch_size: int = BATCH,
 ) -> Float[Tensor, " runs"]:
-    """Log-probability of a token after removing sets of tokens, one run a set; equal sets are run once.
+    """Log-probability of a token or an answer after removing sets of tokens, one run a set; equal sets are run once.
 
     Args:
         lin: one linearization.
-        removed: which tokens each run goes without.
-        target: id of the token that is scored.
+        removed: which tokens each run goes without; none of an answer's own.
+        target: id of the token that is scored; those of an answer.
         perturbation: ``"zero"`` puts zeros in the place of the embedding, ``"mean"`` the mean of the prompt's
             embeddings, ``"delete"`` takes the token out of the prompt, so that later ones move up.
         batch_size: runs in one forward pass.
@@ -61,45 +69,49 @@ def log_probs_without(
     >>> before > 0.7, after < 0.1
     (True, True)
     """
-    rerun = checked_rerun_of(lin)
+    rerun, tokens = checked_rerun_of(lin), list(target) if isinstance(target, Sequence) else [target]
+    if removed[:, prompt_length(lin) :].any():
+        raise ArgumentError(
+            "removed has tokens of the answer, expected those of the prompt: the answer is what is asked for"
+        )
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
     found = torch.empty(len(sets), dtype=torch.float64)
     touched = sets.any(1)
-    found[~touched] = exact(lin.logits).log_softmax(-1)[target]
+    found[~touched] = log_prob(exact(lin.logits), tokens)
     run = _delete if perturbation == "delete" else _replace
-    found[touched] = run(lin, rerun, sets[touched], target, perturbation, batch_size)
+    found[touched] = run(lin, rerun, sets[touched], tokens, perturbation, batch_size)
     return found[which]
 
 
-def _replace(lin: Linearization, rerun: Rerun, sets: Tensor, target: int, perturbation: str, batch_size: int) -> Tensor:
+def _replace(
+    lin: Linearized, rerun: Rerun, sets: Tensor, tokens: Sequence[int], perturbation: str, batch_size: int
+) -> Tensor:
     x = inputs_of(lin)
     left = x.mean(0) if perturbation == "mean" else torch.zeros_like(x[0])
 
     def runs(part: Tensor) -> Tensor:
         return rerun.logits(torch.where(part.to(x.device)[..., None], left, x))
 
-    return _each_batch(runs, sets, target, batch_size)
+    return _each_batch(runs, sets, tokens, batch_size)
 
 
-def _delete(lin: Linearization, rerun: Rerun, sets: Tensor, target: int, _: str, batch_size: int) -> Tensor:
-    if sets.all(1).any():
-        raise ArgumentError(
-            f"deleting all {sets.shape[1]} tokens leaves no prompt; take a smaller k, or perturbation='zero'"
-        )
+def _delete(lin: Linearized, rerun: Rerun, sets: Tensor, tokens: Sequence[int], _: str, batch_size: int) -> Tensor:
+    if sets[:, : (n := prompt_length(lin))].all(1).any():
+        raise ArgumentError(f"deleting all {n} tokens leaves no prompt; take a smaller k, or perturbation='zero'")
 
     def runs(part: Tensor) -> Tensor:
         return rerun.prompts([lin.tokens[keep].tolist() for keep in ~part])
 
-    return _each_batch(runs, sets, target, batch_size)
+    return _each_batch(runs, sets, tokens, batch_size)
 
 
-def _each_batch(runs, sets: Tensor, target: int, batch_size: int) -> Tensor:
+def _each_batch(runs, sets: Tensor, tokens: Sequence[int], batch_size: int) -> Tensor:
     found = []
     with progress(len(sets), "prompts with tokens removed") as bar:
         for part in sets.split(batch_size):
-            found.append(exact(runs(part)).log_softmax(-1)[:, target])
+            found += [log_prob(exact(logits), tokens) for logits in runs(part)]
             bar.update(len(part))
-    return torch.cat(found) if found else sets.new_empty(0, dtype=torch.float64)
+    return torch.stack(found) if found else sets.new_empty(0, dtype=torch.float64)
 
 
 PERCENTAGES = (5.0, 10.0, 20.0)
@@ -107,7 +119,7 @@ PERCENTAGES = (5.0, 10.0, 20.0)
 
 @checked
 def perturbation_curves(
-    lin: Linearization,
+    lin: Linearized,
     attributions: Attribution | Sequence[Attribution],
     *,
     k: Sequence[float | int] = PERCENTAGES,
@@ -117,17 +129,17 @@ def perturbation_curves(
     sufficiency: bool = True,
     batch_size: int = BATCH,
 ) -> list[PerturbationCurves]:
-    """Remove tokens in the order of each attribution, and watch the token that they explain.
+    """Remove tokens in the order of each attribution, and watch the token, or the answer, that they explain.
 
-    Positions after the explained one can't matter: they are neither removed nor counted. Runs that several
-    attributions ask for are made once.
+    Positions after the explained one can't matter: they are neither removed nor counted. Nor are those of an answer,
+    which stays as it is, whatever their scores. Runs that several attributions ask for are made once.
 
     Args:
         lin: the linearization that the attributions explain.
         attributions: of any scope or baseline, per token or per word.
         k: percentages; k% of n tokens is rounded up.
         target: whose log-probability is watched; default: the attributions' own target, and the most probable
-            next token where none of them has one.
+            next token where none of them has one. An answer is its own.
         perturbation: how a token is removed: ``"zero"``, ``"mean"`` or ``"delete"``; see :func:`log_probs_without`.
         skip_first: never remove the first token, and don't count it.
         sufficiency: whether to run the prompt with nothing but the top k% too; half of all runs.
@@ -153,15 +165,16 @@ def perturbation_curves(
     whole("batch_size", batch_size)
     for a in attributions:
         _check_prompt(a, lin)
-    token = scored_token(lin, attributions, target)
+    tokens = scored_tokens(lin, attributions, target)
+    attributions = [a.prompt for a in attributions]
     tops = [_tops(a, ks, skip_first) for a in attributions]
     # Nothing removed comes first: the whole prompt.
     asked = [torch.zeros(1, len(lin.tokens), dtype=torch.bool)]
     for a, top in zip(attributions, tops, strict=True):
         asked += [_per_token(top, a), *([_rest(top, a, skip_first)] if sufficiency else [])]
-    found = log_probs_without(lin, torch.cat(asked), token, perturbation, batch_size).split([len(x) for x in asked])
+    found = log_probs_without(lin, torch.cat(asked), tokens, perturbation, batch_size).split([len(x) for x in asked])
     each = 2 if sufficiency else 1
-    facts = {"target_token": token, "target": lin.decode(token), "perturbation": perturbation, "skip_first": skip_first}
+    facts = {**_facts(lin, tokens), "perturbation": perturbation, "skip_first": skip_first}
     return [
         PerturbationCurves(
             k=ks,
@@ -176,18 +189,28 @@ def perturbation_curves(
     ]
 
 
-def scored_token(lin: Linearization, attributions: Sequence[Attribution], target: Target | None) -> int:
-    """The token whose log-probability is watched: the one that is explained.
+def scored_tokens(lin: Linearized, attributions: Sequence[Attribution], target: Target | None) -> tuple[int, ...]:
+    """The token whose log-probability is watched, or the answer's: what is explained.
 
     Raises:
         ArgumentError: it isn't the same for all.
     """
-    own = {a.metadata["target_token"] for a in attributions if a.metadata.get("target_token") is not None}
-    asked = resolve_target(lin, target) if target is not None or not own else own.pop()
+    explained = (a.metadata.get("answer_tokens") or a.metadata.get("target_token") for a in attributions)
+    own = {(one,) if isinstance(one, int) else tuple(one) for one in explained if one is not None}
+    single = next((one for one in own if len(one) == 1), None)
+    asked = single if single and target is None and lin.y.ndim == 1 else explained_tokens(lin, target)
     if own - {asked}:
-        other = ", ".join(f"{lin.decode(t)!r} ({t})" for t in sorted(own | {asked}))
-        raise ArgumentError(f"the explained token and the scored one must be the same, got {other}; explain one token")
+        other = ", ".join(f"{''.join(map(lin.decode, t))!r} ({', '.join(map(str, t))})" for t in sorted(own | {asked}))
+        raise ArgumentError(
+            f"the explained token and the scored one must be the same, got {other}; explain one token, or one answer"
+        )
     return asked
+
+
+def _facts(lin: Linearized, tokens: Sequence[int]) -> dict[str, Any]:
+    if isinstance(lin, AnswerLinearization):
+        return {"answer_tokens": list(tokens), "target": lin.text}
+    return {"target_token": tokens[0], "target": lin.decode(tokens[0])}
 
 
 def removal_order(scores: Float[Tensor, " units"]) -> list[int]:
@@ -220,7 +243,7 @@ def _rest(units: Bool[Tensor, "k units"], a: Attribution, skip_first: bool) -> B
     return rest
 
 
-def _check_prompt(a: Attribution, lin: Linearization) -> None:
+def _check_prompt(a: Attribution, lin: Linearized) -> None:
     if a.tokens != tuple(lin.tokens.tolist()):
         raise ArgumentError(
             f"the {a.scope} attribution is of another prompt: {''.join(a.str_tokens)[:60]!r} instead of "

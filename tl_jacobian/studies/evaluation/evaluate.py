@@ -12,14 +12,16 @@ from typing import Any, ClassVar, Literal
 from jaxtyping import Int
 from torch import Tensor
 
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
-from tl_jacobian.core.linearize import linearize
+from tl_jacobian.core.linearize import Options, linearize, linearize_read
 from tl_jacobian.core.prompts import all_text, resolve_target
 from tl_jacobian.errors import ArgumentError, CorpusError, PromptError
 from tl_jacobian.results.arguments import checked, fitted
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.studies.corpus import CorpusPrompt, read_corpus, read_records, read_settings, run_corpus, tokenizer_of
+from tl_jacobian.studies.corpus.jobs import by_kind, read_of
 from tl_jacobian.studies.corpus.processes import is_launched
 from tl_jacobian.studies.corpus.read import Given
 from tl_jacobian.studies.corpus.run import given_prompts
@@ -27,7 +29,7 @@ from tl_jacobian.studies.evaluation.judge import Trial, judge
 
 Explained = Literal["argmax", "next"]
 # A record, with a value of each kind.
-_EXAMPLE = {"n_tokens": 1, "target": 1, "target_text": "", "log_prob": -0.5, "methods": {}}
+_EXAMPLE = {"n_tokens": 1, "target": 1, "answer": [1], "target_text": "", "log_prob": -0.5, "methods": {}}
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class EvaluationJob:
         model: a HookedTransformer or a TransformerBridge.
         trial: what to measure.
         explained: the token that is explained and scored, where a prompt names none itself: ``"argmax"`` the
-            model's most probable one, ``"next"`` the prompt's last token, given those before it.
+            model's most probable one, ``"next"`` the prompt's last token, given those before it. Where a prompt has an
+            answer, that is explained as a whole, and the tokens of the prompt alone are ranked and removed.
         name: of the corpus.
-        max_memory, precision: of each forward pass; see :func:`linearize`.
+        max_memory, precision, rule: of each forward pass; see :func:`linearize`.
     """
 
     model: Any
@@ -49,13 +52,14 @@ class EvaluationJob:
     name: str = "prompts"
     max_memory: int | str | None = None
     precision: Precision = None
+    rule: Rule = None
     facts: Mapping[str, Any] = field(init=False)
     example: ClassVar[Mapping[str, Any]] = _EXAMPLE
 
     def __post_init__(self) -> None:
         explained = fitted(self.explained, Explained, "explained")
         object.__setattr__(self, "explained", explained)
-        host = resolve(self.model, self.precision)
+        host = resolve(self.model, self.precision, self.rule)
         device = host.unembedding().weight.device.type
         object.__setattr__(self, "facts", {**host.facts(), "weights": host.weights_digest(), "device": device})
 
@@ -65,15 +69,24 @@ class EvaluationJob:
         return {**about, **self.trial.facts(), **self.facts}
 
     def __call__(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        return by_kind(prompts, self._of_predictions, self._of_answers)
+
+    def _of_answers(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
+        host = resolve(self.model, self.precision, self.rule)
+        options = Options(max_memory=self.max_memory, record=self.trial.record)
+        batch = linearize_read(host, [read_of(host, p) for p in prompts], options)
+        return judge(self.trial, batch, [None] * len(batch), [p.index for p in prompts])
+
+    def _of_predictions(self, prompts: Sequence[CorpusPrompt]) -> list[dict[str, Any]]:
         tokens = [list(p.tokens or ()) for p in prompts]
         held_out = [self.explained == "next" and p.target is None for p in prompts]
         for ids, held in zip(tokens, held_out, strict=True):
             if held and len(ids) < 2:
                 raise PromptError("a prompt of one token has no next one to explain, expected at least two")
         at = [len(ids) - 2 if held else len(ids) - 1 for ids, held in zip(tokens, held_out, strict=True)]
-        memory, precision, record = self.max_memory, self.precision, self.trial.record
+        how: dict[str, Any] = {"max_memory": self.max_memory, "precision": self.precision, "rule": self.rule}
         texts = [all_text(ids) for ids in tokens]
-        batch = linearize(self.model, texts, position=at, record=record, max_memory=memory, precision=precision)
+        batch = linearize(self.model, texts, position=at, record=self.trial.record, **how)
         targets = [
             ids[-1] if held else resolve_target(lin, p.target)
             for ids, held, lin, p in zip(tokens, held_out, batch, prompts, strict=True)
@@ -93,6 +106,7 @@ def evaluate(
     prepend_bos: bool | None = None,
     max_memory: int | str | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     batch_size: int = 8,
     shard_size: int = 32,
     format: Literal["jsonl", "parquet"] = "jsonl",
@@ -106,15 +120,15 @@ def evaluate(
     Args:
         model: a HookedTransformer or a TransformerBridge.
         prompts: a file or data set for :func:`read_corpus`, or a list of texts, of token ids (lists, tuples,
-            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"`` and a ``"target"``; or
-            what a tokenizer gave for them.
+            tensors), or of objects with ``"text"`` or ``"tokens"`` that may have an ``"id"``, and a ``"target"`` or an
+            ``"answer"``; or what a tokenizer gave for them.
         trial: methods, percentages, perturbation; default: the paper's six methods at 5, 10 and 20%.
         out: folder for the records; killed and called again with the same arguments, it goes on where it was.
             Default: nothing is kept.
         name: of the corpus in tables; default: the file's.
         explained: the token that is explained and scored, ``"argmax"`` or ``"next"``: see :class:`EvaluationJob`.
         prepend_bos: whether texts get a BOS token; default: the model's own setting.
-        max_memory, precision: of each forward pass; see :func:`linearize`.
+        max_memory, precision, rule: of each forward pass; see :func:`linearize`.
         batch_size: prompts linearised together.
         shard_size: prompts written together.
         format: of the records.
@@ -133,7 +147,7 @@ def evaluate(
     if out is None and is_launched():
         raise ArgumentError("out=None, but several processes share this evaluation: give a folder that all of them see")
     corpus = read_corpus(prompts) if isinstance(prompts, (str, PathLike)) else given_prompts(model, prompts)
-    job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory, precision)
+    job = EvaluationJob(model, trial or Trial(), explained, name or _name(prompts), max_memory, precision, rule)
     with TemporaryDirectory() as nowhere:
         folder = Path(nowhere) / "records" if out is None else Path(out)
         run_corpus(

@@ -1,6 +1,6 @@
 """All methods on one batch of prompts, judged: one plain record a prompt, for the corpus runner to keep.
 
-A method is an attribution by name, of one given token of each prompt of the batch.
+A method is an attribution by name, of one given token of each prompt of the batch, or of its answer.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from tl_jacobian.analyses.baselines import (
     smoothgrad,
 )
 from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, without_each
-from tl_jacobian.analyses.baselines.runs import BATCH
+from tl_jacobian.analyses.baselines.runs import BATCH, explained_tokens, prompt_length
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.scopes.choose import choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import explain_logit
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.answer import AnswerLinearization
+from tl_jacobian.core.linearization import LinearizationBatch, Linearized
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import check_fields, checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
@@ -64,14 +65,14 @@ class Settings:
         return prompt_generator(self.seed, prompt)
 
 
-Method = Callable[[LinearizationBatch, Sequence[int], Sequence[int], Settings], list[Attribution]]
+Method = Callable[[LinearizationBatch, Sequence[int | None], Sequence[int], Settings], list[Attribution]]
 OwnMethod = Callable[..., Any]  # fn(lin), or fn(lin, target=id), -> scores or an Attribution
 
 
 def attributions(
     batch: LinearizationBatch,
     methods: Sequence[str] | Mapping[str, str | OwnMethod],
-    targets: Sequence[int],
+    targets: Sequence[int | None],
     prompts: Sequence[int],
     settings: Settings,
 ) -> dict[str, list[Attribution]]:
@@ -80,7 +81,7 @@ def attributions(
     Args:
         batch: the prompts, linearised together.
         methods: names of methods, or names to them or to functions of one's own.
-        targets: the token explained in each.
+        targets: the token explained in each; None for a whole answer, which is its own target.
         prompts: each one's number in the corpus, which its random numbers depend on.
         settings: of the methods.
     """
@@ -119,7 +120,7 @@ def _own(name: str, fn: OwnMethod) -> Method:
     except (TypeError, ValueError):  # of something built in
         asks = False
 
-    def run(lin: Linearization, target: int, *_: object) -> Attribution:
+    def run(lin: Any, target: int | None, *_: object) -> Attribution:
         given = fn(lin, target=target) if asks else fn(lin)
         if not isinstance(given, Attribution):
             return Attribution.from_scores(lin, given, name=name, target=target if asks else None)
@@ -133,7 +134,7 @@ def _own(name: str, fn: OwnMethod) -> Method:
     return _one_by_one(run)
 
 
-def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int], *_: object) -> list[Attribution]:
+def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int | None], *_: object) -> list[Attribution]:
     return input_x_gradients(batch, [explain_logit(lin, t, None) for lin, t in zip(batch, targets, strict=True)])
 
 
@@ -141,23 +142,23 @@ def _scope(name: ScopeName, method: FisherMethod | None = None) -> Method:
     chosen = choose(name, method=method)
 
     def attributed(
-        batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int], settings: Settings
+        batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int], settings: Settings
     ) -> list[Attribution]:
         return chosen.attribute(batch, target=targets, generator=[settings.generator(prompt) for prompt in prompts])
 
     return attributed
 
 
-def _one_by_one(run: Callable[[Linearization, int, int, Settings], Attribution]) -> Method:
+def _one_by_one(run: Callable[[Any, int | None, int, Settings], Attribution]) -> Method:
     def method(
-        batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int], settings: Settings
+        batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int], settings: Settings
     ) -> list[Attribution]:
         return [run(lin, t, p, settings) for lin, t, p in zip(batch, targets, prompts, strict=True)]
 
     return method
 
 
-def _integrated(lin: Linearization, target: int, _: int, settings: Settings) -> Attribution:
+def _integrated(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
     steps = settings.integration_steps
     with warnings.catch_warnings():  # the completeness gap is in the metadata, and in the table
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
@@ -250,28 +251,28 @@ def _above_zero(k: Sequence[float | int]) -> tuple[float, ...]:
 
 @checked
 def judge(
-    trial: Trial, batch: LinearizationBatch, targets: Sequence[int], prompts: Sequence[int]
+    trial: Trial, batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Attribute, remove, compare.
 
     Args:
         trial: what to measure.
         batch: prompts, linearised together.
-        targets: the token of each that is explained *and* scored.
+        targets: the token of each that is explained *and* scored; None for a whole answer.
         prompts: each one's number in the corpus.
 
     Raises:
         PromptError: a prompt is too short to have a ranking.
     """
     for lin in batch:
-        if len(lin.tokens) - trial.skip_first < 2:
-            raise PromptError(f"{len(lin.tokens)} tokens have no ranking, expected at least {2 + trial.skip_first}")
+        if (n := prompt_length(lin)) - trial.skip_first < 2:
+            raise PromptError(f"{n} tokens have no ranking, expected at least {2 + trial.skip_first}")
     found = attributions(batch, trial.methods, targets, prompts, trial.settings)
     each = [{name: found[name][i] for name in trial.methods} for i in range(len(batch))]
     return [_record(trial, lin, t, a) for lin, t, a in zip(batch, targets, each, strict=True)]
 
 
-def _record(trial: Trial, lin: Linearization, target: int, by_name: dict[str, Attribution]) -> dict[str, Any]:
+def _record(trial: Trial, lin: Linearized, target: int | None, by_name: dict[str, Attribution]) -> dict[str, Any]:
     curves = perturbation_curves(
         lin,
         list(by_name.values()),
@@ -287,12 +288,17 @@ def _record(trial: Trial, lin: Linearization, target: int, by_name: dict[str, At
         for name, against in _agreements(trial, lin, target, by_name).items():
             measured[name] |= against
     return {
-        "n_tokens": len(lin.tokens),
-        "target": target,
-        "target_text": lin.decode(target),
+        "n_tokens": prompt_length(lin),
+        **_target(lin, target),
         "log_prob": curves[0].clean,
         "methods": measured,
     }
+
+
+def _target(lin: Linearized, target: int | None) -> dict[str, Any]:
+    if isinstance(lin, AnswerLinearization):
+        return {"target": None, "answer": list(lin.answer), "target_text": lin.text}
+    return {"target": target, "target_text": lin.decode(explained_tokens(lin, target)[0])}
 
 
 def _measured(a: Attribution, c: PerturbationCurves) -> dict[str, Any]:
@@ -302,18 +308,19 @@ def _measured(a: Attribution, c: PerturbationCurves) -> dict[str, Any]:
 
 
 def _agreements(
-    trial: Trial, lin: Linearization, target: int, by_name: dict[str, Attribution]
+    trial: Trial, lin: Linearized, target: int | None, by_name: dict[str, Attribution]
 ) -> dict[str, dict[str, Any]]:
     """Agreement with leaving out one token at a time, by either measure: the runs are the same."""
     replacement = "mean" if trial.perturbation == "mean" else "zero"
-    found = without_each(lin, target, replacement, trial.batch_size)
+    tokens = explained_tokens(lin, target)
+    found = without_each(lin, tokens, replacement, trial.batch_size)
     measures: tuple[Measure, ...] = ("log_prob", "kl")
-    truth = {measure: left_out(lin, found, measure, target, replacement) for measure in measures}
+    truth = {measure: left_out(lin, found, measure, tokens, replacement) for measure in measures}
     return {
         name: {
             f"{what}_{measure}": None if math.isnan(value) else value  # JSON has no NaN
             for measure, b in truth.items()
-            for what, value in rank_agreement(a, b, skip_first=trial.skip_first)._asdict().items()
+            for what, value in rank_agreement(a.prompt, b, skip_first=trial.skip_first)._asdict().items()
         }
         for name, a in by_name.items()
     }

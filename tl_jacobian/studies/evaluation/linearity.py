@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, pair, value_of
-from tl_jacobian.analyses.scopes.simple import explain_logit
-from tl_jacobian.core.linearization import Linearization
+from tl_jacobian.analyses.baselines.runs import BATCH, batches, checked_rerun_of, inputs_of, quantity, unit_of
+from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
@@ -26,7 +25,7 @@ EPSILONS = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 @checked
 def linearity(
-    lin: Linearization,
+    lin: Linearized,
     target: Target | None = None,
     *,
     minus: Target | None = None,
@@ -36,6 +35,8 @@ def linearity(
     batch_size: int = BATCH,
 ) -> Linearity:
     """Move one embedding at a time by epsilon ||x_t||, and compare the logit's change with Semantic Scope's promise.
+
+    For an answer, the change of its log-probability; tokens of it that come before others move like the prompt's.
 
     Along ``"steepest"``, the direction of J_t^T v, that promise is epsilon ||x_t|| score_t, the most that
     first order allows. ``"away"`` is the way of AOPC and leave-one-out: towards zero, which is reached at epsilon 1.
@@ -56,8 +57,8 @@ def linearity(
     """
     whole("batch_size", batch_size)
     _check(epsilons)
-    rerun, x, (token, other) = checked_rerun_of(lin), inputs_of(lin), pair(lin, target, minus)
-    explained = explain_logit(lin, token, other)
+    rerun, x, what = checked_rerun_of(lin), inputs_of(lin), quantity(lin, target, minus)
+    explained = what.explained(lin)
     gradient = lin.vjp(explained.v[0])
     at = _positions(positions, gradient)
     size = x[at].norm(dim=-1, keepdim=True)
@@ -71,16 +72,16 @@ def linearity(
         values[torch.arange(len(part)), where[part]] += steps[part]
         return values
 
-    runs = [value_of(rerun.logits(v), token, other) for v in batches(len(steps), moved, batch_size, "moved embeddings")]
-    before = exact(value_of(lin.logits[None], token, other))
+    runs = [what.of(rerun.logits(v)) for v in batches(len(steps), moved, batch_size, "moved embeddings")]
+    before = what.of(lin.logits[None])
     predicted = (exact(step) * exact(gradient[at])).sum(-1)
     return Linearity(
         epsilons=tuple(scale.tolist()),
         positions=tuple(at.tolist()),
         str_tokens=tuple(lin.str_tokens[i] for i in at.tolist()),
         predicted=scale[:, None] * predicted,
-        actual=(exact(torch.cat(runs)) - before).reshape(len(scale), len(at)),
-        metadata={**explained.details, "target": explained.target, "way": way, **lin.facts},
+        actual=(torch.cat(runs) - before).reshape(len(scale), len(at)),
+        metadata={**explained.details, "target": explained.target, "unit": unit_of(lin), "way": way, **lin.facts},
     )
 
 
