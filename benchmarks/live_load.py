@@ -2,11 +2,12 @@
 
 What is looked for: an answer that is another tab's, an answer that never comes, memory that grows. Writes nothing.
 
-    python -m benchmarks.live_load
+    python -m benchmarks.live_load [--rounds 3] [--each 25]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import threading
@@ -22,7 +23,7 @@ from tl_jacobian.app.bench import Bench
 from tl_jacobian.app.server import Server
 from tl_jacobian.app.session import Place
 
-TABS, EACH = 8, 25
+TABS = 8
 ASKS: tuple[dict[str, Any], ...] = (
     {"do": "read"},
     {"do": "read", "scope": "temperature"},
@@ -46,12 +47,12 @@ def message(tab: int, number: int, draw: random.Random) -> dict[str, Any]:
     return {"id": number, "lane": str(number), "ask": {**ask, "view": view}}
 
 
-def one_tab(url: str, tab: int, count: Counter[str], wrong: list[str]) -> None:
+def one_tab(url: str, tab: int, each: int, count: Counter[str], wrong: list[str]) -> None:
     draw = random.Random(tab)
     host = url.split("/")[2]
     with connect(f"ws://{host}/live", origin=f"http://{host}", proxy=None, max_size=None) as socket:
         open_, cancelled = {}, set()
-        for number in range(1, EACH + 1):
+        for number in range(1, each + 1):
             open_[number] = message(tab, number, draw)
             socket.send(json.dumps(open_[number]))
             if draw.random() < 0.2:
@@ -77,22 +78,28 @@ def one_tab(url: str, tab: int, count: Counter[str], wrong: list[str]) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--each", type=int, default=25, help="requests of a tab")
+    args = parser.parse_args()
     bench = Bench(tj.load_demo_model(), "demo")
     bench.warm()
     server = Server({"demo": Place(bench)}, port=0)
     threading.Thread(target=server.run, daemon=True).start()
     time.sleep(1)
     process, count, wrong, sizes = psutil.Process(), Counter[str](), list[str](), []
-    for round_ in range(3):
+    for round_ in range(args.rounds):
         began = time.monotonic()
-        tabs = [threading.Thread(target=one_tab, args=(server.url, tab, count, wrong)) for tab in range(TABS)]
+        tabs = [
+            threading.Thread(target=one_tab, args=(server.url, tab, args.each, count, wrong)) for tab in range(TABS)
+        ]
         for tab in tabs:
             tab.start()
         for tab in tabs:
             tab.join()
         sizes.append(process.memory_info().rss / 2**20)
         print(
-            f"round {round_ + 1}: {TABS * EACH} requests in {time.monotonic() - began:.0f} s, {sizes[-1]:.0f} MiB",
+            f"round {round_ + 1}: {TABS * args.each} requests in {time.monotonic() - began:.0f} s, {sizes[-1]:.0f} MiB",
             flush=True,
         )
     print(f"answers: {dict(count)}; wrong: {wrong or 'none'}; work left: {server.places['demo'].worker.waiting}")
