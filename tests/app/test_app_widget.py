@@ -11,7 +11,6 @@ import threading
 import pytest
 import torch
 from cases import make, shared
-from IPython.utils.capture import capture_output
 
 import tl_jacobian as tj
 from tl_jacobian.errors import ArgumentError
@@ -63,13 +62,14 @@ def test_a_linearization_is_looked_at_as_it_was_made():
     view.close()
 
 
-def test_without_a_kernel_there_is_a_static_picture_and_a_page_can_be_saved(tmp_path):
+def test_without_a_kernel_there_is_a_static_picture_and_a_page_can_be_saved(tmp_path, monkeypatch):
     view = tj.explore(shared("llama", "bridge"), "a</script>b")
-    with capture_output() as shown:
-        view._ipython_display_()
-    static, live = (one.data for one in shown.outputs)
-    assert f'<div id="{view.still}"><style>' in static["text/html"]
-    assert "tlj-figure" in static["text/html"]
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    view._ipython_display_()
+    static, live = shown
+    assert static.data.startswith(f'<div id="{view.still}"><style>')
+    assert "tlj-figure" in static.data
     assert "application/vnd.jupyter.widget-view+json" in live
     ask = {"do": "read", "view": {"prompt": "a</script>b"}}
     asked(view, ask)
