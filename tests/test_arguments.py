@@ -21,6 +21,7 @@ from torch import Tensor
 from wrong import WRONG, a_function
 
 import tl_jacobian as tj
+from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.errors import ArgumentError, DirectionError, JacobianScopeError, PromptError, TargetError
 from tl_jacobian.results import arguments
 from tl_jacobian.results.arguments import (
@@ -502,11 +503,12 @@ def _functions() -> dict[str, Any]:
     inherited = {n: f for kind in reversed(tj.Linearization.__mro__) for n, f in vars(kind).items()}
     methods = {n: f for n, f in inherited.items() if not n.startswith(("_", "check_")) and n != "spread"}
     found |= {f"Linearization.{name}": fn for name, fn in methods.items()}
-    found["AnswerLinearization.jacobian"] = tj.AnswerLinearization.jacobian
+    found["AnswerLinearization.jacobian"] = AnswerLinearization.jacobian
     return {name: fn for name, fn in found.items() if inspect.isfunction(fn)}
 
 
-NO_FUZZ = {"language.aligned_pairs"}  # takes any number of names and nothing else: below
+# The one takes any number of names and nothing else: below. The other needs an extra: tests/app/test_app_widget.py.
+NO_FUZZ = {"language.aligned_pairs", "explore"}
 # What messages call a parameter besides its name.
 CALLED: dict[str, Sequence[str]] = {
     "lin": ["linearization"],

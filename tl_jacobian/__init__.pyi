@@ -17,7 +17,7 @@ from .analyses.scopes import (
     temperature_scope,
 )
 from .analyses.spectra import fisher_spectrum, jacobian_spectrum
-from .core.answer import AnswerLinearization
+from .app.explore import explore
 from .core.host.conditions import pointwise
 from .core.host.demo import load_demo_model
 from .core.linearization import Linearization, LinearizationBatch
@@ -43,7 +43,6 @@ __all__ = [
     "linearize",
     "Linearization",
     "LinearizationBatch",
-    "AnswerLinearization",
     "GENERATE",
     "pointwise",
     # scopes
@@ -81,6 +80,8 @@ __all__ = [
     "perturbation_curves",
     "rank_agreement",
     "linearity",
+    # the live view
+    "explore",
     # rooms of their own: what scopes are compared with, runs over a corpus, time series, words; what can go wrong
     "baselines",
     "corpus",

@@ -72,5 +72,9 @@ class DemoModelError(JacobianScopeError, RuntimeError):
     """The demo model can't be found, fetched or verified."""
 
 
+class Cancelled(JacobianScopeError):
+    """The computation was stopped half way, because nobody waits for it any more."""
+
+
 class CorpusError(JacobianScopeError, RuntimeError):
     """A corpus can't be read, or a run over it can't go on; what was done so far is kept."""

@@ -24,6 +24,7 @@ from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.features import Features
 from tl_jacobian.results.grid import Grid
 from tl_jacobian.results.interactions import TokenInteractions
+from tl_jacobian.results.intervention import Intervention
 from tl_jacobian.results.linearity import Linearity
 from tl_jacobian.results.numbers import NumberDistribution, NumberInfluence
 from tl_jacobian.results.patching import PatchComparison
@@ -315,5 +316,20 @@ def examples() -> dict[str, Value]:
         ),
         "forgetting slope": ForgettingSlope(estimate=0.1, total=-INF, n=7, log=True),
         "estimate": Estimate(estimate=0.1, low=0.0, high=1.0, p_value=0.5, n=6, confidence=0.95, test=ODD[0]),
+        "intervention": Intervention(
+            what=ODD[0],
+            quantity="logit of 'a'",
+            unit="logits",
+            before=2.0,
+            after=0.5,
+            promised=-1.25,
+            divergence=0.25,
+            predictions_before=(Prediction(3, ODD[1], 0.75), Prediction(4, "b", 0.25)),
+            predictions_after=(Prediction(3, ODD[1], 0.5), Prediction(4, "b", 0.5)),
+            metadata=DETAILS,
+        ),
+        "intervention without a promise": Intervention(
+            what="edited", quantity="q", unit="nats", before=-1.0, after=-1.0, promised=None, divergence=0.0
+        ),
         "run report": RunReport(out=Path("/tmp/out ü"), n_prompts=3, n_resumed=0, n_errors=1, seconds=0.25),
     }

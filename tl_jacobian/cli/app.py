@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from tl_jacobian.cli.evaluate import evaluate
+from tl_jacobian.cli.live import live
 from tl_jacobian.cli.options import (
     DEFAULT_SCOPE,
     BosOption,
@@ -207,3 +208,4 @@ def _attributed(lin: Linearized, scope: Any, options: Mapping[str, Any]) -> Attr
 
 app.command()(run)
 app.command()(evaluate)
+app.command("app")(live)

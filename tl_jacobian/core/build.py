@@ -153,6 +153,11 @@ class HostRerun:
     def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> HostRerun:
         return replace(self, read=self.read.at(positions)._replace(answer=tuple(answer), answer_start=start))
 
+    def at(self, hook: str) -> HostRerun:
+        if self.request.watch.value is not None:
+            raise ArgumentError(f"this prompt ran with input_value=, so {hook} can't be replaced; linearize without it")
+        return replace(self, request=replace(self.request, watch=replace(self.request.watch, source=hook)))
+
     def check(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, "*answer d_vocab"]) -> None:
         self.weights.check()
         now = self.logits(x[None])[0].to(logits)

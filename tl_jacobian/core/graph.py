@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_jacobian.core.cancel import stop_if_asked, stopping_at
 from tl_jacobian.core.linalg.product import unrounded
 from tl_jacobian.core.memory import DEFAULT_ROOM, text_of
 from tl_jacobian.errors import ContractError, JacobianScopeError, MemoryBudgetError
@@ -188,7 +189,7 @@ class Graph:
 
     def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
         attached = [place for place in places if place.requires_grad]
-        with recording(), unrounded():
+        with recording(), unrounded(), stopping_at(self.between):
             v, powers = unit(v.clone() if v.is_inference() else v)
             found = self._batched(self.y, attached, v.to(self.y.device, self.y.dtype))
             grads = iter([None if g is None else _finite(scaled(g, powers)) for g in found])
@@ -263,25 +264,28 @@ class Graph:
             RuntimeError: a part of the backward pass can't be differentiated (fused attention kernels).
         """
         start, end = self.chain[-2:]
-        self._pushed(start, end, torch.zeros_like(start)[None])  # whether it can is known before any work is done
+        self.pushed(start, end, torch.zeros_like(start)[None])  # whether it can is known before any work is done
 
         def push(dx: Float[Tensor, "k batch pos d_in"]) -> Float[Tensor, "k outputs d_out"]:
             self._check_products(len(dx))
             moved, powers = unit(dx.clone() if dx.is_inference() else dx)
             moved = moved.to(self.x.device, self.x.dtype)
             for start, end in pairwise(self.chain):
-                moved = self._pushed(start, end, moved)
+                moved = self.pushed(start, end, moved)
             return _finite(scaled(moved, powers))
 
         return push
 
-    def _pushed(
+    def pushed(
         self, start: Float[Tensor, " *shape_in"], end: Float[Tensor, " *shape_out"], dx: Float[Tensor, " k *shape_in"]
     ) -> Float[Tensor, " k *shape_out"]:
-        """The product u^T d(end)/d(start) is linear in u, so its own derivative in u is d(end)/d(start).
+        """d(end)/d(start) dx for two recorded tensors that follow each other in :attr:`chain`.
+
+        The product u^T d(end)/d(start) is linear in u, so its own derivative in u is d(end)/d(start).
 
         Pulling dx back through *it* gives d(end)/d(start) dx: forward mode out of two backward ones.
         """
+        stop_if_asked()
         with recording(), unrounded():
             u = torch.ones_like(end, requires_grad=True)  # any u; some functions cut zeros off from the graph
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)

@@ -36,6 +36,14 @@ class Rerun(Protocol):
         """
         ...
 
+    def at(self, hook: str) -> Rerun:
+        """Runs with the values at another hook point replaced instead.
+
+        Raises:
+            ArgumentError: this one runs on an x that the caller gave, which would be forgotten.
+        """
+        ...
+
     def check(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, "*answer d_vocab"]) -> None:
         """Raise ContractError unless the model still gives these logits at this x."""
         ...

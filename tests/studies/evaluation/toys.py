@@ -43,6 +43,9 @@ class ToyRerun:
     tokens: Tensor
     runs: list[int] = field(default_factory=list)
 
+    def at(self, hook: str) -> ToyRerun:
+        raise NotImplementedError
+
     def of_answer(self, positions: Sequence[int], answer: Sequence[int], start: int) -> ToyRerun:
         raise NotImplementedError("a toy explains one position")
 

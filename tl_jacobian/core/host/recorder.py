@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from tl_jacobian.core.cancel import stop_if_asked
 from tl_jacobian.core.hooks import Z, is_square, layer_of, parsed
 from tl_jacobian.core.host.base import Trace, Watch
 from tl_jacobian.errors import ContractError, HookPointError
@@ -173,6 +174,7 @@ class Recorder:
             self.taps[name] = args[0]
 
     def block(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stop_if_asked()
         stream = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.requires_grad)
         if self.open and (first := next(stream, None)) is not None:
             self.between.append(first)

@@ -1,0 +1,1 @@
+"""The live view: one state machine, and its two homes, a notebook cell and a web page."""
