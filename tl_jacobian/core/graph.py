@@ -234,7 +234,7 @@ class Graph:
     def push_between(self, start: Tensor, end: Tensor, dx: Float[Tensor, " k *shape_in"]) -> Float[Tensor, " k *shape"]:
         """d(end)/d(start) dx for two recorded tensors of this graph and k changes of the first."""
         dx, powers = unit(dx.clone() if dx.is_inference() else dx)
-        return _finite(scaled(self._pushed(start, end, dx.to(start.device, start.dtype)), powers))
+        return _finite(scaled(self.pushed(start, end, dx.to(start.device, start.dtype)), powers))
 
     def check_results(self, size: int, what: str, remedy: str) -> None:
         """Raise MemoryBudgetError if ``what``, of so many bytes, doesn't fit into what the budget leaves."""
