@@ -12,30 +12,33 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingf
 import jaxtyping
 import pytest
 import torch
+from cases import EVERY, HAS_HOOKED
 
 logging.getLogger("transformer_lens").setLevel(logging.ERROR)
 
 
-# Of the architectures that a test is parametrized with, so many run in `make test`, other ones for each test; the rest
-# are slow. Tests marked "each_architecture" run on all of them.
-_IN_MINUTES = 3
+# Of the architectures that a test is parametrized with, so many run: other ones for each test, and on TransformerLens 4
+# other ones than on 3. Tests marked "each_architecture" run on all, and TL_JACOBIAN_TESTS=all runs all.
+_AT_ONCE = 3
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    families: dict[str, list[tuple[str, pytest.Item]]] = defaultdict(list)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if EVERY:
+        return
+    families: dict[str, dict[pytest.Item, str]] = defaultdict(dict)
     for item in items:
         spec = getattr(item, "callspec", None)
-        name = None if spec is None else spec.params.get("architecture")
-        if name is not None and item.get_closest_marker("each_architecture") is None:
-            families[item.nodeid.partition("[")[0]].append((str(name), item))
+        if spec is not None and "architecture" in spec.params and item.get_closest_marker("each_architecture") is None:
+            families[item.nodeid.partition("[")[0]][item] = str(spec.params["architecture"])
+    left: set[pytest.Item] = set()
     for family, members in families.items():
-        names = list(dict.fromkeys(name for name, _ in members))
-        start = zlib.crc32(family.encode())
-        now = {names[(start + i) % len(names)] for i in range(_IN_MINUTES)}
-        for name, item in members:
-            if name not in now:
-                item.add_marker("slow")
+        names = list(dict.fromkeys(members.values()))
+        start = zlib.crc32(family.encode()) + (0 if HAS_HOOKED else _AT_ONCE)
+        now = {names[(start + i) % len(names)] for i in range(_AT_ONCE)}
+        left |= {item for item, name in members.items() if name not in now}
+    config.hook.pytest_deselected(items=list(left))
+    items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture
