@@ -90,7 +90,7 @@ def test_groups(group, shorts):
 def test_names_and_groups_together():
     names, by_name = wanted(["blocks.2.attn.hook_q", "heads", "blocks.0.attn.hook_z", "no.such"], POINTS)
     z = [f"blocks.{i}.attn.hook_z" for i in (0, 2, 10)]
-    assert names == ["no.such", z[0], z[1], "blocks.2.attn.hook_q", z[2]]
+    assert names == ["no.such", z[0], "blocks.2.attn.hook_q", z[1], z[2]]
     assert by_name == {"blocks.2.attn.hook_q", "blocks.0.attn.hook_z", "no.such"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import tl_jacobian as tj
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "evidence"} & set(page.parts))
 NEEDS_A_HUB = ("from_pretrained_no_processing(", "boot_transformers(")
+LOAD = cache(tj.load_demo_model)  # once for all pages
 GENERATED = ("/evidence/", "/notebooks/")
 
 
@@ -25,6 +27,14 @@ def blocks(page: Path) -> list[str]:
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT))
+    monkeypatch.setattr(tj, "load_demo_model", LOAD)
+    if any("train_sae" in block for block in blocks(page)):
+        from benchmarks import train_sae
+
+        if not (train_sae.folder() / "cfg.json").exists():  # one of seconds shows that the page works, and nothing else
+            monkeypatch.setenv("TLJ_SAE", str(tmp_path / "sae"))
+            train_sae.make(train_sae.folder(), **train_sae.QUICK)
     namespace: dict[str, object] = {"__name__": page.stem}
     for block in blocks(page):
         exec(compile(block, page.name, "exec"), namespace)
@@ -46,4 +56,5 @@ def test_every_error_has_its_section():
 def test_every_public_name_is_in_the_reference_once():
     text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
     for name in tj.__all__:
-        assert len(re.findall(rf"(?:auto\w+:: tl_jacobian\.[\w.]+|### tj)\.{name}\b", text)) == 1, name
+        entry = rf"^(?:\.\. auto(?!module)\w+:: tl_jacobian\.[\w.]+|### tj)\.{name}$"
+        assert len(re.findall(entry, text, re.MULTILINE)) == 1, name

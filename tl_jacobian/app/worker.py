@@ -44,7 +44,7 @@ class Worker:
 
     >>> done = threading.Event()
     >>> worker = Worker("example")
-    >>> worker.submit(Job("me", "main", 1, run=lambda job: done.set(), dropped=print))
+    >>> _ = worker.submit(Job("me", "main", 1, run=lambda job: done.set(), dropped=print))
     >>> done.wait(5)
     True
     >>> worker.close()

@@ -105,7 +105,7 @@ class Spectrum(Value, ABC):
         tensors = [f.name for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), Tensor)]
         for name in tensors:
             shape = tuple(getattr(self, name).shape)
-            if len(shape) != (1 if name in _ONE_A_DIRECTION else 2) or shape[0] != len(self.values):
+            if not shape or (len(shape) == 1) != (name in _ONE_A_DIRECTION) or shape[0] != len(self.values):
                 raise ArgumentError(f"{name} has shape {shape}, expected one for each {self.value_name}")
         for by, moves in self.moved.items():
             if by not in get_args(By) or len(moves) != len(self.values):

@@ -54,7 +54,7 @@ class Vast:
     def check(self, x, logits):
         assert torch.equal(x, self.x)
 
-    linearized = prompts = of_answer = logits
+    linearized = prompts = of_answer = at = logits
 
 
 def test_leaving_out_holds_logits_of_a_batch_alone():

@@ -142,7 +142,7 @@ class Winding:
     def __init__(self, lin, turns):
         self.x, self.turns, self.runs = inputs_of(lin), turns, 0
 
-    def __call__(self, lin, values, token, other):
+    def __call__(self, rerun, values, what):
         self.runs += len(values)
         along = (values * self.x).flatten(1).sum(1) / (self.x**2).sum()
         slope = 1 + self.turns * torch.cos(self.turns * torch.pi * along**2) * along
@@ -152,7 +152,7 @@ class Winding:
 def test_more_steps_are_given_up_where_they_do_not_help(monkeypatch):
     lin = tj.linearize(shared("llama", "bridge"), TEXT)
     winding = Winding(lin, turns=30_000)
-    monkeypatch.setattr(path_integrated, "logit_gradients", winding)
+    monkeypatch.setattr(path_integrated, "gradients", winding)
     message = r"not converged; .*more steps don't help, so nothing should be read .*baseline=\"zero_after_first\""
     with pytest.warns(UserWarning, match=message):
         a = tj.baselines.path_integrated_scope(lin, TARGET, nodes="gauss_legendre")

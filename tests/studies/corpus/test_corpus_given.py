@@ -64,7 +64,7 @@ def test_a_batch_of_ids_in_a_tensor_is_a_list_of_prompts():
         (torch.tensor([1.5]), r"tensor\(\[1\.5000\]\) \(Tensor\), expected text, token ids"),
         (torch.tensor([IDS]), r"tensor\(\[\[5, 4, 3\]\]\) \(Tensor\), expected"),
         (np.array([1.5]), r"array\(\[1\.5\]\) \(ndarray\), expected"),
-        ({"prompt": "a"}, r"there is no column 'text', expected one with text \(it has \['prompt'\]\)"),
+        ({"words": "a"}, r"there is no column 'text', expected one with text \(it has \['words'\]\)"),
         ({"text": 5}, r"column 'text' is 5 \(int\), expected text"),
         ({"tokens": [1.5]}, r"tokens \[1\.5\] \(list\), expected a list of token ids"),
         ({"text": "a", "target": [1]}, r"target \[1\] \(list\), expected text or a token id"),
@@ -112,8 +112,8 @@ def test_ids_and_objects_in_a_run_of_attributions(tmp_path):
 def test_ids_and_objects_in_an_evaluation():
     trial = tj.Trial(methods=("random", "semantic"), k=(50,))
     prompts = [IDS, (7, 8), {"text": "Rome", "target": 9}]
-    e = tj.evaluate(shared("gpt2", "bridge"), prompts, trial, prepend_bos=False, progress=False)
+    e = tj.evaluate(shared("gpt2", "bridge"), prompts, trial, explained="argmax", prepend_bos=False, progress=False)
     assert [r["n_tokens"] for r in e.usable] == [3, 2, 4]
     assert e.records[2]["target"] == 9
     with pytest.raises(ArgumentError, match="prompt 0: there is no column 'text'"):
-        tj.evaluate(shared("gpt2", "bridge"), [{"prompt": "a"}], trial, progress=False)
+        tj.evaluate(shared("gpt2", "bridge"), [{"words": "a"}], trial, progress=False)
