@@ -472,7 +472,7 @@ def _lin_cases() -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "language.counterfactuals": (language.counterfactuals, dict(model=m, prompt="ab c")),
         "language.segment_counterfactuals": (
             language.segment_counterfactuals,
-            dict(lin=one, segments=tj.semantic_scope(one).segments(["b"], rest=None)),
+            dict(lin=one, segments=tj.semantic_scope(one).segments(["abc"], rest=None)),
         ),
         "timeseries.logistic_map": (timeseries.logistic_map, dict(n=3)),
         "timeseries.brownian_motion": (timeseries.brownian_motion, dict(n=3, seed=0)),
