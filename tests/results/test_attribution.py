@@ -275,3 +275,9 @@ def test_roles_and_messages_are_groups_of_tokens():
 def test_regions_are_disjoint_tokens_of_the_prompt(positions, why):
     with pytest.raises(ArgumentError, match=why):
         make([3.0, 12.0, 4.0], regions={"roles": (Region("user", (1,)), Region("template", positions))})
+
+
+def test_adding_says_what_to_do_instead():
+    a = make()
+    with pytest.raises(ArgumentError, match=r"attributions don't add up: .*output_scope"):
+        sum([a, a])

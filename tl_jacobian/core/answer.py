@@ -146,7 +146,8 @@ class AnswerLinearization(Linearized):
     def __repr__(self) -> str:
         return (
             f"AnswerLinearization({self.answer_start} tokens of prompt; explains {self.text!r}, {len(self)} tokens, "
-            f"log p = {self.log_probs.sum().item():.3g}; d_model={self.d_model}; {self.facts.get('host', 'no host')})"
+            f"log p = {self.log_probs.sum().item():.3g}; d_model={self.d_model}; {self.facts.get('host', 'no host')}"
+            f"{self._under()})"
         )
 
     @checked

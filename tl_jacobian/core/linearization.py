@@ -104,6 +104,11 @@ class Linearized:
     hooked: tuple[str, ...]
     weights: Weights | None
 
+    def _under(self) -> str:
+        """Where the caller's hooks ran, for the repr."""
+        some, more = ", ".join(self.hooked[:3]), len(self.hooked) - 3
+        return f"; under hooks at {some}" + (f" and {more} more" if more > 0 else "") if some else ""
+
     @property
     def rows(self) -> tuple[int, ...]:
         raise NotImplementedError
@@ -337,7 +342,8 @@ class Linearization(Linearized):
         best = self.predictions[0]
         return (
             f"Linearization({len(self.tokens)} tokens up to {self.str_tokens[-1]!r}; d_model={self.d_model}; "
-            f"predicts {best.text!r} with {best.probability:.0%}; {self.facts.get('host', 'no host')})"
+            f"predicts {best.text!r} with {best.probability:.0%}; {self.facts.get('host', 'no host')}"
+            f"{self._under()})"
         )
 
     @checked

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -226,6 +226,14 @@ class Attribution(Value, InSegments):
 
     def __len__(self) -> int:
         return len(self.units)
+
+    def __add__(self, other: object) -> NoReturn:
+        raise ArgumentError(
+            "attributions don't add up: most scores are norms, and a sum has another; explain the "
+            "sum itself (output_scope(lin, fn)), an answer as a whole (linearize(..., answer=)), or add their .scores"
+        )
+
+    __radd__ = __add__
 
     def __repr__(self) -> str:
         best = ", ".join(f"{text!r} {score:.3g}" for _, text, score in self.top(3))

@@ -101,6 +101,8 @@ class AttributionMap(Value, InSegments):
         return len(self.attributions)
 
     def __getitem__(self, index: int) -> Attribution:
+        if isinstance(index, slice):
+            raise IndexError(f"rows {index!r}: a map gives one row at a time; tj.compare(list(m)[1:3]) shows several")
         if not is_id(index) or not -len(self) <= index < len(self):
             raise IndexError(f"row {index!r} of a map of {len(self)} rows; which token each explains is in .positions")
         return self.attributions[index]
