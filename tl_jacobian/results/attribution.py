@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -227,7 +227,7 @@ class Attribution(Value, InSegments):
     def __len__(self) -> int:
         return len(self.units)
 
-    def __add__(self, other: object) -> NoReturn:
+    def __add__(self, other: object) -> Any:
         raise ArgumentError(
             "attributions don't add up: most scores are norms, and a sum has another; explain the "
             "sum itself (output_scope(lin, fn)), an answer as a whole (linearize(..., answer=)), or add their .scores"
