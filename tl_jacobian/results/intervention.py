@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.attribution import Prediction
 from tl_jacobian.results.base import Value
@@ -45,6 +46,10 @@ class Intervention(Value):
 
     def __post_init__(self) -> None:
         self._freeze("metadata")
+        if (before := len(self.predictions_before)) != (after := len(self.predictions_after)):
+            raise ArgumentError(
+                f"predictions_before has {before} tokens and predictions_after {after}, expected the same in both"
+            )
 
     @property
     def effect(self) -> float:

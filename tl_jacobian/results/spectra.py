@@ -324,6 +324,23 @@ class FisherSpectrum(Spectrum):
     embeddings: Float[Tensor, "k positions d_in"] | None = None
     toward: tuple[tuple[Toward, ...], ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        places = (len(self.texts), *([] if self.embeddings is None else [self.embeddings.shape[1]]))
+        if any(n != len(self.positions) for n in places):
+            raise ArgumentError(
+                f"positions={self.positions} with {len(self.texts)} texts, and embeddings of shape "
+                f"{None if self.embeddings is None else tuple(self.embeddings.shape)}: expected one for each position"
+            )
+        if any(len(row) not in (0, len(self.positions)) for row in self.toward) or len(self.toward) not in (
+            0,
+            len(self),
+        ):
+            raise ArgumentError(
+                f"toward has rows of {sorted({len(row) for row in self.toward})} tokens, {len(self.toward)} of them, "
+                f"expected {len(self.positions)} tokens for each of {len(self)}, or nothing"
+            )
+
     @property
     def values(self) -> Float[Tensor, " k"]:
         return self.eigenvalues

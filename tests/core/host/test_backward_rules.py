@@ -106,7 +106,7 @@ def test_every_kind_of_product(architecture, state, rule, generator):
 @every_rule
 @pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("llama", "gpt2"), every=False))
 def test_half_precision_and_a_rule_together(architecture, state, rule):
-    model = shared(architecture, state, torch.bfloat16)
+    model = make(architecture, state, torch.bfloat16)
     wanted = contrast(naive.twin(model), rule)[1]
     assert far(contrast(model, rule)[1], wanted) < 1e-5
     rounded = contrast(model, rule, precision="model")[1]
