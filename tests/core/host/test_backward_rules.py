@@ -83,6 +83,8 @@ def test_gim_is_its_authors(architecture, state):
 def test_every_kind_of_product(architecture, state, rule, generator):
     """Batched ones, those from x's side, and those of blocks that are run again."""
     model = shared(architecture, state)
+    with torch.no_grad():
+        model(torch.tensor([PROMPT]))  # TransformerBridge installs hooks of its own at its first pass
     before = snapshot(model)
     lin = tj.linearize(model, PROMPT, rule=rule)
     v = torch.randn(3, lin.d_model, generator=generator, dtype=torch.float64)
