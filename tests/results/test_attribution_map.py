@@ -177,11 +177,17 @@ def test_rows_of_different_texts_are_refused():
         AttributionMap(attributions=(other, row(1)), next_texts=("a", None))
 
 
-@pytest.mark.parametrize("index", [4, -5, " is", slice(0, 2)], ids=repr)
+@pytest.mark.parametrize("index", [4, -5, " is"], ids=repr)
 @pytest.mark.usefixtures("unchecked")
 def test_rows_that_are_not_there_say_how_many_are(index):
     with pytest.raises(IndexError, match=r"of a map of 4 rows; which token each explains is in \.positions"):
         whole()[index]
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_several_rows_at_once_are_shown_another_way():
+    with pytest.raises(IndexError, match=r"rows slice\(0, 2, None\): a map gives one row at a time; tj.compare"):
+        whole()[0:2]
 
 
 def test_token_0_stays_apart_among_the_sources():
