@@ -100,8 +100,7 @@ def edge_attribution(
     aim = aim_of(pair, target, minus, metric)
     edges = Edges(pair, aim)
     effects = edges.grid()
-    with torch.no_grad():
-        after, before = (float(aim.fn(logits)) for logits in pair.logits)
+    after, before = pair.values(aim)
     found = []
     cells = effects.top(check, skip_first=False)
     with bar_of(len(cells), "path patches", hidden=not (progress and is_watched())) as bar:

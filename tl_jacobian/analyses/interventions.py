@@ -12,16 +12,15 @@ from typing import Any, Literal
 
 import torch
 from einops import rearrange
-from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.baselines.runs import inputs_of, rerun_of
+from tl_jacobian.analyses.baselines.runs import inputs_of, quantity, rerun_of, unit_of
 from tl_jacobian.analyses.scopes.apply import one_of
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import EMBED, label_of
 from tl_jacobian.core.linearization import Linearization, Linearized
-from tl_jacobian.core.prompts import Target, resolve_target
+from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, excerpt
@@ -161,20 +160,16 @@ def _compared(
     lin: Linearized, what: str, logits: Tensor, promised: float | None, target: Target | None, minus: Target | None
 ) -> Intervention:
     before, after = exact(lin.logits).log_softmax(-1), exact(logits).log_softmax(-1)
-    explained = explain_logit(lin, target, minus)
+    asked, explained = quantity(lin, target, minus), explain_logit(lin, target, minus)
+    values = [asked.of(exact(one)[None]).item() for one in (lin.logits, logits)]
     shown: tuple[tuple[Prediction, ...], ...] = ((), ())
-    if isinstance(lin, AnswerLinearization):
-        at = torch.tensor(lin.answer, device=before.device)[:, None]
-        values, unit = [float(one.gather(1, at).sum()) for one in (before, after)], "nats"
-    else:
-        assert isinstance(lin, Linearization)
-        token, other = resolve_target(lin, target), None if minus is None else resolve_target(lin, minus)
-        values = [_difference(exact(one), token, other) for one in (lin.logits, logits)]
-        unit, shown = "logits", _predictions(lin, before, after, [token, *([] if other is None else [other])])
+    if isinstance(lin, Linearization):
+        watched = [token for token in (asked.token, asked.other) if token is not None]
+        shown = _predictions(lin, before, after, watched)
     return Intervention(
         what=what,
         quantity=explained.target,
-        unit=unit,
+        unit=unit_of(lin),
         before=values[0],
         after=values[1],
         promised=promised,
@@ -183,10 +178,6 @@ def _compared(
         predictions_after=shown[1],
         metadata=dict(lin.facts),
     )
-
-
-def _difference(logits: Float[Tensor, " d_vocab"], token: int, other: int | None) -> float:
-    return float(logits[token] - (0.0 if other is None else logits[other]))
 
 
 def _predictions(

@@ -181,6 +181,12 @@ class PromptPair:
         """Those that the metric is of, of every token's."""
         return logits[:, self.positions]
 
+    def values(self, aim: Aim) -> tuple[float, float]:
+        """The metric of the clean run, and of the corrupted one."""
+        with torch.no_grad():
+            clean, corrupted = (float(aim.fn(logits)) for logits in self.logits)
+        return clean, corrupted
+
     def _labels(self) -> tuple[str, ...]:
         """Each token; where the prompts differ, what patching makes of it: " Italy→ France"."""
         clean, corrupted = (self.host.token_texts(ids) for ids in self.ids)
@@ -514,8 +520,7 @@ def _positions(fn: Metric, logits: Float[Tensor, "2 1 pos d_vocab"]) -> tuple[in
 def predict(pair: PromptPair, kinds: Sequence[At], aim: Aim, method: Method, steps: int) -> dict[At, Grid]:
     """First-order effects of patching every place."""
     grads, of_x, _ = pair.gradients(aim, method, steps)
-    with torch.no_grad():
-        clean, corrupted = (float(aim.fn(logits)) for logits in pair.logits)
+    clean, corrupted = pair.values(aim)
     from_embeddings = exact(precise(pair.x[0] - pair.x[1]) * precise(of_x)).sum().item()
     facts = {"method": method, "n_passes": n_passes(method, steps)}
     facts |= {"from_embeddings": from_embeddings, "whole": clean - corrupted}
@@ -705,8 +710,7 @@ def compare_patching(
     predicted = predict(pair, [kind], aim, method, steps)[kind]
     if top is not None:
         chosen = [(cell.row, cell.column) for cell in predicted.top(top, skip_first=False)]
-    with torch.no_grad():
-        after, before = (float(aim.fn(logits)) for logits in pair.logits)
+    after, before = pair.values(aim)
     measured = here.measured(chosen, aim, before, hidden=not (progress and is_watched()))
     return PatchComparison(
         predicted=predicted,

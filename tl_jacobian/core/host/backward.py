@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from tl_jacobian.errors import ArgumentError, UnsupportedModelError
 
 BackwardRule = Literal["frozen_norms", "frozen_attention", "gim"]
 Rule = BackwardRule | str | Sequence[BackwardRule] | None
-RULES: tuple[BackwardRule, ...] = ("frozen_norms", "frozen_attention", "gim")
+RULES: tuple[BackwardRule, ...] = get_args(BackwardRule)
 _FROZEN = RULES[:2]
 _HELD: Mapping[str, str] = {
     "frozen_norms": "the statistics of norms",
