@@ -159,7 +159,8 @@ def run(args: argparse.Namespace) -> None:
             spent = time.monotonic() - began
             if done and spent + longest > 60 * minutes:
                 break
-            settings = replace(trial.settings, counts=counts, seed=number)  # random numbers of their own
+            # Random numbers of its own.
+            settings = replace(trial.settings, counts=counts, seed=number, batch_size=args.runs)
             done.append(
                 tj.evaluate(
                     model,
@@ -216,7 +217,7 @@ def loaded(folder: Path) -> Iterator[tuple[str, str, int, Evaluation]]:
     """Model, part, how many prompts were to be run, and evaluation of each file; those of talks in blocks."""
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        e = Evaluation(**{key: found[key] for key in ("name", "records", "metadata")})
+        e = Evaluation(name=found["name"], records=tuple(found["records"]), metadata=found["metadata"])
         if starts := TALKS.get(e.name):
             talks = [(max(s for s in starts if s <= row), row) for row in (int(r["id"]) for r in e.records)]
             e = e.in_blocks([f"{talk}: {(row - talk) // IN_A_BLOCK}" for talk, row in talks])
