@@ -35,7 +35,7 @@ from tl_jacobian.core.host.load import load_model
 from tl_jacobian.render import figure, markdown
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.panels import Curves
-from tl_jacobian.results.side_by_side import side_by_side
+from tl_jacobian.results.side_by_side import ranks_agree, side_by_side
 from tl_jacobian.results.statistics import Difference
 from tl_jacobian.studies.evaluation import Settings
 from tl_jacobian.studies.evaluation.curves import Perturbation
@@ -285,9 +285,9 @@ CLAIMS = (  # what, whose AOPC is above whose
     ("(ours) Temperature Scope is above recency", "temperature", "recency"),
     ("(ours) Fisher Scope is above recency", "fisher", "recency"),
     ("(ours) Fisher Scope is above leave-one-out", "fisher", "leave_one_out"),
-    ("(ours) frozen norms are above exact gradients", "semantic, frozen norms", "semantic"),
-    ("(ours) frozen attention is above exact gradients", "semantic, frozen attention", "semantic"),
-    ("(ours) GIM's rule is above exact gradients", "semantic, gim", "semantic"),
+    ("(ours) frozen norms are above exact gradients", "semantic (frozen norms)", "semantic"),
+    ("(ours) frozen attention is above exact gradients", "semantic (frozen attention)", "semantic"),
+    ("(ours) GIM's rule is above exact gradients", "semantic (gim)", "semantic"),
 )
 
 
@@ -297,6 +297,51 @@ def claims(found: Sequence[Evaluation]) -> Iterator[str]:
     differences = [e.differences() for e in found]
     for claim, more, less in CLAIMS:
         yield f"| {claim} | " + " | ".join(verdict(of, more, less) for of in differences) + " |"
+
+
+Loaded = tuple[str, str, int, Evaluation]
+
+
+def summary(every: Sequence[Loaded]) -> Iterator[str]:
+    """What each table comes to, in sentences."""
+    for model, part, n, e in every:
+        yield f"- **{model}, {part}, {e.name}** ({len(e.usable)} of {n} prompts). " + " ".join(_sentences(e))
+
+
+def _sentences(e: Evaluation) -> Iterator[str]:
+    names = {m: m.replace("_", " ") for m in e.methods}
+    judged = [m for m in e.methods if m not in ("beam_lowest", "beam_highest")]
+    means = {m: e.interval("aopc", m).mean for m in judged}
+    yield f"AOPC: {_ordered(means)}."
+    said: dict[str, list[str]] = {}
+    for d in e.differences():
+        if "recency" in (d.method, d.other) and d.adjusted < 0.05:
+            other, sign = (d.other, -1) if d.method == "recency" else (d.method, 1)
+            said.setdefault("above" if sign * d.interval.mean > 0 else "below", []).append(names[other])
+    for where in ("above", "below"):
+        yield f"{where.capitalize()} recency beyond chance: {', '.join(said.get(where, ['none']))}."
+    if "beyond_recency" in e.metrics:
+        knows = [names[m] for m in judged if e.interval("beyond_recency", m).low > 0]
+        yield f"Above zero beyond recency: {', '.join(knows) or 'none'}."
+    if "normalized_aopc" in e.metrics:
+        reached = {m: e.interval("normalized_aopc", m).mean for m in judged}
+        yield f"Normalised: {_ordered(reached)}."
+    if e.operators[1:]:
+        ranks = ranks_agree({operator: e.under(operator) for operator in e.operators})
+        least, most = min(ranks, key=lambda a: a.tau), max(ranks, key=lambda a: a.tau)
+        yield (
+            "Methods' orders under two ways to remove tokens: Kendall's tau "
+            f"{least.tau:.2f} ({least.one}; {least.other}) to {most.tau:.2f} ({most.one}; {most.other})."
+        )
+        for operator in e.operators:
+            under = e.under(operator)
+            best = max(judged, key=lambda m: under.interval("aopc", m).mean)
+            yield f"First under {operator}: {names[best]}."
+
+
+def _ordered(values: dict[str, float]) -> str:
+    """From the highest to the lowest."""
+    return ", ".join(f"{m.replace('_', ' ')} {values[m]:.2f}" for m in sorted(values, key=lambda m: -values[m]))
 
 
 def report(args: argparse.Namespace) -> None:
@@ -311,7 +356,11 @@ def report(args: argparse.Namespace) -> None:
     drawn: Any = figure(curves).figure
     drawn.savefig(RESULTS / "aopc.png", dpi=110)
     head = Template(Path(__file__).with_name("aopc_report.md").read_text(encoding="utf-8"))
-    lines = [head.substitute(paper="\n".join(beside_the_paper(main)), claims="\n".join(claims(main)))]
+    lines = [
+        head.substitute(
+            summary="\n".join(summary(every)), paper="\n".join(beside_the_paper(main)), claims="\n".join(claims(main))
+        )
+    ]
     for model, part, n, e in every:
         # Without the table of all pairs: whoever asks for another one than the claims' finds each prompt in the JSON.
         lines += [f"## {model}, {part}, {e.name}: {len(e.records)} of {n} prompts", markdown(e.panels()[:2])]

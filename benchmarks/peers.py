@@ -2,7 +2,7 @@
 
 Each is a function of a linearization, ``fn(lin) -> scores``, for ``Trial(methods={name: fn})``.
 
-- ``semantic, RULE``: Semantic Scope through a backward rule: frozen norms, frozen attention, both, GIM.
+- ``semantic (RULE)``: Semantic Scope through a backward rule: frozen norms, frozen attention, both, GIM.
 - ``gim``: the package gim-explain (arXiv 2505.17630) on a HookedTransformer with the same weights: gradient under its
   rules times (embedding - that of a space), signed, the sum over the answer's logits.
 - ``flashtrace``: the package flashtrace's ``ifr-span`` (information-flow routes of a span) on the Hugging Face model
@@ -47,7 +47,7 @@ def of_rules(model: Any) -> dict[str, Own]:
 
         return semantic
 
-    return {f"semantic, {rule.replace('_', ' ').replace('+', ' and ')}": under(rule) for rule in RULES}
+    return {f"semantic ({rule.replace('_', ' ').replace('+', ' and ')})": under(rule) for rule in RULES}
 
 
 def _found(name: str) -> bool:

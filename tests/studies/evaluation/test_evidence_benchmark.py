@@ -50,7 +50,7 @@ def test_rules_are_those_of_linearize(answer):
     model = shared("llama", "bridge")
     lin = tj.linearize(model, [80, 81, 82], answer=answer)
     found = peers.of_rules(model)
-    assert list(found)[2] == "semantic, frozen norms and frozen attention"
+    assert list(found)[2] == "semantic (frozen norms and frozen attention)"
     for rule, scores in zip(peers.RULES, found.values(), strict=True):
         under = tj.semantic_scope(tj.linearize(model, [80, 81, 82], answer=answer, rule=rule))
         torch.testing.assert_close(scores(lin).scores, under.scores)
