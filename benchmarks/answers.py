@@ -7,7 +7,8 @@
 repeats, each beside a forward pass of its own in the same run: other work on the machine shifts both. Peers are timed
 on the same weights and text, beside the Hugging Face model's own forward pass, where they are installed. Errors are of
 Fisher's estimate against the exact trace, relative, the mean over tokens and seeds. Writes answers.json and answers.md
-to benchmarks/results or ``--out``; parts that are measured again take the place of what is there.
+to benchmarks/results or ``--out``; parts that are measured again take the place of what is there, and none
+(``--parts`` alone) writes the report anew.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ def main() -> None:
             print(part, row, flush=True)
             found[part]["rows"].append(row)
             store.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-            (args.out / "answers.md").write_text("\n".join(report(found)) + "\n", encoding="utf-8")
+    (args.out / "answers.md").write_text("\n".join(report(found)) + "\n", encoding="utf-8")
 
 
 def report(found: dict[str, Any]) -> Iterator[str]:
