@@ -136,7 +136,7 @@ def test_it_is_looked_at_once_for_a_model_and_its_hooks():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_quantised_unembedding_is_refused_by_name():
+def test_a_quantised_unembedding_is_refused_by_name(unchecked):  # else a Protocol looks at each property itself
     model = torch.ao.quantization.quantize_dynamic(make("llama", "bridge", torch.float32), dtype=torch.qint8)
     for prompt in (PROMPT, "Paris"):
         with pytest.raises(tj.errors.UnsupportedModelError, match=r"can't be read .*unquantised lm_head"):
