@@ -241,7 +241,29 @@ class TransformerLensHost:
 
     @property
     def d_vocab(self) -> int:
-        return int(self.model.W_U.shape[1])
+        return int(self._unembedding_weight.shape[1])
+
+    @property
+    def _unembedding_weight(self) -> Tensor:
+        """W_U, shape ``(d_model, d_vocab)``; refused where there are no numbers to read."""
+        try:
+            weight = self.model.W_U
+        except (AssertionError, AttributeError) as error:  # a quantised module has a method or packed numbers there
+            raise UnsupportedModelError(
+                f"the unembedding's weights can't be read ({error}); load the model with an unquantised lm_head"
+            ) from error
+        if weight.is_meta:
+            raise UnsupportedModelError(
+                "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
+                "embedding and the unembedding on a device (what is offloaded inside the blocks is fine)"
+            )
+        if not weight.is_floating_point() or weight.ndim != 2:
+            raise UnsupportedModelError(
+                f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "
+                f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
+                "load the model with an unquantised lm_head"
+            )
+        return weight
 
     @property
     def prepends_bos(self) -> bool:
@@ -316,18 +338,7 @@ class TransformerLensHost:
     # -- numbers -------------------------------------------------------------------
 
     def unembedding(self) -> Unembedding:
-        weight, bias = self.model.W_U, self.model.b_U
-        if weight.is_meta:
-            raise UnsupportedModelError(
-                "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
-                "embedding and the unembedding on a device (what is offloaded inside the blocks is fine)"
-            )
-        if not weight.is_floating_point() or weight.ndim != 2:
-            raise UnsupportedModelError(
-                f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "
-                f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
-                "load the model with an unquantised lm_head"
-            )
+        weight, bias = self._unembedding_weight, self.model.b_U
         bias = None if bias is None else bias.detach()
         return Unembedding(weight.detach(), bias, self._soft_cap(), scale=self._logit_scale())
 
@@ -417,7 +428,7 @@ class TransformerLensHost:
             before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
         change, largest = float((before - after).abs().max()), float(before.abs().max())
         # The same products on the same numbers: what differs is how a kernel orders its sums.
-        if change > 4 * torch.finfo(self.model.W_U.dtype).eps * largest:
+        if change > 4 * torch.finfo(self._unembedding_weight.dtype).eps * largest:
             raise UnsupportedModelError(
                 f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
                 f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later "
@@ -452,7 +463,7 @@ class TransformerLensHost:
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
-        itemsize = self.model.W_U.element_size()
+        itemsize = self._unembedding_weight.element_size()
         if itemsize < 4 and self._rules():
             itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
@@ -479,7 +490,7 @@ class TransformerLensHost:
             "host": self.name,
             "model": Path(str(getattr(self.cfg, "model_name", "unknown"))).name,
             "architecture": str(self._architecture()),
-            "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+            "dtype": str(self._unembedding_weight.dtype).removeprefix("torch."),
             "precision": described(self._parameters(), self.precision),
             **rule_facts(self.rule),
         }
