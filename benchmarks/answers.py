@@ -117,7 +117,7 @@ def peer_costs(args: argparse.Namespace) -> Iterator[Row]:
             **_inseq(hf, tokenizer, *texts),
             **_captum(hf, tokenizer, *texts),
         }
-        if flashtrace := peers.of_packages(args.device, ("flashtrace",)).get("flashtrace"):
+        if flashtrace := peers.of_packages(model, args.device, ("flashtrace",)).get("flashtrace"):
             lin = tj.linearize(model, prompt, answer=answer)  # it reads text; nothing is taken from the linearization
             ways["flashtrace, ifr-span"] = lambda lin=lin, trace=flashtrace: trace(lin)
         yield {"n": n, **ratios(lambda both=both: hf(both), ways, args.repeats, args.device)}

@@ -40,7 +40,7 @@ METHODS: dict[str, Callable[[Any], tj.Attribution]] = {
 
 def methods_of(model: Any, name: str, device: str) -> dict[str, Callable[[Any], tj.Attribution]]:
     """Those above, and the peers'."""
-    own = peers.of_rules(model) | (peers.of_packages(device) if name == "demo" else {})
+    own = peers.of_rules(model) | (peers.of_packages(model, device) if name == "demo" else {})
 
     def as_attribution(peer: str) -> Callable[[Any], tj.Attribution]:
         def attribute(lin: Any) -> tj.Attribution:

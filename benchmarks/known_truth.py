@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     model = load_model(args.model or "demo", "bridge", device=args.device, dtype=args.dtype)
     methods: dict[str, Any] = {name: name for name in METHODS} | peers.of_rules(model)
     if args.model is None:
-        methods |= peers.of_packages(args.device)
+        methods |= peers.of_packages(model, args.device)
     if args.methods:
         methods = {name: methods[name] for name in args.methods.split(",")}
     found: dict[str, Any] = {

@@ -54,14 +54,28 @@ def _found(name: str) -> bool:
     return name in sys.modules or importlib.util.find_spec(name) is not None
 
 
-def of_packages(device: str, names: Sequence[str] = ("gim", "flashtrace")) -> dict[str, Own]:
-    """Those of the demo model's peers that are installed, by name."""
+def of_packages(model: Any, device: str, names: Sequence[str] = ("gim", "flashtrace")) -> dict[str, Own]:
+    """Those of the demo model's peers that are installed and can explain a first prompt, by name.
+
+    Args:
+        model: the demo model, as it is explained.
+    """
     found: dict[str, Own] = {}
     if "gim" in names and _found("gim") and "hooked" in kinds():
         found["gim"] = _gim(tj.load_demo_model("hooked", device=device))
     if "flashtrace" in names and _found("flashtrace"):
         found["flashtrace"] = _flashtrace(*load_demo_hf(), device)
-    return found
+    return {name: fn for name, fn in found.items() if _runs(name, fn, model)}
+
+
+def _runs(name: str, fn: Own, model: Any) -> bool:
+    """Whether it explains a prompt: other versions of what it builds on can break a package, and not this run."""
+    try:
+        fn(tj.linearize(model, "The capital of France is", answer=" Paris"))
+    except Exception as error:
+        print(f"{name} is left out: {type(error).__name__}: {error}", flush=True)
+        return False
+    return True
 
 
 def _gim(model: Any) -> Own:
