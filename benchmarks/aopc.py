@@ -43,6 +43,7 @@ from tl_jacobian.studies.evaluation.curves import Perturbation
 RESULTS = Path(__file__).with_name("results")
 TALKS = {"iwslt2017_de_en_200": (0, 42, 96, 145)}  # the rows where talks begin
 IN_A_BLOCK = 10
+WITH_GRADIENTS = 32  # runs together; some 7 GB for 100 tokens of the demo model
 
 TRIVIAL = ("random", "recency", "first_and_recency", "token_frequency", "embedding_norm")
 SCOPES = ("input_x_gradient", "semantic", "temperature", "fisher")
@@ -159,8 +160,9 @@ def run(args: argparse.Namespace) -> None:
             spent = time.monotonic() - began
             if done and spent + longest > 60 * minutes:
                 break
-            # Random numbers of its own.
-            settings = replace(trial.settings, counts=counts, seed=number, batch_size=args.runs)
+            # Random numbers of its own. Runs with gradients keep every layer: several processes share a GPU.
+            size = min(args.runs, WITH_GRADIENTS)
+            settings = replace(trial.settings, counts=counts, seed=number, batch_size=size)
             done.append(
                 tj.evaluate(
                     model,
