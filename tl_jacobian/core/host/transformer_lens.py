@@ -245,24 +245,13 @@ class TransformerLensHost:
 
     @property
     def _unembedding_weight(self) -> Tensor:
-        """W_U, shape ``(d_model, d_vocab)``; refused where there are no numbers to read."""
+        """W_U, shape ``(d_model, d_vocab)``; refused where there is no tensor to read."""
         try:
             weight = self.model.W_U
         except (AssertionError, AttributeError) as error:  # a quantised module has a method or packed numbers there
             raise UnsupportedModelError(
                 f"the unembedding's weights can't be read ({error}); load the model with an unquantised lm_head"
             ) from error
-        if weight.is_meta:
-            raise UnsupportedModelError(
-                "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
-                "embedding and the unembedding on a device (what is offloaded inside the blocks is fine)"
-            )
-        if not weight.is_floating_point() or weight.ndim != 2:
-            raise UnsupportedModelError(
-                f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "
-                f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
-                "load the model with an unquantised lm_head"
-            )
         return weight
 
     @property
@@ -339,6 +328,17 @@ class TransformerLensHost:
 
     def unembedding(self) -> Unembedding:
         weight, bias = self._unembedding_weight, self.model.b_U
+        if weight.is_meta:
+            raise UnsupportedModelError(
+                "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
+                "embedding and the unembedding on a device (what is offloaded inside the blocks is fine)"
+            )
+        if not weight.is_floating_point() or weight.ndim != 2:
+            raise UnsupportedModelError(
+                f"the unembedding's weights can't be read: W_U has dtype {weight.dtype} and shape "
+                f"{tuple(weight.shape)}, expected floating point (d_model, d_vocab); "
+                "load the model with an unquantised lm_head"
+            )
         bias = None if bias is None else bias.detach()
         return Unembedding(weight.detach(), bias, self._soft_cap(), scale=self._logit_scale())
 
@@ -395,7 +395,7 @@ class TransformerLensHost:
             else:
                 loan.forget(self.model.blocks)
             with computing(self.model, rules, self.precision):
-                logits = self._run(tokens.to(self.cfg.device))
+                logits = self._run(tokens.to(self._device))
         if backward is not None:
             backward.check(self.model, self.hook_points())
         self._check_causal(tokens)
@@ -418,7 +418,7 @@ class TransformerLensHost:
         """
         if self.model in _CAUSAL:
             return
-        some = tokens[:1, :_TRIED].to(self.cfg.device)
+        some = tokens[:1, :_TRIED].to(self._device)
         some = some if some.shape[1] > 1 else some.repeat(1, 2)
         other = some.clone()
         other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
@@ -480,7 +480,7 @@ class TransformerLensHost:
     ) -> Float[Tensor, "1 pos d_vocab"]:
         hooks = [(name, partial(_edit, fn)) for name, fn in edits.items()]
         with lock_of(self.model), self.computing(), forgetting():
-            return self.model.run_with_hooks(torch.tensor([tokens], device=self.cfg.device), fwd_hooks=hooks)
+            return self.model.run_with_hooks(torch.tensor([tokens], device=self._device), fwd_hooks=hooks)
 
     def beside(self, name: str) -> bool:
         return self._passes(name)
@@ -561,6 +561,12 @@ class TransformerLensHost:
     def _parameters(self) -> list[nn.Parameter]:
         own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
         return list({id(p): p for p in own if p is not None}.values())
+
+    @property
+    def _device(self) -> torch.device:
+        """Where token ids belong: with the embedding (the config of a bridge around a given model may name another)."""
+        weight = next(self.model.embed.parameters(), None)
+        return torch.device(self.cfg.device) if weight is None or weight.is_meta else weight.device
 
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
