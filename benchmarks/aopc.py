@@ -319,6 +319,8 @@ def _sentences(e: Evaluation) -> Iterator[str]:
     for d in e.differences():
         if "recency" in (d.method, d.other) and d.adjusted < 0.05:
             other, sign = (d.other, -1) if d.method == "recency" else (d.method, 1)
+            if other not in judged:
+                continue
             said.setdefault("above" if sign * d.interval.mean > 0 else "below", []).append(names[other])
     for where in ("above", "below"):
         yield f"{where.capitalize()} recency beyond chance: {', '.join(said.get(where, ['none']))}."

@@ -151,6 +151,10 @@ def run(args: argparse.Namespace) -> None:
     model: Any = tj.load_demo_model("bridge", device=args.device)
     threads = f"{torch.get_num_threads()} threads, {platform.machine()}"
     machine = threads if args.device == "cpu" else torch.cuda.get_device_name()
+    for name in (SYSTEMS | CONTROLS).keys() - set(args.systems or SYSTEMS | CONTROLS):
+        (SYSTEMS if name in SYSTEMS else CONTROLS).pop(name)
+    for n in LENGTHS.keys() - set(args.numbers or LENGTHS):
+        LENGTHS.pop(n)
     for part in args.parts:
         began, rows = time.monotonic(), []
         for row in PARTS[part](model, args.device):
@@ -180,13 +184,17 @@ def told_forgetting(part: Row) -> Iterator[str]:
         )
         yield "| --- |" + " ---: |" * (3 * len(LENGTHS))
         for system in (*SYSTEMS, *CONTROLS):
+            if not any(_changes(part, system, n, scope) for n in LENGTHS):
+                continue
             cells = []
             for n in LENGTHS:
                 by_system = {name: _changes(part, name, n, scope) for name in (system, *CONTROLS)}
                 own = by_system[system]
                 cells += [f"{brief(ts.mean_effect(own))} ({len(own)})" if len(own) > 1 else ""]
                 cells += [
-                    brief(ts.compare_groups(own, by_system[c])) if c != system and len(own) > 1 else ""
+                    brief(ts.compare_groups(own, by_system[c]))
+                    if c != system and min(len(own), len(by_system[c])) > 1
+                    else ""
                     for c in CONTROLS
                 ]
             yield f"| {system} | " + " | ".join(cells) + " |"
@@ -203,6 +211,8 @@ def told_loss(part: Row) -> Iterator[str]:
     yield "| --- |" + " ---: |" * (len(BINS) - 1)
     for system in (*SYSTEMS, *CONTROLS):
         rows = [r["loss"] for r in part["rows"] if r["system"] == system]
+        if not rows:
+            continue
         yield f"| {system} ({len(rows)}) | " + " | ".join(f"{x:.2f}" for x in np.mean(rows, axis=0)) + " |"
 
 
@@ -260,6 +270,8 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("run")
     one.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
+    one.add_argument("--systems", nargs="*", help="default: all, and the controls")
+    one.add_argument("--numbers", nargs="*", type=int, choices=LENGTHS, help="lengths of series")
     one.add_argument("--device", default="cpu")
     one.add_argument("--minutes", type=float, default=math.inf, help="of each part")
     one.add_argument("--out", type=Path, default=RESULTS)

@@ -28,7 +28,7 @@ import tl_jacobian as tj
 from benchmarks import peers
 from benchmarks.tasks import Task, disambiguation, induction, key_value, needle, passages
 from tl_jacobian.core.host.load import load_model
-from tl_jacobian.results.statistics import bootstrap_mean
+from tl_jacobian.results.statistics import Interval, bootstrap_mean
 from tl_jacobian.studies.evaluation import Settings
 from tl_jacobian.studies.evaluation.judge import attributions
 
@@ -95,6 +95,13 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
         cells = [interval([row[method] == 1 for row in every]), interval([1 / row[method] for row in every])]
         cells += [f"{np.mean([row[method] == 1 for row in own]):.2f}" for own in usable.values()]
         yield f"| {method.replace('_', ' ')} | " + " | ".join(cells) + " |"
+    found_more = [m for m in found["methods"] if _recall(every, m).low > _recall(every, "recency").high]
+    yield ""
+    yield f"Recall with an interval clear of recency's: {', '.join(found_more).replace('_', ' ') or 'none'}."
+
+
+def _recall(rows: Sequence[Mapping[str, int]], method: str) -> Interval:
+    return bootstrap_mean([float(row[method] == 1) for row in rows])
 
 
 def interval(values: Sequence[float] | Sequence[bool]) -> str:
