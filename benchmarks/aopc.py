@@ -340,7 +340,13 @@ def _sentences(e: Evaluation) -> Iterator[str]:
         for operator in e.operators:
             under = e.under(operator)
             best = max(judged, key=lambda m: under.interval("aopc", m).mean)
-            yield f"First under {operator}: {names[best]}."
+            above = {
+                d.other if d.method == "random" else d.method
+                for d in under.differences()
+                if "random" in (d.method, d.other) and d.adjusted < 0.05
+            }
+            told = ", ".join(names[m] for m in judged if m in above) or "no method"
+            yield f"First under {operator}: {names[best]}; told apart from random: {told}."
 
 
 def _ordered(values: dict[str, float]) -> str:
