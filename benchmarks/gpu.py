@@ -80,7 +80,7 @@ class Machine:
         self.wait()
         return torch.cuda.max_memory_allocated(self.device) - before
 
-    def demo(self, kind: str, dtype: torch.dtype = torch.float32) -> Any:
+    def demo(self, kind: Any, dtype: torch.dtype = torch.float32) -> Any:
         if self.tiny:
             return moved(cases.make("llama", kind, dtype), self.device)
         return tj.load_demo_model(kind, device=self.device, dtype=dtype)
