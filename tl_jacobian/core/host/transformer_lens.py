@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -27,7 +27,7 @@ from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
 from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.conditions import Conditions
-from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
@@ -115,12 +115,13 @@ _FUNCTIONAL = ("attention_dropout", "dropout", "resid_dropout", "hidden_dropout"
 
 def check_dropout(model: nn.Module) -> None:
     """Raise UnsupportedModelError if a forward pass would drop activations at random."""
-    for name, module in model.named_modules():
-        if module.training and (p := _probability(module)) > 0:
-            raise UnsupportedModelError(
-                f"dropout is active (p={p} in {name or type(module).__name__}), so two runs would give two "
-                "attributions; call model.eval() first"
-            )
+    dropping = {module: p for module in modules_in(model) if module.training and (p := _probability(module)) > 0}
+    if dropping:
+        name, module = next((name, module) for name, module in modules_of(model) if module in dropping)
+        raise UnsupportedModelError(
+            f"dropout is active (p={dropping[module]} in {name or type(module).__name__}), so two runs would give two "
+            "attributions; call model.eval() first"
+        )
 
 
 def check_weights(parameters: Iterable[Tensor]) -> None:
@@ -372,7 +373,7 @@ class TransformerLensHost:
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            rules, n_heads = self._rules(), int(getattr(self.cfg, "n_heads", 0) or 0)
+            rules, n_heads = self._rules(parameters), int(getattr(self.cfg, "n_heads", 0) or 0)
             recorder = Recorder(places, watch, self._where_to_cut(), n_heads, precise if rules else _as_it_is)
             watched = self._watched(recorder)
             hooks = self._recording(recorder, watched)
@@ -380,7 +381,7 @@ class TransformerLensHost:
                 for name, module in modules_of(*self._roots()):
                     hooks.append((module, partial(looking, look, name), "after, with keywords"))
             loan.freeze(parameters)
-            for _, module in modules_of(*self._roots()):
+            for module in modules_in(*self._roots()):
                 # A block that runs again in the backward pass would miss the hooks of this one.
                 if module.__dict__.get("gradient_checkpointing"):
                     loan.put(module, "gradient_checkpointing", False)
@@ -440,8 +441,9 @@ class TransformerLensHost:
     def computing(self) -> AbstractContextManager[None]:
         return computing(self.model, self._rules(), self.precision)
 
-    def _rules(self) -> Rules:
-        return rules_for((*self._parameters(), torch.empty(0, dtype=self.cfg.dtype)), self.precision)
+    def _rules(self, parameters: Sequence[Tensor] | None = None) -> Rules:
+        own = self._parameters() if parameters is None else parameters
+        return rules_for((*own, torch.empty(0, dtype=self.cfg.dtype)), self.precision)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
@@ -470,7 +472,7 @@ class TransformerLensHost:
         return footprint(self.cfg, sizes, self._habits(), taps)
 
     def available_memory(self) -> int:
-        return available(self._devices())
+        return available(self._devices)
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
@@ -532,7 +534,7 @@ class TransformerLensHost:
             places = Places(last + 1, torch.arange(n), torch.full((n,), last))
             return self._traced(ids.expand(n, -1), places, Watch(value=values), False, under, look).y
 
-        with recording(), torch.random.fork_rng([d for d in self._devices() if d.type == "cuda"]):
+        with recording(), torch.random.fork_rng([d for d in self._devices if d.type == "cuda"]):
             return search(record, run)
 
     def weights_digest(self) -> str:
@@ -559,7 +561,7 @@ class TransformerLensHost:
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
-        own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
+        own = (p for module in modules_in(*self._roots()) for p in module._parameters.values())
         return list({id(p): p for p in own if p is not None}.values())
 
     @property
@@ -568,6 +570,7 @@ class TransformerLensHost:
         weight = next(self.model.embed.parameters(), None)
         return torch.device(self.cfg.device) if weight is None or weight.is_meta else weight.device
 
+    @cached_property  # of a host, which is made anew for each linearization
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
 
