@@ -26,6 +26,7 @@ from tl_jacobian.core.graph import forgetting, recording
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
 from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
@@ -210,6 +211,8 @@ def weights_digest(parameters: Iterable[Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
+LONG = 10**9
+
 # Models that were found to be causal, and how many tokens that is tried on.
 _CAUSAL: WeakSet[nn.Module] = WeakSet()
 _TRIED = 5
@@ -375,6 +378,8 @@ class TransformerLensHost:
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
+            if self._attends_in_blocks(tokens.shape[1], watch):
+                rules = (*rules, Blocked(tokens.shape[1], None if backward is None else backward.here))
             if backward is not None:
                 backward.mark(loan, self._roots())
                 rules = (*rules, backward)
@@ -389,6 +394,10 @@ class TransformerLensHost:
             backward.check(self.model, self.hook_points())
         self._check_causal(tokens)
         return recorder.trace(logits)
+
+    def _attends_in_blocks(self, n_pos: int, watch: Watch) -> bool:
+        """Whether attention of such a prompt is computed in blocks of queries."""
+        return n_pos >= LONG
 
     def _recording(
         self, recorder: Recorder, watched: Iterable[tuple[nn.Module, Hook]]
