@@ -25,7 +25,7 @@ from tl_jacobian.core.linalg.blockwise import Block, Cut, Like, blocks_of, block
 from tl_jacobian.errors import UnsupportedModelError
 
 # Bytes of a block's scores.
-BLOCK = 1 << 25
+BLOCK = 1 << 23
 # Leads back to where in the model a run was, for the rules behind this one.
 Where = Callable[[], AbstractContextManager[Any]]
 
