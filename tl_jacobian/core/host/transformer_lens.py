@@ -23,9 +23,10 @@ from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from tl_jacobian.core.graph import forgetting, recording
-from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
+from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, is_square, place
 from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
@@ -211,6 +212,11 @@ def weights_digest(parameters: Iterable[Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
+# From so many tokens on attention is computed in blocks, which takes no longer there (benchmarks/long.py) ...
+LONG = 1024
+# ... but for models whose attention needs its scores or patterns as a whole, as was seen.
+_WHOLE: WeakSet[nn.Module] = WeakSet()
+
 # Models that were found to be causal, and how many tokens that is tried on.
 _CAUSAL: WeakSet[nn.Module] = WeakSet()
 _TRIED = 5
@@ -387,6 +393,10 @@ class TransformerLensHost:
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
+            blocked = Blocked(tokens.shape[1], None if backward is None else backward.here)
+            in_blocks = self._attends_in_blocks(tokens.shape[1] if look is None else LONG, watch.taps)
+            if in_blocks:
+                rules = (*rules, blocked)
             if backward is not None:
                 backward.mark(loan, self._roots())
                 rules = (*rules, backward)
@@ -399,8 +409,16 @@ class TransformerLensHost:
                 logits = self._run(tokens.to(self._device))
         if backward is not None:
             backward.check(self.model, self.hook_points())
+        if in_blocks and (blocked.made_whole or not blocked.attended):
+            _WHOLE.add(self.model)
         self._check_causal(tokens)
-        return recorder.trace(logits)
+        return recorder.trace(logits)._replace(in_blocks=in_blocks and bool(blocked.attended))
+
+    def _attends_in_blocks(self, n_pos: int, taps: Sequence[str]) -> bool:
+        """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
+        if n_pos < LONG or self.model in _WHOLE or any(map(is_square, taps)):
+            return False
+        return not any(_has_hooks(point) for name, point in self.model.hook_dict.items() if is_square(name))
 
     def _recording(
         self, recorder: Recorder, watched: Iterable[tuple[nn.Module, Hook]]
@@ -469,7 +487,7 @@ class TransformerLensHost:
         if itemsize < 4 and self._rules():
             itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
-        return footprint(self.cfg, sizes, self._habits(), taps)
+        return footprint(self.cfg, sizes, self._habits(), taps, self._attends_in_blocks(n_pos, taps))
 
     def available_memory(self) -> int:
         return available(self._devices)
