@@ -21,7 +21,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,8 @@ from tl_jacobian.core.hooks import MIXERS, parsed
 from tl_jacobian.core.host.loan import Loan, modules_of, place_of
 from tl_jacobian.core.host.operations import Function, GoOn
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
+from tl_jacobian.results.scopes import BackwardRule
 
-BackwardRule = Literal["frozen_norms", "frozen_attention", "gim"]
 Rule = BackwardRule | str | Sequence[BackwardRule] | None
 RULES: tuple[BackwardRule, ...] = get_args(BackwardRule)
 _FROZEN = RULES[:2]
