@@ -64,8 +64,12 @@ class TransformerLensAnatomy:
     def n_layers(self) -> int:
         return len(self.model.blocks)
 
+    @cached_property  # TransformerBridge collects them anew each time
+    def _points(self) -> Mapping[str, nn.Module]:
+        return self.model.hook_dict
+
     def writers(self, layer: int) -> tuple[str, ...]:
-        points = self.model.hook_dict
+        points = self._points
         names = [name for path in WRITERS if (name := in_block(layer, path)) in points]
         once = {id(points[name]): name for name in reversed(names)}  # a hook point may have two names
         return tuple(sorted(once.values(), key=place))
@@ -238,6 +242,7 @@ class TransformerLensHost:
         self.cfg = model.cfg
         self.precision: Precision = precision
         self.rule = rule
+        self._seen_points: tuple[Any, Mapping[str, nn.Module]] | None = None
 
     # -- text ----------------------------------------------------------------------
 
@@ -465,20 +470,20 @@ class TransformerLensHost:
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
-        watch = recorder.watch
-        source = self._point(watch.source)
+        watch, points = recorder.watch, self._points()
+        source = self._point(watch.source, points)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
                 f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
-        taps = [(self._point(name), partial(tap[self._passes(name)], name)) for name in watch.taps]
-        after = [(self._point(watch.output), recorder.output)] if watch.output else []
+        taps = [(self._point(name, points), partial(tap[self._passes(name)], name)) for name in watch.taps]
+        after = [(self._point(watch.output, points), recorder.output)] if watch.output else []
         return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
-        return tuple(self.model.hook_dict)
+        return tuple(self._points())
 
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
@@ -567,9 +572,21 @@ class TransformerLensHost:
         """Tokens at which the model's own configuration says that generated text ends."""
         return []
 
-    def _point(self, name: str) -> nn.Module:
-        """The module whose output is the activation of that name."""
-        return hook_point(self.model.hook_dict, name)
+    def _points(self) -> Mapping[str, nn.Module]:
+        """The model's hook points, as they were when they were last seen to change.
+
+        TransformerBridge collects them anew each time, which takes a sixth of a short forward pass. Its first run and
+        its compatibility mode are when it gets other ones.
+        """
+        registry = getattr(self.model, "_hook_registry", ())
+        now = len(registry), getattr(self.model, "compatibility_mode", None), self.model in _CAUSAL
+        if self._seen_points is None or self._seen_points[0] != now:
+            self._seen_points = now, self.model.hook_dict
+        return self._seen_points[1]
+
+    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
+        """The module whose output is the activation of that name, of the model's hook points."""
+        return hook_point(points, name)
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""

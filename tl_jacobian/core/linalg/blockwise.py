@@ -8,7 +8,7 @@ and of the results' gradients: so every derivative can be taken, of any order, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -182,7 +182,9 @@ class Pullback:
         again = any(part.requires_grad for parts in each for part in parts)  # somebody differentiates this
         with torch.enable_grad():
             for i in self.wanted:  # each a tensor of its own, though two may be the same
-                inputs[i] = inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else inputs[i].detach().requires_grad_()
+                inputs[i] = (
+                    inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else inputs[i].detach().requires_grad_()
+                )
             made = self.body(block, *inputs)
             attached = [i for i, m in enumerate(made) if m is not None and m.requires_grad]
             if not attached:
