@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -53,6 +53,7 @@ class Like(NamedTuple):
         return cls((*([] if several is None else [several]), *tensor.shape), tensor.dtype, tensor.device, cut)
 
 
+@runtime_checkable
 class Body(Protocol):
     """The function for one block: parts of the inputs in, parts of the results out; None: nothing but zeros."""
 
