@@ -30,7 +30,7 @@ from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, with
 from tl_jacobian.analyses.baselines.runs import BATCH, explained_tokens, prompt_length
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.baselines.trivial import check_counts
-from tl_jacobian.analyses.scopes.choose import choose, name_of_function
+from tl_jacobian.analyses.scopes.choose import Chosen, attributed, choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linearization import LinearizationBatch, Linearized
@@ -39,7 +39,7 @@ from tl_jacobian.results.arguments import check_fields, checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import FrozenDict
 from tl_jacobian.results.evaluation import HIGHEST, LOWEST, operator_name
-from tl_jacobian.results.scopes import ON_COMMAND_LINE, FisherMethod, ScopeName
+from tl_jacobian.results.scopes import ON_COMMAND_LINE
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
 from tl_jacobian.studies.evaluation.bounds import Bound, beam_search
@@ -125,11 +125,15 @@ def attributions(
         prompts: each one's number in the corpus, which its random numbers depend on.
         settings: of the methods.
     """
-    return {
-        name: (METHODS[what] if isinstance(what, str) else _own(name, what))(batch, targets, prompts, settings)
-        for name, what in named_methods(methods).items()
-        if what not in BOUNDS
-    }
+    asked = {name: what for name, what in named_methods(methods).items() if what not in BOUNDS}
+    scopes = {name: DIRECTIONS[what] for name, what in asked.items() if isinstance(what, str) and what in DIRECTIONS}
+    together = attributed(batch, list(scopes.values()), target=targets)
+    made = dict(zip(scopes, together, strict=True))
+    for name, what in asked.items():
+        if name not in made:
+            method = METHODS[what] if isinstance(what, str) else _own(name, what)
+            made[name] = method(batch, targets, prompts, settings)
+    return {name: made[name] for name in asked}
 
 
 def named_methods(methods: Sequence[str] | Mapping[str, str | OwnMethod]) -> dict[str, str | OwnMethod]:
@@ -180,15 +184,20 @@ def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int | None], 
     return input_x_gradients(batch, [explain_logit(lin, t, None) for lin, t in zip(batch, targets, strict=True)])
 
 
-def _scope(name: ScopeName, method: FisherMethod | None = None) -> Method:
-    chosen = choose(name, method=method)
-
+def _scope(chosen: Chosen) -> Method:
     def attributed(
         batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int], settings: Settings
     ) -> list[Attribution]:
         return chosen.attribute(batch, target=targets, generator=[settings.generator(prompt) for prompt in prompts])
 
     return attributed
+
+
+# Scopes of directions: those of one batch share backward passes.
+DIRECTIONS: Mapping[str, Chosen] = {
+    **{name: choose(name) for name in ON_COMMAND_LINE},
+    "fisher": choose("fisher", method="low_rank"),
+}
 
 
 def _one_by_one(run: Callable[[Any, int | None, int, Settings], Attribution]) -> Method:
@@ -229,10 +238,9 @@ METHODS: Mapping[str, Method] = {
     "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
     "integrated_gradients": _one_by_one(_integrated),
     "input_x_gradient": _input_x_gradient,
-    **{name: _scope(name) for name in ON_COMMAND_LINE},
-    "fisher": _scope("fisher", method="low_rank"),
+    **{name: _scope(chosen) for name, chosen in DIRECTIONS.items()},
     # beyond the paper's table
-    "fisher_trace": _scope("fisher"),
+    "fisher_trace": _scope(choose("fisher")),
     "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
     "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
     "leave_one_out": _one_by_one(lambda lin, t, _, s: leave_one_out(lin, t, batch_size=s.batch_size)),
