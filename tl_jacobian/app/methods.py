@@ -40,7 +40,6 @@ class Method:
         targeted: whether it explains one token, so that another can be clicked.
         contrasts: whether it takes a second one.
         record: what ``linearize`` has to record.
-        answers: whether it explains whole answers.
     """
 
     title: str
@@ -51,7 +50,6 @@ class Method:
     targeted: bool = False
     contrasts: bool = False
     record: str | None = None
-    answers: bool = True
 
 
 _ENTROPY = 'tj.output_scope(lin, lambda y, z: -(z.softmax(-1) * z.log_softmax(-1)).sum(), name="entropy")'
@@ -97,7 +95,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "input_x_gradient": Method(
             "Input x gradient, signed",
-            "which tokens push the logit up or down, to first order",
+            "which tokens push the logit, or an answer's log-probability, up or down, to first order",
             lambda lin, *a, **o: baselines.input_x_gradient(lin, *a, signed=True, **o),
             "tj.baselines.input_x_gradient(lin{options}, signed=True)",
             targeted=True,
@@ -110,7 +108,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "tj.baselines.path_integrated_scope(lin{options})",
             targeted=True,
             contrasts=True,
-            answers=False,
         ),
         "smoothgrad": Method(
             "SmoothGrad",
@@ -119,15 +116,13 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             f"tj.baselines.smoothgrad(lin{{options}}, {_SIGNS})",
             targeted=True,
             contrasts=True,
-            answers=False,
         ),
         "leave_one_out": Method(
             "Leave-one-out",
-            "by how much the token's log-probability really falls without each token: a run for each",
+            "by how much the log-probability of the token, or of the answer, really falls without each token: a run for each",
             baselines.leave_one_out,
             "tj.baselines.leave_one_out(lin{options})",
             targeted=True,
-            answers=False,
         ),
         "attention_rollout": Method(
             "Attention rollout",

@@ -34,7 +34,8 @@ class Explore {
     this.frozen = model.frozen || null;
     this.hello = JSON.parse(model.get("hello") || "{}");
     this.state = { view: tidy({ ...(this.hello.view || {}) }), tab: "drill", values: false };
-    if (model.page && !this.frozen) Object.assign(this.state, fromHash(location.hash) || {});
+    if (!model.page) Object.assign(this.state, JSON.parse(model.get("state") || "{}")); // as it was before a reload
+    else if (!this.frozen) Object.assign(this.state, fromHash(location.hash) || {});
     this.seen = null;
     this.python = "";
     this.tests = [];
@@ -43,7 +44,12 @@ class Explore {
     this.root = h("div", { class: `tlx${model.page ? " tlx-page" : ""}`, lang: "en" });
     this.tip = tooltipOf(this.root);
     this.asker = new Asker(model, (status) => this.showStatus(status));
-    if (model.page) model.on("lost", () => this.asker.lost());
+    if (model.page) model.on("lost", () => this.asker.lost("the connection to the server was lost; what was asked is asked again when it is back"));
+    else model.on("comm_live_update", () => {
+      const message = "the kernel was restarted: run the cell again for a view that answers";
+      this.asker.lost(message);
+      this.fail({ message });
+    });
     el.append(this.root);
     this.build();
     this.fill();
@@ -81,7 +87,10 @@ class Explore {
   }
 
   remember() {
-    if (this.model.page && !this.frozen) history.replaceState(null, "", toHash(this.linked()));
+    if (!this.model.page) {
+      this.model.set("state", stable(this.linked()));
+      this.model.save_changes();
+    } else if (!this.frozen) history.replaceState(null, "", toHash(this.linked()));
   }
 
   // -- the frame ---------------------------------------------------------------------
@@ -547,8 +556,8 @@ class Explore {
         : h("p", { class: "tlx-empty" }, "Click a token to take it out or to edit it."),
       h("div", { class: "tlx-row tlx-test" }, kind, h("label", {}, "layer", layers), heads, h("span", {}, "replaced by"), how, at ? h("label", { class: "tlx-check" }, only, "at the picked token alone") : null,
         go("Silence", () => ({ change: "silence", replacement: how.value, ...place() })),
-        at ? h("button", { type: "button", class: "tlx-button", disabled: Boolean(this.frozen), title: "the activation of the edited prompt takes this one's place",
-          onclick: () => this.test({ change: "patch", ...place(), positions: at, text: edit.value }) }, "Patch from the edited prompt") : null),
+        at ? h("button", { type: "button", class: "tlx-button", disabled: Boolean(this.frozen), title: "the activation takes the value that it has in the prompt with your text in the picked tokens' place; both must have as many tokens",
+          onclick: () => this.test({ change: "patch", ...place(), edited: at, text: edit.value }) }, "Patch from the edited prompt") : null),
       this.results);
     this.drawTests();
   }
