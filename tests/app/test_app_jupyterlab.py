@@ -108,7 +108,7 @@ def open_notebook(lab, folder, browser):
         context.route("**/*", only_here)
         contexts.append(context)
         page = context.new_page()
-        page.goto(f"{lab}lab/tree/{name}?token=t")
+        page.goto(f"{lab}lab/workspaces/{name[:3]}/tree/{name}?token=t")  # which shows no other one's tabs
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         return page
 

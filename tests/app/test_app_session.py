@@ -120,11 +120,20 @@ def test_the_drill_down_and_the_head(tiny):
         {"change": "drop", "positions": [2]},
         {"change": "edit", "positions": [5, 6, 7], "text": "dog"},
         {"change": "silence", "kind": "head", "layer": 1, "heads": [2]},
-        {"change": "patch", "kind": "resid_pre", "layer": 1, "edited": [5, 6, 7], "positions": [5, 6, 7], "text": "dog"},
+        {
+            "change": "patch",
+            "kind": "resid_pre",
+            "layer": 1,
+            "edited": [5, 6, 7],
+            "positions": [5, 6, 7],
+            "text": "dog",
+        },
         {"change": "patch", "kind": "head", "layer": 1, "heads": [2], "edited": [5, 6, 7], "text": "dog"},
     ],
 )
-@pytest.mark.parametrize("view", [{"prompt": TEXT}, {"prompt": TEXT, "target": 101}, {"prompt": TEXT, "answer": [101, 102]}])
+@pytest.mark.parametrize(
+    "view", [{"prompt": TEXT}, {"prompt": TEXT, "target": 101}, {"prompt": TEXT, "answer": [101, 102]}]
+)
 def test_promise_and_truth_stand_side_by_side_and_the_python_gives_the_same(tiny, change, view):
     reader = Reader({"tiny": tiny})
     head, seen = reader.ask({"do": "try", "view": view, **change})

@@ -395,21 +395,24 @@ def _admits(hint: Any, kind: Any) -> bool:
 def excerpt(value: Any, most: int = 200) -> str:
     """A value as an error shows it: what it is, never more than fits.
 
-    >>> excerpt(torch.zeros(2, 3)), excerpt("a" * 300)[-5:]
-    ('a tensor of shape (2, 3) and dtype torch.float32', "aaa…'")
+    >>> excerpt(torch.zeros(2, 3)), excerpt("a" * 300)[-5:], excerpt(list(range(300)))[-9:]
+    ('a tensor of shape (2, 3) and dtype torch.float32', "aaa…'", '64, 65, …]')
     """
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    if isinstance(value, (str, bytes, list, tuple)) and len(value) > most:  # to show them whole may take long
-        text = repr(value[: most + 1])
-        return f"{text[: most - 2]}…{text[-1]}"
+    long = isinstance(value, (str, bytes, list, tuple)) and len(value) > most  # to show them whole may take long
     try:
-        text = repr(value)
+        text = repr(value[: most + 1] if long else value)
     except Exception:
         text = f"a {type(value).__name__}"
-    return text if len(text) <= most else f"{text[: most - 2]}…{text[-1]}"
+    if len(text) <= most and not long:
+        return text
+    kept = text[: most - 2]
+    if isinstance(value, (list, tuple)):  # to the end of one of its entries
+        kept = f"{kept.rpartition(', ')[0]}, " if ", " in kept else kept
+    return f"{kept}…{text[-1]}"
 
 
 def described(hint: Any) -> str:
