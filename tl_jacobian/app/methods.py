@@ -119,7 +119,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "leave_one_out": Method(
             "Leave-one-out",
-            "by how much the log-probability of the token, or of the answer, really falls without each token: a run for each",
+            "by how much the log-probability of the token or answer really falls without each token: a run for each",
             baselines.leave_one_out,
             "tj.baselines.leave_one_out(lin{options})",
             targeted=True,

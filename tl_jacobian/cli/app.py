@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from tl_jacobian.cli.completion import completion
+from tl_jacobian.cli.completion import completion_of
 from tl_jacobian.cli.evaluate import evaluate
 from tl_jacobian.cli.live import live
 from tl_jacobian.cli.options import (
@@ -50,7 +50,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,  # whose columns cut names of options and break words in a narrow window
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help="Which input tokens drove this prediction?",
 )
 
@@ -216,4 +216,4 @@ def _attributed(lin: Linearized, scope: Any, options: Mapping[str, Any]) -> Attr
 app.command(short_help="The same for each prompt of a corpus.")(run)
 app.command(short_help="Compare attribution methods.")(evaluate)
 app.command("app", short_help="Open the live view in a browser.")(live)
-app.command(short_help="Print a script for your shell.")(completion)
+app.command(short_help="Print a script for your shell.")(completion_of(app))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
@@ -23,23 +23,26 @@ class _Option(NamedTuple):
     help: str
 
 
-def completion(
-    context: typer.Context, shell: Annotated[Shell, typer.Argument(help="Which shell's script.", show_default=False)]
-) -> None:
-    """Print a script that completes commands, options, their choices and file names in a shell.
+def completion_of(app: typer.Typer) -> Callable[[Shell], None]:
+    """The command ``completion`` of an application."""
 
-    It only prints: nothing is installed, and no file of yours is written. Its output is for one line of your own:
+    def completion(shell: Annotated[Shell, typer.Argument(help="Which shell's script.", show_default=False)]) -> None:
+        """Print a script that completes commands, options, their choices and file names in a shell.
 
-    ~/.bashrc: source <(tl-jacobian completion bash)
+        It only prints: nothing is installed, and no file of yours is written. Its output is for one line of your own:
 
-    ~/.zshrc: source <(tl-jacobian completion zsh)
+        ~/.bashrc: source <(tl-jacobian completion bash)
 
-    ~/.config/fish/config.fish: tl-jacobian completion fish | source
-    """
-    root: Any = context.find_root().command
-    commands = {name: list(_options(one)) for name, one in root.commands.items()}
-    texts = {name: one.get_short_help_str(80) for name, one in root.commands.items()}
-    typer.echo(_fish(commands, texts) if shell is Shell.fish else _bash(commands, shell), nl=False)
+        ~/.zshrc: source <(tl-jacobian completion zsh)
+
+        ~/.config/fish/config.fish: tl-jacobian completion fish | source
+        """
+        root: Any = typer.main.get_command(app)
+        commands = {name: list(_options(one)) for name, one in root.commands.items()}
+        texts = {name: one.get_short_help_str(80) for name, one in root.commands.items()}
+        typer.echo(_fish(commands, texts) if shell is Shell.fish else _bash(commands, shell), nl=False)
+
+    return completion
 
 
 def _options(command: Any) -> Iterator[_Option]:

@@ -51,7 +51,8 @@ def terminal(panels: Sequence[Panel], *, console: Console | None = None) -> None
     """Print panels.
 
     The strongest units of a text are listed below it, with their numbers. Without colour (``NO_COLOR``, a pipe, a dumb
-    terminal) they are all there is, and heat maps are numbers. Where there are too many rows or columns, the strongest are printed.
+    terminal) they are all there is, and heat maps are numbers. Where there are too many rows or columns, the strongest
+    are printed.
 
     Args:
         panels: what to print, in order.

@@ -396,7 +396,7 @@ def excerpt(value: Any, most: int = 200) -> str:
     """A value as an error shows it: what it is, never more than fits.
 
     >>> excerpt(torch.zeros(2, 3)), excerpt("a" * 300)[-5:], excerpt(list(range(300)))[-9:]
-    ('a tensor of shape (2, 3) and dtype torch.float32', "aaa…'", '64, 65, …]')
+    ('a tensor of shape (2, 3) and dtype torch.float32', "aaa…'", '9, 50, …]')
     """
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"

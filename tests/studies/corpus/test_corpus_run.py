@@ -446,7 +446,8 @@ def test_notes_that_were_copied_are_seen(tmp_path):
 # -- progress ------------------------------------------------------------------------
 
 
-def test_progress_counts_what_was_done_before_and_the_errors(tmp_path, capsys):
+def test_progress_counts_what_was_done_before_and_the_errors(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tl_jacobian.core.progress.is_watched", lambda: True)  # as a terminal is
     toys.run(tmp_path)
     (tmp_path / "done" / "00003.json").unlink()
     toys.run(tmp_path, progress=True)

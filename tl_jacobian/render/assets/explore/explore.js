@@ -559,7 +559,17 @@ class Explore {
         at ? h("button", { type: "button", class: "tlx-button", disabled: Boolean(this.frozen), title: "the activation takes the value that it has in the prompt with your text in the picked tokens' place; both must have as many tokens",
           onclick: () => this.test({ change: "patch", ...place(), edited: at, text: edit.value }) }, "Patch from the edited prompt") : null),
       this.results);
+    if (this.frozen) this.thawTests();
     this.drawTests();
+  }
+
+  // In a saved page: the tests of what is looked at.
+  thawTests() {
+    this.tests = [];
+    this.frozen.filter((one) => one.do === "try" && stable(one.view) === stable(this.view)).forEach((ask, i) => this.asker.ask(`test ${i}`, ask, (seen) => {
+      this.tests.push(seen);
+      this.drawTests();
+    }));
   }
 
   test(change) {
