@@ -60,7 +60,7 @@ docs: $(VENV)/.made
 # Into an environment that has the wheel alone; what it depends on is lent by $(VENV), whose link to the checkout isn't.
 package: $(VENV)/.made
 	rm -rf build dist
-	$(VENV)/bin/python -m build --no-isolation --outdir dist . >dist.log 2>&1 || (cat dist.log; exit 1)
+	$(VENV)/bin/python -m build --no-isolation --outdir dist . >build.log 2>&1 || (cat build.log; exit 1)
 	$(VENV)/bin/twine check --strict dist/*.whl dist/*.tar.gz
 	$(PYTHON) -m venv dist/empty
 	dist/empty/bin/pip install -q --no-deps --no-index dist/*.whl
@@ -69,7 +69,7 @@ package: $(VENV)/.made
 	    python -c "import tl_jacobian as tj; assert '/dist/empty/' in tj.__file__, tj.__file__" && \
 	    python -c "from tl_jacobian.render.explore import module, style; module(), style()" && \
 	    tl-jacobian --help && tl-jacobian attribute "The capital of France is" --target " Paris" --html paris.html
-	rm -rf build dist.log dist/empty *.egg-info
+	rm -rf build build.log dist/empty *.egg-info
 
 benchmark: $(VENV)/.made
 	$(VENV)/bin/python -m benchmarks.scope_cost

@@ -18,7 +18,7 @@ from tl_jacobian.app.bench import Bench
 from tl_jacobian.app.examples import hello
 from tl_jacobian.render.explore import frozen_page
 
-TO = Path(__file__).parent / "live"
+TO = Path(__file__).parent / "extra" / "live"
 FACT = {"prompt": "The Eiffel Tower stands in Paris. The Colosseum stands in"}
 PEOPLE = {"prompt": "When Mary and John went to the store, John gave a drink to"}
 PASSAGES = {
@@ -61,7 +61,7 @@ class Page:
             self.ask({"do": "head", "view": view, "layer": layer, "head": head})
 
     def write(self) -> None:
-        TO.mkdir(exist_ok=True)
+        TO.mkdir(parents=True, exist_ok=True)
         page = frozen_page(hello({self.bench.name: self.bench.host.facts()}), self.answers.items())
         (TO / f"{self.name}.html").write_text(page, encoding="utf-8")
         print(f"{self.name}.html: {len(page) / 1e6:.1f} MB, {len(self.answers)} answers")
