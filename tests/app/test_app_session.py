@@ -60,12 +60,14 @@ def test_every_method_and_the_python_that_makes_the_same(tiny, name):
 @pytest.mark.parametrize("name", SLOW)
 def test_every_method_explains_an_answer_and_a_position_inside_it(tiny, name):
     reader, view = Reader({"tiny": tiny}), {"prompt": TEXT, "answer": [101, 102], "scope": name}
-    for more in ({}, {"position": 14}):
+    for more in ({}, {"position": 14}, {"beside": "temperature"}):
         head, seen = reader.ask({"do": "read", "view": {**view, **more}})
         assert head["type"] == "done", head
         scope: dict = {"model": tiny.bench.model, "torch": torch}
         exec(seen["python"].rsplit("\n", 2)[0], scope)
         assert seen["panels"]["attribution"] == as_sent(scope["a"].panels())
+        if "beside" in more:
+            assert seen["panels"]["beside"] == as_sent(scope["b"].panels())
 
 
 def test_a_chat_by_roles_a_series_and_side_by_side(tiny):

@@ -18,7 +18,7 @@ from tl_jacobian.analyses.maps import attribution_map
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.routes import token_route
 from tl_jacobian.app.asks import Drill, Export, Head, Map, Read, Try, View, Write
-from tl_jacobian.app.methods import METHODS, direction_of, options_of
+from tl_jacobian.app.methods import METHODS, direction_of, of_the_prompt, options_of
 from tl_jacobian.app.python import linearized, python_of
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import PATTERN, RESID_PRE, Z, in_block
@@ -76,7 +76,8 @@ class Seen:
 def _attribution(bench: Bench, view: View, name: str) -> Attribution:
     method = METHODS[name]
     lin = bench.linearization(view, method.record)
-    return method.compute(lin, **options_of(method, lin, view.target, view.minus))
+    found = method.compute(lin, **options_of(method, lin, view.target, view.minus))
+    return found.prompt if of_the_prompt([n for n in (view.scope, view.beside) if n], lin) else found
 
 
 def _grouped(bench: Bench, view: View, a: Attribution) -> Attribution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +40,7 @@ class Method:
         targeted: whether it explains one token, so that another can be clicked.
         contrasts: whether it takes a second one.
         record: what ``linearize`` has to record.
+        prompt_only: whether tokens of an answer, which stays as it is, have no scores.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Method:
     targeted: bool = False
     contrasts: bool = False
     record: str | None = None
+    prompt_only: bool = False
 
 
 _ENTROPY = 'tj.output_scope(lin, lambda y, z: -(z.softmax(-1) * z.log_softmax(-1)).sum(), name="entropy")'
@@ -123,6 +125,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             baselines.leave_one_out,
             "tj.baselines.leave_one_out(lin{options})",
             targeted=True,
+            prompt_only=True,
         ),
         "attention_rollout": Method(
             "Attention rollout",
@@ -141,6 +144,12 @@ def options_of(method: Method, lin: Any, target: int | None, minus: int | None) 
         return {}
     found = {} if target is None else {"target": target}
     return found if minus is None or not method.contrasts else {**found, "minus": minus}
+
+
+def of_the_prompt(names: Sequence[str], lin: Any) -> bool:
+    """Whether methods side by side are shown on the prompt alone, since one of them scores nothing else."""
+    several = isinstance(lin, AnswerLinearization) and len(names) > 1
+    return several and any(METHODS[name].prompt_only for name in names)
 
 
 def direction_of(method: Method, lin: Any, target: int | None, minus: int | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tl_jacobian.app.asks import View
-from tl_jacobian.app.methods import METHODS, options_of
+from tl_jacobian.app.methods import METHODS, of_the_prompt, options_of
 
 DEMO = "tj.load_demo_model()"
 
@@ -30,7 +30,7 @@ def python_of(view: View, model: str, lin: Any, more: str = "", record: str | No
         return "\n".join([*lines, *more.splitlines()]) + "\n"
     names = [view.scope, *([view.beside] if view.beside else [])]
     calls = [_call(name, view, lin) for name in names]
-    grouped = _grouped(view)
+    grouped = (".prompt" if of_the_prompt(names, lin) else "") + _grouped(view)
     if view.series is not None and grouped == "":
         lines += [f"a = {calls[0]}", f"tj.timeseries.number_influence(a, series).show(skip_first={view.skip_first})"]
     elif len(calls) > 1:

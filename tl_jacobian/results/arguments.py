@@ -447,8 +447,9 @@ _NAMES = {
 
 def _text(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
-    if isinstance(hint, type) and "__expected__" in vars(hint):
-        return vars(hint)["__expected__"]
+    for kind in (hint, origin):  # as it is, or of something
+        if isinstance(kind, type) and "__expected__" in vars(kind):
+            return vars(kind)["__expected__"]
     if _is_array(hint):
         kind = "an array" if hint.array_type is np.ndarray else "a tensor"  # type: ignore[attr-defined]
         of = {"float": " of floats", "int": " of integers", "bool": " of booleans"}
@@ -498,6 +499,7 @@ def _is_inside(frame: types.FrameType) -> bool:
         "tl_jacobian",
         "jaxtyping",
         "beartype",
+        "contextlib",  # whose managers wrap functions too
     )
 
 
