@@ -192,7 +192,7 @@ class Notebook:
 def _running_cell() -> tuple[object, object]:
     """Names of the cell that runs and of this run of it; None of either outside notebooks."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell: Any = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is None:
         return None, None
     asked = shell.get_parent()  # the front end's request: those that number their cells say which one it is
