@@ -1,12 +1,13 @@
 """The gallery's live pages: what readers of the live view would have asked for, computed on the demo model and frozen.
 
-python docs/make_live_pages.py
+python docs/make_live_pages.py [fact people passages chat]
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ class Page:
         for layer, head in heads:
             self.ask({"do": "head", "view": view, "layer": layer, "head": head})
 
+    def written(self, view: dict[str, Any], n_tokens: int) -> list[int]:
+        """The model's own answer."""
+        ask = {"do": "write", "view": view, "n_tokens": n_tokens}
+        return json.loads(self.bench.answer(msgspec.convert(ask, type=Ask)))["facts"]["answer"]
+
     def write(self) -> None:
         TO.mkdir(parents=True, exist_ok=True)
         page = frozen_page(hello({self.bench.name: self.bench.host.facts()}), self.answers.items())
@@ -67,58 +73,64 @@ class Page:
         print(f"{self.name}.html: {len(page) / 1e6:.1f} MB, {len(self.answers)} answers")
 
 
-def main() -> None:
-    model = tj.load_demo_model("bridge")
-    bench = Bench(model, "demo", python='tj.load_demo_model("bridge")')
-
-    fact = Page(bench, "fact")
+def fact(page: Page) -> None:
     for scope in ("temperature", "fisher", "entropy", "input_x_gradient"):
-        fact.ask(read(FACT, scope=scope))
-        fact.ask(read(FACT, beside=scope))
-    fact.ask(read(FACT, by="words"))
-    fact.ask({"do": "map", "view": FACT})
-    fact.drill(FACT, (3, 6, 9, 10, 11))
-    fact.ask({"do": "try", "view": FACT, "change": "edit", "positions": [6], "text": " London"})
-    fact.ask({"do": "try", "view": FACT, "change": "drop", "positions": [10]})
-    fact.ask(read(FACT))
+        page.ask(read(FACT, scope=scope))
+        page.ask(read(FACT, beside=scope))
+    page.ask(read(FACT, by="words"))
+    page.ask({"do": "map", "view": FACT})
+    page.drill(FACT, (3, 6, 9, 10, 11))
+    page.ask({"do": "try", "view": FACT, "change": "edit", "positions": [6], "text": " London"})
+    page.ask({"do": "try", "view": FACT, "change": "drop", "positions": [10]})
+    page.ask(read(FACT))
 
-    people = Page(bench, "people")
+
+def people(page: Page) -> None:
+    model = page.bench.model
     mary, john = (model.tokenizer.encode(name, add_special_tokens=False)[0] for name in (" Mary", " John"))
     view = {**PEOPLE, "target": mary, "minus": john}
     lin = tj.linearize(model, PEOPLE["prompt"], record=True)
     heads = tj.residual_contributions(lin, target=mary, minus=john).heads.top(3)
     places = [(int(one.row_name), int(one.column_name.removeprefix("H"))) for one in heads]
-    people.drill(view, (1, 3, 9), places)
+    page.drill(view, (1, 3, 9), places)
     for layer, head in places:
-        people.ask({"do": "try", "view": view, "change": "silence", "kind": "head", "layer": layer, "heads": [head]})
-    people.ask({"do": "try", "view": view, "change": "edit", "positions": [9], "text": " Mary"})
-    people.ask(read(view))
+        page.ask({"do": "try", "view": view, "change": "silence", "kind": "head", "layer": layer, "heads": [head]})
+    page.ask({"do": "try", "view": view, "change": "edit", "positions": [9], "text": " Mary"})
+    page.ask(read(view))
 
-    passages = Page(bench, "passages")
+
+def passages(page: Page) -> None:
     lines = PASSAGES["prompt"].split("\n")
     segments = [
         {"name": name, "text": line} for name, line in zip(("harbour", "library", "bridge"), lines, strict=False)
     ]
-    written = passages.ask({"do": "write", "view": PASSAGES, "n_tokens": 2})["facts"]["answer"]
-    answered = {**PASSAGES, "answer": written}
-    passages.ask(read(answered))
-    passages.ask(read(answered, scope="leave_one_out"))
-    passages.ask(read(answered, by="lines"))
-    passages.ask(read(answered, by="segments", segments=segments, beside="leave_one_out"))
-    passages.ask(read(answered, by="segments", segments=segments))
+    answered = {**PASSAGES, "answer": page.written(PASSAGES, 2)}
+    page.ask(read(answered))
+    page.ask(read(answered, scope="leave_one_out"))
+    page.ask(read(answered, by="lines"))
+    page.ask(read(answered, by="segments", segments=segments, beside="leave_one_out"))
+    page.ask(read(answered, by="segments", segments=segments))
 
-    chat = Page(bench, "chat")
-    written = chat.ask({"do": "write", "view": CHAT, "n_tokens": 4})["facts"]["answer"]
-    answered = {**CHAT, "answer": written}
+
+def chat(page: Page) -> None:
+    answered = {**CHAT, "answer": page.written(CHAT, 4)}
     for by in ("words", "roles", "messages"):
-        chat.ask(read(answered, by=by))
-        chat.ask(read(answered, by=by, scope="fisher"))
-    chat.ask(read(answered, scope="fisher"))
-    chat.ask(read(answered))
+        page.ask(read(answered, by=by))
+        page.ask(read(answered, by=by, scope="fisher"))
+    page.ask(read(answered, scope="fisher"))
+    page.ask(read(answered))
 
-    for page in (fact, people, passages, chat):
+
+PAGES = {make.__name__: make for make in (fact, people, passages, chat)}
+
+
+def main(names: Sequence[str]) -> None:
+    bench = Bench(tj.load_demo_model("bridge"), "demo", python='tj.load_demo_model("bridge")')
+    for name in names or PAGES:
+        page = Page(bench, name)
+        PAGES[name](page)
         page.write()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -125,7 +125,7 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def _say(what: str, style: str, message: str) -> None:
-    """A line on standard error; the terminal breaks it where it likes, so that no name in it is cut."""
+    """On standard error: in a terminal broken between words, in a pipe or a file one whole line."""
     console = Console(stderr=True)
     console.print(what, style=style, end=" ")
     console.print(printable(message), markup=False, highlight=False, soft_wrap=not console.is_terminal)
