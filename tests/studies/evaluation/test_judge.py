@@ -58,7 +58,13 @@ def alone(lin, target, prompt):
 
 
 @pytest.mark.filterwarnings("ignore:path_integrated_scope")
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "integrated_gradients_converged" else name
+        for name in METHODS  # hundreds of nodes until that one has converged
+    ],
+)
 def test_a_method_is_the_public_function_on_each_prompt(name):
     settings = Settings(seed=5, integration_steps=3, counts=COUNTS)
     found = attributions(batch(), [name], TARGETS, [4, 9, 2], settings)[name]

@@ -241,7 +241,18 @@ class TransformerLensHost:
 
     @property
     def d_vocab(self) -> int:
-        return int(self.model.W_U.shape[1])
+        return int(self._unembedding_weight.shape[1])
+
+    @property
+    def _unembedding_weight(self) -> Tensor:
+        """W_U, shape ``(d_model, d_vocab)``; refused where there is no tensor to read."""
+        try:
+            weight = self.model.W_U
+        except (AssertionError, AttributeError) as error:  # a quantised module has a method or packed numbers there
+            raise UnsupportedModelError(
+                f"the unembedding's weights can't be read ({error}); load the model with an unquantised lm_head"
+            ) from error
+        return weight
 
     @property
     def prepends_bos(self) -> bool:
@@ -316,7 +327,7 @@ class TransformerLensHost:
     # -- numbers -------------------------------------------------------------------
 
     def unembedding(self) -> Unembedding:
-        weight, bias = self.model.W_U, self.model.b_U
+        weight, bias = self._unembedding_weight, self.model.b_U
         if weight.is_meta:
             raise UnsupportedModelError(
                 "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
@@ -384,7 +395,7 @@ class TransformerLensHost:
             else:
                 loan.forget(self.model.blocks)
             with computing(self.model, rules, self.precision):
-                logits = self._run(tokens.to(self.cfg.device))
+                logits = self._run(tokens.to(self._device))
         if backward is not None:
             backward.check(self.model, self.hook_points())
         self._check_causal(tokens)
@@ -407,7 +418,7 @@ class TransformerLensHost:
         """
         if self.model in _CAUSAL:
             return
-        some = tokens[:1, :_TRIED].to(self.cfg.device)
+        some = tokens[:1, :_TRIED].to(self._device)
         some = some if some.shape[1] > 1 else some.repeat(1, 2)
         other = some.clone()
         other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
@@ -417,7 +428,7 @@ class TransformerLensHost:
             before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
         change, largest = float((before - after).abs().max()), float(before.abs().max())
         # The same products on the same numbers: what differs is how a kernel orders its sums.
-        if change > 4 * torch.finfo(self.model.W_U.dtype).eps * largest:
+        if change > 4 * torch.finfo(self._unembedding_weight.dtype).eps * largest:
             raise UnsupportedModelError(
                 f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
                 f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later "
@@ -452,7 +463,7 @@ class TransformerLensHost:
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
-        itemsize = self.model.W_U.element_size()
+        itemsize = self._unembedding_weight.element_size()
         if itemsize < 4 and self._rules():
             itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
@@ -469,7 +480,7 @@ class TransformerLensHost:
     ) -> Float[Tensor, "1 pos d_vocab"]:
         hooks = [(name, partial(_edit, fn)) for name, fn in edits.items()]
         with lock_of(self.model), self.computing(), forgetting():
-            return self.model.run_with_hooks(torch.tensor([tokens], device=self.cfg.device), fwd_hooks=hooks)
+            return self.model.run_with_hooks(torch.tensor([tokens], device=self._device), fwd_hooks=hooks)
 
     def beside(self, name: str) -> bool:
         return self._passes(name)
@@ -479,7 +490,7 @@ class TransformerLensHost:
             "host": self.name,
             "model": Path(str(getattr(self.cfg, "model_name", "unknown"))).name,
             "architecture": str(self._architecture()),
-            "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+            "dtype": str(self._unembedding_weight.dtype).removeprefix("torch."),
             "precision": described(self._parameters(), self.precision),
             **rule_facts(self.rule),
         }
@@ -550,6 +561,12 @@ class TransformerLensHost:
     def _parameters(self) -> list[nn.Parameter]:
         own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
         return list({id(p): p for p in own if p is not None}.values())
+
+    @property
+    def _device(self) -> torch.device:
+        """Where token ids belong: with the embedding (the config of a bridge around a given model may name another)."""
+        weight = next(self.model.embed.parameters(), None)
+        return torch.device(self.cfg.device) if weight is None or weight.is_meta else weight.device
 
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
