@@ -129,7 +129,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, data, monkeypatch):
         patch.setattr(ScopeJob, "__call__", interrupt)
         code, told = run(data, tmp_path / "out")
     assert code == 130
-    assert "interrupted; what is done is kept" in told
+    assert "interrupted; nothing was done yet" in told
     assert run(data, tmp_path / "out")[0] == 0
 
 
