@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -23,11 +23,12 @@ from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from tl_jacobian.core.graph import forgetting, recording
-from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
+from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, is_square, place
 from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.conditions import Conditions
-from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
@@ -63,8 +64,12 @@ class TransformerLensAnatomy:
     def n_layers(self) -> int:
         return len(self.model.blocks)
 
+    @cached_property  # TransformerBridge collects them anew each time
+    def _points(self) -> Mapping[str, nn.Module]:
+        return self.model.hook_dict
+
     def writers(self, layer: int) -> tuple[str, ...]:
-        points = self.model.hook_dict
+        points = self._points
         names = [name for path in WRITERS if (name := in_block(layer, path)) in points]
         once = {id(points[name]): name for name in reversed(names)}  # a hook point may have two names
         return tuple(sorted(once.values(), key=place))
@@ -115,12 +120,13 @@ _FUNCTIONAL = ("attention_dropout", "dropout", "resid_dropout", "hidden_dropout"
 
 def check_dropout(model: nn.Module) -> None:
     """Raise UnsupportedModelError if a forward pass would drop activations at random."""
-    for name, module in model.named_modules():
-        if module.training and (p := _probability(module)) > 0:
-            raise UnsupportedModelError(
-                f"dropout is active (p={p} in {name or type(module).__name__}), so two runs would give two "
-                "attributions; call model.eval() first"
-            )
+    dropping = {module: p for module in modules_in(model) if module.training and (p := _probability(module)) > 0}
+    if dropping:
+        name, module = next((name, module) for name, module in modules_of(model) if module in dropping)
+        raise UnsupportedModelError(
+            f"dropout is active (p={dropping[module]} in {name or type(module).__name__}), so two runs would give two "
+            "attributions; call model.eval() first"
+        )
 
 
 def check_weights(parameters: Iterable[Tensor]) -> None:
@@ -210,6 +216,11 @@ def weights_digest(parameters: Iterable[Tensor]) -> str:
     return total.hexdigest()[:16]
 
 
+# From so many tokens on attention is computed in blocks, which takes no longer there (benchmarks/long.py) ...
+LONG = 1024
+# ... but for models whose attention needs its scores or patterns as a whole, as was seen.
+_WHOLE: WeakSet[nn.Module] = WeakSet()
+
 # Models that were found to be causal, and how many tokens that is tried on.
 _CAUSAL: WeakSet[nn.Module] = WeakSet()
 _TRIED = 5
@@ -231,6 +242,7 @@ class TransformerLensHost:
         self.cfg = model.cfg
         self.precision: Precision = precision
         self.rule = rule
+        self._seen_points: tuple[Any, Mapping[str, nn.Module]] | None = None
 
     # -- text ----------------------------------------------------------------------
 
@@ -372,7 +384,7 @@ class TransformerLensHost:
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            rules, n_heads = self._rules(), int(getattr(self.cfg, "n_heads", 0) or 0)
+            rules, n_heads = self._rules(parameters), int(getattr(self.cfg, "n_heads", 0) or 0)
             recorder = Recorder(places, watch, self._where_to_cut(), n_heads, precise if rules else _as_it_is)
             watched = self._watched(recorder)
             hooks = self._recording(recorder, watched)
@@ -380,12 +392,16 @@ class TransformerLensHost:
                 for name, module in modules_of(*self._roots()):
                     hooks.append((module, partial(looking, look, name), "after, with keywords"))
             loan.freeze(parameters)
-            for _, module in modules_of(*self._roots()):
+            for module in modules_in(*self._roots()):
                 # A block that runs again in the backward pass would miss the hooks of this one.
                 if module.__dict__.get("gradient_checkpointing"):
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
+            blocked = Blocked(tokens.shape[1], None if backward is None else backward.here)
+            in_blocks = self._attends_in_blocks(tokens.shape[1] if look is None else LONG, watch.taps)
+            if in_blocks:
+                rules = (*rules, blocked)
             if backward is not None:
                 backward.mark(loan, self._roots())
                 rules = (*rules, backward)
@@ -398,8 +414,16 @@ class TransformerLensHost:
                 logits = self._run(tokens.to(self._device))
         if backward is not None:
             backward.check(self.model, self.hook_points())
+        if in_blocks and (blocked.made_whole or not blocked.attended):
+            _WHOLE.add(self.model)
         self._check_causal(tokens)
-        return recorder.trace(logits)
+        return recorder.trace(logits)._replace(in_blocks=in_blocks and bool(blocked.attended))
+
+    def _attends_in_blocks(self, n_pos: int, taps: Sequence[str]) -> bool:
+        """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
+        if n_pos < LONG or self.model in _WHOLE or any(map(is_square, taps)):
+            return False
+        return not any(_has_hooks(point) for name, point in self.model.hook_dict.items() if is_square(name))
 
     def _recording(
         self, recorder: Recorder, watched: Iterable[tuple[nn.Module, Hook]]
@@ -440,25 +464,26 @@ class TransformerLensHost:
     def computing(self) -> AbstractContextManager[None]:
         return computing(self.model, self._rules(), self.precision)
 
-    def _rules(self) -> Rules:
-        return rules_for((*self._parameters(), torch.empty(0, dtype=self.cfg.dtype)), self.precision)
+    def _rules(self, parameters: Sequence[Tensor] | None = None) -> Rules:
+        own = self._parameters() if parameters is None else parameters
+        return rules_for((*own, torch.empty(0, dtype=self.cfg.dtype)), self.precision)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
-        watch = recorder.watch
-        source = self._point(watch.source)
+        watch, points = recorder.watch, self._points()
+        source = self._point(watch.source, points)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
                 f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
-        taps = [(self._point(name), partial(tap[self._passes(name)], name)) for name in watch.taps]
-        after = [(self._point(watch.output), recorder.output)] if watch.output else []
+        taps = [(self._point(name, points), partial(tap[self._passes(name)], name)) for name in watch.taps]
+        after = [(self._point(watch.output, points), recorder.output)] if watch.output else []
         return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
-        return tuple(self.model.hook_dict)
+        return tuple(self._points())
 
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
@@ -467,10 +492,10 @@ class TransformerLensHost:
         if itemsize < 4 and self._rules():
             itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
-        return footprint(self.cfg, sizes, self._habits(), taps)
+        return footprint(self.cfg, sizes, self._habits(), taps, self._attends_in_blocks(n_pos, taps))
 
     def available_memory(self) -> int:
-        return available(self._devices())
+        return available(self._devices)
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
@@ -532,7 +557,7 @@ class TransformerLensHost:
             places = Places(last + 1, torch.arange(n), torch.full((n,), last))
             return self._traced(ids.expand(n, -1), places, Watch(value=values), False, under, look).y
 
-        with recording(), torch.random.fork_rng([d for d in self._devices() if d.type == "cuda"]):
+        with recording(), torch.random.fork_rng([d for d in self._devices if d.type == "cuda"]):
             return search(record, run)
 
     def weights_digest(self) -> str:
@@ -547,9 +572,21 @@ class TransformerLensHost:
         """Tokens at which the model's own configuration says that generated text ends."""
         return []
 
-    def _point(self, name: str) -> nn.Module:
-        """The module whose output is the activation of that name."""
-        return hook_point(self.model.hook_dict, name)
+    def _points(self) -> Mapping[str, nn.Module]:
+        """The model's hook points, as they were when they were last seen to change.
+
+        TransformerBridge collects them anew each time, which takes a sixth of a short forward pass. Its first run and
+        its compatibility mode are when it gets other ones.
+        """
+        registry = getattr(self.model, "_hook_registry", ())
+        now = len(registry), getattr(self.model, "compatibility_mode", None), self.model in _CAUSAL
+        if self._seen_points is None or self._seen_points[0] != now:
+            self._seen_points = now, self.model.hook_dict
+        return self._seen_points[1]
+
+    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
+        """The module whose output is the activation of that name, of the model's hook points."""
+        return hook_point(points, name)
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
@@ -559,7 +596,7 @@ class TransformerLensHost:
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
-        own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
+        own = (p for module in modules_in(*self._roots()) for p in module._parameters.values())
         return list({id(p): p for p in own if p is not None}.values())
 
     @property
@@ -568,6 +605,7 @@ class TransformerLensHost:
         weight = next(self.model.embed.parameters(), None)
         return torch.device(self.cfg.device) if weight is None or weight.is_meta else weight.device
 
+    @cached_property  # of a host, which is made anew for each linearization
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
 
