@@ -43,7 +43,7 @@ ASKS: tuple[dict[str, Any], ...] = (
 
 def message(tab: int, number: int, draw: random.Random) -> dict[str, Any]:
     ask = dict(draw.choice(ASKS))
-    view = {"prompt": f"Tab number {tab} asks about {draw.choice(['Paris', 'Rome', 'Oslo', 'Lima'])} and"}
+    view = {"prompt": f"Tab number {tab} asks about {draw.choice(['Paris', 'Rome', 'Oslo', 'Lima'])} and", "bos": False}
     view |= {name: ask.pop(name) for name in ("scope", "by", "target") if name in ask}
     return {"id": number, "lane": str(number), "ask": {**ask, "view": view}}
 
@@ -67,7 +67,7 @@ def one_tab(url: str, tab: int, each: int, count: Counter[str], wrong: list[str]
             if said["type"] not in ("done", "failed", "cancelled"):
                 continue
             asked = open_.pop(said["id"], None)
-            count[said["type"]] += 1
+            count[f"failed, {said['error']}" if said["type"] == "failed" else said["type"]] += 1
             if asked is None:
                 wrong.append(f"tab {tab} got {said['id']} twice")
             elif said["type"] == "cancelled" and said["id"] not in cancelled:
