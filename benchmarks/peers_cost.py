@@ -4,8 +4,9 @@
 
 DIR: where inseq, captum, gim-explain and flashtrace are (``pip install --no-deps --target DIR ...``); those that can't
 be imported are named and left out. All contenders take turns in one process, and are told in plain forward passes of
-the Hugging Face model (its default, fused attention); inseq, captum and FlashTrace run on it, GIM on a HookedTransformer
-with the same weights. Peaks are of a process of its own for each contender, beyond what it had after a first explanation of five tokens.
+the Hugging Face model (its default, fused attention); inseq, captum and FlashTrace run on it, GIM on a
+HookedTransformer with the same weights (on Hugging Face's it fails with transformers 5). Peaks are of a process of its
+own for each contender, beyond what it had after a first explanation of five tokens.
 
 one prediction   Semantic Scope; inseq's saliency; captum's gradient x activation; GIM; FlashTrace's ifr-span
 one answer       the same for eight tokens together
@@ -110,7 +111,7 @@ def captum(device: str) -> dict[str, Ask]:
 
 def gim(device: str) -> dict[str, Ask]:
     package: Any = importlib.import_module("gim")
-    model: Any = tj.load_demo_model("hooked", device=device)  # on Hugging Face's it fails with transformers 5
+    model: Any = tj.load_demo_model("hooked", device=device)
     model.requires_grad_(False)
 
     def run(prompt: list[int], answer: list[int]) -> Any:
