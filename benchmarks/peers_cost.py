@@ -205,38 +205,46 @@ def main() -> None:
         except Exception as error:  # a package that isn't there, or that other versions of what it builds on broke
             print(f"{name} is left out: {type(error).__name__}: {error}"[:300], flush=True)
     place = torch.cuda.get_device_name() if args.device != "cpu" else f"cpu, {torch.get_num_threads()} threads"
-    lines = ["# What an explanation costs beside other packages", ""]
-    lines += [f"`python -m benchmarks.peers_cost --device {args.device} --rounds {args.rounds}`: {place}; demo model,"]
-    lines += [
-        f"float32, torch {torch.__version__}. Seconds, medians of runs in turn; in brackets plain forward passes of"
-    ]
-    lines += ["Hugging Face's model; then the peak beyond the model.", ""]
-    peak = {name: in_a_process(name, args) for name in contenders}
-    lines += [
-        f"| what | with | {' | '.join(f'{n} tokens' for n in args.lengths)} |",
-        "|---" * (2 + len(args.lengths)) + "|",
-    ]
-    cells: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str, int], list[str]] = {}  # of a question, a contender and a length: time, then peak
+    missing = [name for name in names if name not in contenders]
+
+    def write() -> None:
+        rows = dict.fromkeys((question, name) for question, name, _ in found)
+        lines = [
+            "# What an explanation costs beside other packages",
+            "",
+            f"`python -m benchmarks.peers_cost --device {args.device} --rounds {args.rounds}`: {place}; demo model, float32,",
+            f"torch {torch.__version__}. Seconds, medians of runs in turn; in brackets plain forward passes of Hugging",
+            "Face's model; then the peak beyond the model.",
+            "",
+            f"| what | with | {' | '.join(f'{n} tokens' for n in args.lengths)} |",
+            "|---" * (2 + len(args.lengths)) + "|",
+        ]
+        for question, name in sorted(rows):
+            cells = [", ".join(found.get((question, name, n), [])) for n in args.lengths]
+            lines.append(f"| {question} | {name} | {' | '.join(cells)} |")
+        lines += ["", f"Left out, not installed or not running with these versions: {', '.join(missing) or 'none'}."]
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text("\n".join(lines) + "\n")
+
     for n in args.lengths:
         runs: dict[str, Callable[[], Any]] = {}
         for name, asks in contenders.items():
             for question, ask in asks.items():
                 runs[f"{question}|{name}"] = lambda ask=ask, n=n: ask(*split(ids, n))
-        t = medians(runs, args.rounds if n <= 400 else max(1, args.rounds // 2))
+        t = medians(runs, args.rounds if n <= 400 else 1, warm=n <= 400)
         for run, seconds in t.items():
             question, name = run.split("|")
-            times = seconds / t["forward pass|Hugging Face"]
-            size = peak[name].get(f"{question} {n}")
-            cell = f"{seconds:.3f} ({times:.2f}), {'?' if size is None else text_of(max(1, size))}"
-            cells.setdefault((question, name), []).append(cell)
-            print(n, run, cell, flush=True)
-    for (question, name), row in sorted(cells.items()):
-        lines.append(f"| {question} | {name} | {' | '.join(row)} |")
-    missing = [name for name in names if name not in contenders]
-    lines += ["", f"Left out, not installed or not running with these versions: {', '.join(missing) or 'none'}."]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+            ratio = seconds / t["forward pass|Hugging Face"]
+            found[question, name, n] = [f"{seconds:.3f} ({ratio:.2f})"]
+            print(n, run, *found[question, name, n], flush=True)
+        write()
+    for name in contenders:
+        for key, size in in_a_process(name, args).items():
+            question, _, n = key.rpartition(" ")
+            found[question, name, int(n)].append(text_of(max(1, size)))
+            print(n, name, question, text_of(max(1, size)), flush=True)
+        write()
 
 
 if __name__ == "__main__":
