@@ -213,9 +213,9 @@ def main() -> None:
         lines = [
             "# What an explanation costs beside other packages",
             "",
-            f"`python -m benchmarks.peers_cost --device {args.device} --rounds {args.rounds}`: {place}; demo model, float32,",
-            f"torch {torch.__version__}. Seconds, medians of runs in turn; in brackets plain forward passes of Hugging",
-            "Face's model; then the peak beyond the model.",
+            f"`python -m benchmarks.peers_cost --device {args.device} --rounds {args.rounds}`: {place}; demo model,",
+            f"float32, torch {torch.__version__}. Seconds, medians of runs in turn; in brackets plain passes of",
+            "Hugging Face's model; then the peak beyond the model.",
             "",
             f"| what | with | {' | '.join(f'{n} tokens' for n in args.lengths)} |",
             "|---" * (2 + len(args.lengths)) + "|",

@@ -1,4 +1,4 @@
-"""Models larger than a device: weights of blocks are elsewhere, and come when they are needed (accelerate, on the CPU)."""
+"""Models larger than a device: weights of blocks lie elsewhere until they are needed (accelerate, on the CPU)."""
 
 from __future__ import annotations
 
