@@ -119,8 +119,11 @@ def _edge(tensor: Tensor) -> _Edge:
     return tensor.grad_fn, tensor.output_nr
 
 
-# Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py).
+# Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py); nor does it on a
+# processor past so many rows of its matrix products, directions times prompts times tokens: then each direction less
+# in memory is a gain (benchmarks/gpu.py, "rows").
 MAX_CHUNK = 32
+CPU_ROWS = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +157,17 @@ class Graph:
     @property
     def chunk(self) -> int:
         """How many directions one batched VJP takes."""
-        return max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction)))
+        return self._chunk(self.bytes_per_direction)
+
+    def _chunk(self, each: int) -> int:
+        most = min(MAX_CHUNK, CPU_ROWS // self.x.shape[:2].numel()) if self.x.device.type == "cpu" else MAX_CHUNK
+        return max(1, min(most, self.room // max(1, each)))
+
+    @property
+    def held(self) -> int:
+        """How many products may be in memory at once, waiting to be pushed forward together."""
+        each = 2 * self.x.numel() * max(self.x.element_size(), 4)
+        return max(self.chunk, MAX_CHUNK if self.results is None else min(MAX_CHUNK, self.results // each))
 
     def pull(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
         """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up.
@@ -183,8 +196,7 @@ class Graph:
         Each is ``(chunk, *a.shape)``, or None where y doesn't depend on it.
         """
         more = sum(place.numel() * max(place.element_size(), 4) for place in places)
-        chunk = max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction + more)))
-        for part in v.split(chunk):
+        for part in v.split(self._chunk(self.bytes_per_direction + more)):
             yield self._products_to(part, [self.x, *places])[1:]
 
     def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
