@@ -3,8 +3,8 @@
     python -m benchmarks.corpus_scale [--prompts 2000] [--planned 100000]
 
 The same scope on the same batches of a tiny model, in a plain loop and by ``run_corpus``, which tokenises, plans,
-writes and is read back as one table; seconds are of the processor, so other work on the machine counts little. The tinier
-the model the larger the runner's part: this is the worst case. Then so many prompts are planned, and nothing run.
+writes and is read back as one table; seconds are of the processor, so other work on the machine counts little. The
+tinier the model the larger the runner's part: this is the worst case. Then prompts are planned, and nothing run.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def public(name: str) -> Any:
     Raises:
         LookupError: it is gone.
     """
-    modules = [tj, *(_module(f"tl_jacobian.{place}") for place in PLACES)]
+    modules = [tj, *(getattr(tj, place, None) or _module(f"tl_jacobian.{place}") for place in PLACES)]
     inner = [module for key, module in sorted(sys.modules.items()) if key.startswith("tl_jacobian.")]
     for module in (*modules, *inner):
         found = getattr(module, name, None)
@@ -161,7 +161,7 @@ def flat(value: Any) -> dict[str, Leaf]:
 
 def _attributes(value: Any) -> dict[str, dict[str, Leaf]]:
     found = {name: getattr(value, name) for name in ATTRIBUTES if hasattr(value, name)}
-    # An attribution's prompt is an attribution, whose prompt is one.
+    # A part of a value that is a value of its kind (an attribution's prompt alone) has nothing that isn't in the whole.
     return {name: flat(one) for name, one in found.items() if not callable(one) and type(one) is not type(value)}
 
 

@@ -20,7 +20,15 @@ from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
 
 # Baselines that take no gradient: a backward rule changes nothing of them.
-FORWARD_ONLY = ("leave_one_out", "attention_rollout", "random")
+FORWARD_ONLY = (
+    "leave_one_out",
+    "attention_rollout",
+    "random",
+    "recency",
+    "first_and_recency",
+    "token_frequency",
+    "embedding_norm",
+)
 L = TypeVar("L", bound=Linearized)
 
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,8 @@ from tl_jacobian.core.hooks import MIXERS, parsed
 from tl_jacobian.core.host.loan import Loan, modules_of, place_of
 from tl_jacobian.core.host.operations import Function, GoOn
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
+from tl_jacobian.results.scopes import BackwardRule
 
-BackwardRule = Literal["frozen_norms", "frozen_attention", "gim"]
 Rule = BackwardRule | str | Sequence[BackwardRule] | None
 RULES: tuple[BackwardRule, ...] = get_args(BackwardRule)
 _FROZEN = RULES[:2]
@@ -195,6 +196,18 @@ class Backward:
     def start(self) -> None:
         """Nothing is left of a run that was cut short."""
         self._visits.open.clear()
+
+    def here(self) -> Callable[[], AbstractContextManager[None]]:
+        """A way back to where the model is now, for operations that are computed later, or again."""
+        return partial(self._back, list(self._visits.open))
+
+    @contextmanager
+    def _back(self, visits: list[_Visit]) -> Iterator[None]:
+        now, self._visits.open = self._visits.open, visits
+        try:
+            yield
+        finally:
+            self._visits.open = now
 
     def mark(self, loan: Loan, roots: Iterable[nn.Module]) -> None:
         """Hooks that tell where the model is, as long as the loan lasts."""

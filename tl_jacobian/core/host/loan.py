@@ -167,7 +167,7 @@ class Loan:
         def forget() -> None:
             for part, old in before:
                 for name, value in list(part.__dict__.items()):
-                    if isinstance(value, Tensor) and value.grad_fn is not None and value is not old.get(name):
+                    if isinstance(value, Tensor) and value.requires_grad and value is not old.get(name):
                         part.__dict__[name] = old.get(name)
 
         self._undo.append(forget)

@@ -66,23 +66,26 @@ class Settings:
         beam_width: of the searches for the best and the worst order of removal; see :func:`beam_search`.
         counts: how often each token id occurs in the corpus, for ``token_frequency`` and ``"resample"``; default:
             :func:`evaluate` counts the prompts that it is given.
+        batch_size: runs of a method that takes many in one forward pass.
     """
 
     seed: int = 0
     integration_steps: int = 8
     beam_width: int = 1
     counts: Mapping[int, int] | None = None
+    batch_size: int = BATCH
 
     def __post_init__(self) -> None:
         check_fields(self)
+        whole("batch_size", self.batch_size)
         whole("integration_steps", self.integration_steps, 2)
         whole("beam_width", self.beam_width)
         if self.counts is not None:
             check_counts(self.counts)
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values; of counts how many tokens were counted."""
-        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "counts"}
+        """What decides the numbers, as JSON values; of counts how many tokens were counted."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("counts", "batch_size")}
         return facts if self.counts is None else {**facts, "counted_tokens": sum(self.counts.values())}
 
     def counted(self) -> Mapping[int, int]:
@@ -207,23 +210,28 @@ def _one_by_one(run: Callable[[Any, int | None, int, Settings], Attribution]) ->
 
 
 def _integrated(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
-    steps = settings.integration_steps
+    steps, size = settings.integration_steps, settings.batch_size
     with warnings.catch_warnings():  # the completeness gap is in the metadata, and in the table
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
-        return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps)
+        return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps, batch_size=size)
 
 
-def _papers_integral(lin: Linearized, target: int | None, *_: object) -> Attribution:
-    """As the paper has it: 100 evenly spaced points, whether that is enough or not."""
+def _papers_integral(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
+    """As the paper has it: 100 evenly spaced points, whether that is enough or not.
+
+    The baseline itself isn't one: at zero embeddings, gradients of a deep model of RMSNorms aren't finite.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
-        return path_integrated_scope(lin, target, nodes="trapezoid", steps=100, max_steps=100)
+        return path_integrated_scope(
+            lin, target, nodes="riemann", steps=100, max_steps=100, batch_size=settings.batch_size
+        )
 
 
-def _converged_integral(lin: Linearized, target: int | None, *_: object) -> Attribution:
+def _converged_integral(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
-        return path_integrated_scope(lin, target)
+        return path_integrated_scope(lin, target, batch_size=settings.batch_size)
 
 
 METHODS: Mapping[str, Method] = {
@@ -235,7 +243,7 @@ METHODS: Mapping[str, Method] = {
     "fisher_trace": _scope(choose("fisher")),
     "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
     "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
-    "leave_one_out": _one_by_one(lambda lin, t, *_: leave_one_out(lin, t)),
+    "leave_one_out": _one_by_one(lambda lin, t, _, s: leave_one_out(lin, t, batch_size=s.batch_size)),
     "integrated_gradients_100": _one_by_one(_papers_integral),
     "integrated_gradients_converged": _one_by_one(_converged_integral),
     # what knows nothing of the model's computation
