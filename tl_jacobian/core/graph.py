@@ -173,14 +173,18 @@ class Graph:
         return self._chunk(self.bytes_per_direction)
 
     def _chunk(self, each: int) -> int:
-        most = min(MAX_CHUNK, CPU_ROWS // self.x.shape[:2].numel()) if self.x.device.type == "cpu" else MAX_CHUNK
-        return max(1, min(most, self.room // max(1, each)))
+        most = CPU_ROWS // self.x.shape[:2].numel() if self.x.device.type == "cpu" else MAX_CHUNK
+        return max(1, min(most, self._that_fit(each)))
+
+    def _that_fit(self, each: int) -> int:
+        return max(1, min(MAX_CHUNK, self.room // max(1, each)))
 
     @property
     def held(self) -> int:
         """How many products may be in memory at once, waiting to be pushed forward together."""
         each = 2 * self.x.numel() * max(self.x.element_size(), 4)
-        return max(self.chunk, MAX_CHUNK if self.results is None else min(MAX_CHUNK, self.results // each))
+        most = MAX_CHUNK if self.results is None else min(MAX_CHUNK, self.results // each)
+        return max(self._that_fit(self.bytes_per_direction), most)
 
     def pull(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
         """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up.
@@ -286,7 +290,7 @@ class Graph:
             )
 
     def _check_products(self, k: int) -> None:
-        if k > self.chunk:  # a chunk's own are part of what a direction takes
+        if k > self._that_fit(self.bytes_per_direction):  # their own are part of what a direction takes
             size = 2 * k * self.x.numel() * max(self.x.element_size(), 4)  # the parts, and all of them joined
             self.check_results(size, f"{k} products with {tuple(self.x.shape)} embeddings", "ask for fewer at a time")
 
