@@ -41,7 +41,16 @@ from tests import cases  # the one line that knows where the tiny models are
 # -- the library's names ---------------------------------------------------------------
 
 # Where a public name may be besides tl_jacobian itself, the first place first.
-PLACES = ("baselines", "errors", "corpus", "language", "timeseries", "evaluation", "drilldown", "scopes", "statistics")
+PLACES = (
+    "analyses.baselines",
+    "errors",
+    "studies.corpus",
+    "studies.language",
+    "studies.timeseries",
+    "studies.evaluation",
+    "analyses.scopes",
+    "results.statistics",
+)
 
 
 @cache

@@ -256,7 +256,12 @@ def build(
     direction = footprint(n_pos).direction
     held = 0 if request.budget is None else footprint(n_pos).kept(use.recompute)
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
-    facts = {**_facts(host, bare, affine is not None, use.recompute), **_left_out(trace), **request.notes}
+    facts = {
+        **_facts(host, bare, affine is not None, use.recompute),
+        **_shortcuts(trace),
+        **_left_out(trace),
+        **request.notes,
+    }
     make = partial(
         Linearization,
         head=head,
@@ -347,6 +352,11 @@ def _unfold(y: Tensor, head: Unembedding, affine: NormAffine | None, bare: bool)
 def _sinks(norms: Tensor | None, row: int, texts: Sequence[str]) -> dict[str, Any]:
     found = [] if norms is None else attention_sinks(norms[:, row, : len(texts)], texts)
     return {"attention_sinks": found} if found else {}
+
+
+def _shortcuts(trace: Trace) -> dict[str, str]:
+    """Nothing of a short prompt's."""
+    return {"attention": "in blocks of queries, computed again in each backward pass"} if trace.in_blocks else {}
 
 
 def _left_out(trace: Trace) -> dict[str, Any]:

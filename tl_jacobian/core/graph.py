@@ -119,6 +119,19 @@ def _edge(tensor: Tensor) -> _Edge:
     return tensor.grad_fn, tensor.output_nr
 
 
+def _together(ends: Sequence[Tensor], starts: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """v^T d(ends)/d(start) in one backward pass; ``is_grads_batched`` can't batch functions with a rule of their own."""
+    reached: list[bool] = []
+
+    def one(*directions: Tensor) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(ends, starts, directions, retain_graph=True, allow_unused=True)
+        reached[:] = [grad is not None for grad in found]
+        return tuple(grad for grad in found if grad is not None)
+
+    grads = iter(torch.vmap(one)(*v))
+    return [next(grads) if there else None for there in reached]
+
+
 # Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py).
 MAX_CHUNK = 32
 
@@ -202,7 +215,7 @@ class Graph:
         k = len(v[0])
         if k > 1 and self.batches:
             try:
-                return torch.autograd.grad(ends, starts, v, retain_graph=True, is_grads_batched=True, allow_unused=True)
+                return _together(ends, starts, v)
             except (JacobianScopeError, torch.OutOfMemoryError):
                 raise
             except RuntimeError:  # if it isn't batching, the same comes of one at a time

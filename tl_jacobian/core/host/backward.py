@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
@@ -195,6 +196,18 @@ class Backward:
     def start(self) -> None:
         """Nothing is left of a run that was cut short."""
         self._visits.open.clear()
+
+    def here(self) -> Callable[[], AbstractContextManager[None]]:
+        """A way back to where the model is now, for operations that are computed later, or again."""
+        return partial(self._back, list(self._visits.open))
+
+    @contextmanager
+    def _back(self, visits: list[_Visit]) -> Iterator[None]:
+        now, self._visits.open = self._visits.open, visits
+        try:
+            yield
+        finally:
+            self._visits.open = now
 
     def mark(self, loan: Loan, roots: Iterable[nn.Module]) -> None:
         """Hooks that tell where the model is, as long as the loan lasts."""

@@ -68,6 +68,7 @@ class Trace(NamedTuple):
         final: input of the unembedding there, detached; y itself unless another output is watched.
         taps: the other activations watched, in the shape in which hooks see them.
         odd: shapes of those that were left out, because they don't have one value a token.
+        in_blocks: whether attention was computed in blocks of queries.
     """
 
     x: Float[Tensor, "batch pos d_in"]
@@ -78,6 +79,7 @@ class Trace(NamedTuple):
     final: Float[Tensor, "outputs d_model"]
     taps: Mapping[str, Tensor]
     odd: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    in_blocks: bool = False
 
 
 class Lost(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
 from tl_jacobian.core.host.backward import Rule, rule_name
 from tl_jacobian.core.host.base import Host
-from tl_jacobian.core.host.loan import Loan
+from tl_jacobian.core.host.loan import Loan, modules_in
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
@@ -113,14 +114,15 @@ class TransformerBridgeHost(TransformerLensHost):
                 # The bridge leaves the batch's size there, for whichever thread reads it next.
                 loan.by_thread(positions, "_current_batch_size")
             # No cache of keys and values: nothing is generated, and it would copy them.
-            return self.model(tokens, return_type="logits", use_cache=self._needs_cache())
+            return self.model(tokens, return_type="logits", use_cache=self._needs_cache)
 
+    @cached_property
     def _needs_cache(self) -> bool:
         """Whether Qwen3-Next's linear attention runs with a cache alone.
 
         Without one TransformerLens 3 goes its own way through it, which reads functions where transformers 5 has none.
         """
-        ways = (m.__dict__["_modules"].get("_original_component") for m in self.model.modules() if _goes_own_way(m))
+        ways = (m.__dict__["_modules"].get("_original_component") for m in modules_in(self.model) if _goes_own_way(m))
         return any(not hasattr(original, "causal_conv1d_fn") for original in ways)
 
     def _end_tokens(self) -> list[int]:

@@ -167,7 +167,7 @@ class Loan:
         def forget() -> None:
             for part, old in before:
                 for name, value in list(part.__dict__.items()):
-                    if isinstance(value, Tensor) and value.grad_fn is not None and value is not old.get(name):
+                    if isinstance(value, Tensor) and value.requires_grad and value is not old.get(name):
                         part.__dict__[name] = old.get(name)
 
         self._undo.append(forget)
@@ -222,6 +222,18 @@ def modules_of(*roots: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
             inside = [(f"{name}.{key}" if name else key, m) for key, m in module._modules.items() if m is not None]
             stack.extend(reversed(inside))
+
+
+def modules_in(*roots: nn.Module) -> list[nn.Module]:
+    """The same without names, which take most of the time."""
+    seen: dict[int, nn.Module] = {}
+    stack = list(reversed(roots))
+    while stack:
+        module = stack.pop()
+        if id(module) not in seen:
+            seen[id(module)] = module
+            stack.extend(m for m in reversed(module._modules.values()) if m is not None)
+    return list(seen.values())
 
 
 def place_of(name: str, module: nn.Module) -> str:

@@ -20,6 +20,7 @@ import psutil
 import torch
 
 from tl_jacobian.core.hooks import is_square
+from tl_jacobian.core.host.blocked import BLOCK as BLOCK_OF_QUERIES
 from tl_jacobian.core.linalg.fisher import BLOCK
 from tl_jacobian.core.memory import Footprint
 
@@ -65,6 +66,8 @@ _RUN_PATTERNS = 4  # where nothing is recorded: scores, masked scores, softmax a
 _AGAIN = 4  # recording a block's backward pass, in what the block keeps
 _DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in widths
 _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
+# Where attention is computed in blocks of queries, in the size of a block's scores.
+_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS = 8, 12, 20
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
 # What counting allocations can't tell; measured with the C library's allocator by benchmarks/memory.py.
@@ -105,22 +108,58 @@ class Sizes(NamedTuple):
         return max(self.itemsize, 4)
 
 
-def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = ()) -> Footprint:
-    """Bytes of a TransformerLens model's linearization that keeps the activations at ``taps`` too."""
+def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), in_blocks: bool = False) -> Footprint:
+    """Bytes of a TransformerLens model's linearization that keeps the activations at ``taps`` too.
+
+    Args:
+        in_blocks: whether attention is computed in blocks of queries.
+    """
     wide, patterns = _block_widths(cfg, sizes), sizes.n_prompts * cfg.n_heads * sizes.n_pos**2
+    if in_blocks:
+        return _in_blocks(cfg, sizes, habits, taps, wide, patterns)
     softmax = max(habits.softmax_bytes or sizes.itemsize, sizes.itemsize)
     capped = sizes.itemsize if (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0 else 0
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
     block = wide + patterns * (_pattern(sizes.itemsize, habits) + capped) + sizes.n_pos**2
-    parts = dict(
-        ends=_ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps),
-        stream=sizes.tokens * cfg.d_model * sizes.itemsize,
+    return _footprint(
+        cfg,
+        sizes,
+        habits,
+        taps,
         block=block + copied,
         run=wide + patterns * (_RUN_PATTERNS * softmax + capped) + copied,
         again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
         direction=_direction(cfg, sizes) + patterns * _DIRECTION_PATTERNS * softmax,
+    )
+
+
+def _in_blocks(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int) -> Footprint:
+    """Of patterns there is a block at a time, whatever the number of directions."""
+    block = min(BLOCK_OF_QUERIES, patterns * sizes.itemsize)
+    copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
+    return _footprint(
+        cfg,
+        sizes,
+        habits,
+        taps,
+        block=wide + copied,
+        run=wide + copied + _RUN_IN_BLOCKS * block,
+        again=_AGAIN * wide + _AGAIN_IN_BLOCKS * block,
+        direction=_direction(cfg, sizes),
+        at_once=_DIRECTION_IN_BLOCKS * block,
+    )
+
+
+def _footprint(
+    cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], at_once: int = 0, **parts: int
+) -> Footprint:
+    """With what doesn't depend on attention; ``at_once`` of the whole linearization, however many directions."""
+    stream = sizes.tokens * cfg.d_model * sizes.itemsize
+    parts |= dict(
+        ends=_ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps) + at_once,
+        stream=stream,
         head=_head(cfg, sizes, habits),
-        holes=_HOLES * sizes.tokens * cfg.d_model * sizes.itemsize,
+        holes=_HOLES * stream,
     )
     return Footprint(n_blocks=cfg.n_layers, **{name: int(_MARGIN * size) for name, size in parts.items()})
 

@@ -23,11 +23,12 @@ from jinja2 import TemplateError
 from torch import Tensor, nn
 
 from tl_jacobian.core.graph import forgetting, recording
-from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, place
+from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, is_square, place
 from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
+from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.conditions import Conditions
-from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
@@ -119,12 +120,13 @@ _FUNCTIONAL = ("attention_dropout", "dropout", "resid_dropout", "hidden_dropout"
 
 def check_dropout(model: nn.Module) -> None:
     """Raise UnsupportedModelError if a forward pass would drop activations at random."""
-    for name, module in model.named_modules():
-        if module.training and (p := _probability(module)) > 0:
-            raise UnsupportedModelError(
-                f"dropout is active (p={p} in {name or type(module).__name__}), so two runs would give two "
-                "attributions; call model.eval() first"
-            )
+    dropping = {module: p for module in modules_in(model) if module.training and (p := _probability(module)) > 0}
+    if dropping:
+        name, module = next((name, module) for name, module in modules_of(model) if module in dropping)
+        raise UnsupportedModelError(
+            f"dropout is active (p={dropping[module]} in {name or type(module).__name__}), so two runs would give two "
+            "attributions; call model.eval() first"
+        )
 
 
 def check_weights(parameters: Iterable[Tensor]) -> None:
@@ -213,6 +215,11 @@ def weights_digest(parameters: Iterable[Tensor]) -> str:
         total.update(str(tuple(p.shape)).encode() + sample.numpy().tobytes())
     return total.hexdigest()[:16]
 
+
+# From so many tokens on attention is computed in blocks, which takes no longer there (benchmarks/long.py) ...
+LONG = 1024
+# ... but for models whose attention needs its scores or patterns as a whole, as was seen.
+_WHOLE: WeakSet[nn.Module] = WeakSet()
 
 # Models that were found to be causal, and how many tokens that is tried on.
 _CAUSAL: WeakSet[nn.Module] = WeakSet()
@@ -377,7 +384,7 @@ class TransformerLensHost:
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            rules, n_heads = self._rules(), int(getattr(self.cfg, "n_heads", 0) or 0)
+            rules, n_heads = self._rules(parameters), int(getattr(self.cfg, "n_heads", 0) or 0)
             recorder = Recorder(places, watch, self._where_to_cut(), n_heads, precise if rules else _as_it_is)
             watched = self._watched(recorder)
             hooks = self._recording(recorder, watched)
@@ -385,12 +392,16 @@ class TransformerLensHost:
                 for name, module in modules_of(*self._roots()):
                     hooks.append((module, partial(looking, look, name), "after, with keywords"))
             loan.freeze(parameters)
-            for _, module in modules_of(*self._roots()):
+            for module in modules_in(*self._roots()):
                 # A block that runs again in the backward pass would miss the hooks of this one.
                 if module.__dict__.get("gradient_checkpointing"):
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
+            blocked = Blocked(tokens.shape[1], None if backward is None else backward.here)
+            in_blocks = self._attends_in_blocks(tokens.shape[1] if look is None else LONG, watch.taps)
+            if in_blocks:
+                rules = (*rules, blocked)
             if backward is not None:
                 backward.mark(loan, self._roots())
                 rules = (*rules, backward)
@@ -403,8 +414,16 @@ class TransformerLensHost:
                 logits = self._run(tokens.to(self._device))
         if backward is not None:
             backward.check(self.model, self.hook_points())
+        if in_blocks and (blocked.made_whole or not blocked.attended):
+            _WHOLE.add(self.model)
         self._check_causal(tokens)
-        return recorder.trace(logits)
+        return recorder.trace(logits)._replace(in_blocks=in_blocks and bool(blocked.attended))
+
+    def _attends_in_blocks(self, n_pos: int, taps: Sequence[str]) -> bool:
+        """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
+        if n_pos < LONG or self.model in _WHOLE or any(map(is_square, taps)):
+            return False
+        return not any(_has_hooks(point) for name, point in self.model.hook_dict.items() if is_square(name))
 
     def _recording(
         self, recorder: Recorder, watched: Iterable[tuple[nn.Module, Hook]]
@@ -445,8 +464,9 @@ class TransformerLensHost:
     def computing(self) -> AbstractContextManager[None]:
         return computing(self.model, self._rules(), self.precision)
 
-    def _rules(self) -> Rules:
-        return rules_for((*self._parameters(), torch.empty(0, dtype=self.cfg.dtype)), self.precision)
+    def _rules(self, parameters: Sequence[Tensor] | None = None) -> Rules:
+        own = self._parameters() if parameters is None else parameters
+        return rules_for((*own, torch.empty(0, dtype=self.cfg.dtype)), self.precision)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
@@ -472,10 +492,10 @@ class TransformerLensHost:
         if itemsize < 4 and self._rules():
             itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
-        return footprint(self.cfg, sizes, self._habits(), taps)
+        return footprint(self.cfg, sizes, self._habits(), taps, self._attends_in_blocks(n_pos, taps))
 
     def available_memory(self) -> int:
-        return available(self._devices())
+        return available(self._devices)
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
@@ -537,7 +557,7 @@ class TransformerLensHost:
             places = Places(last + 1, torch.arange(n), torch.full((n,), last))
             return self._traced(ids.expand(n, -1), places, Watch(value=values), False, under, look).y
 
-        with recording(), torch.random.fork_rng([d for d in self._devices() if d.type == "cuda"]):
+        with recording(), torch.random.fork_rng([d for d in self._devices if d.type == "cuda"]):
             return search(record, run)
 
     def weights_digest(self) -> str:
@@ -576,7 +596,7 @@ class TransformerLensHost:
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
-        own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
+        own = (p for module in modules_in(*self._roots()) for p in module._parameters.values())
         return list({id(p): p for p in own if p is not None}.values())
 
     @property
@@ -585,6 +605,7 @@ class TransformerLensHost:
         weight = next(self.model.embed.parameters(), None)
         return torch.device(self.cfg.device) if weight is None or weight.is_meta else weight.device
 
+    @cached_property  # of a host, which is made anew for each linearization
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
 
