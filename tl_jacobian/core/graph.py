@@ -120,7 +120,7 @@ def _edge(tensor: Tensor) -> _Edge:
 
 
 def _together(ends: Sequence[Tensor], starts: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """v^T d(ends)/d(start) in one backward pass; ``is_grads_batched`` can't batch functions with a rule of their own."""
+    """v^T d(ends)/d(start) in one backward pass; ``is_grads_batched`` batches no function with a rule of its own."""
     reached: list[bool] = []
 
     def one(*directions: Tensor) -> tuple[Tensor, ...]:
