@@ -66,7 +66,7 @@ class Meter:
         return time.perf_counter() - self.started
 
 
-def loaded(kind: str, device: str) -> Any:
+def loaded(kind: Any, device: str) -> Any:
     """The model, after a forward pass of one token: libraries are loaded then."""
     import torch
 
@@ -133,7 +133,10 @@ def series(kind: str, n: int, device: str) -> dict[str, Any]:
 
 def in_a_process(task: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.long", "--one", json.dumps(task)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.long", "--one", json.dumps(task)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1]}

@@ -108,9 +108,7 @@ class Sizes(NamedTuple):
         return max(self.itemsize, 4)
 
 
-def footprint(
-    cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), in_blocks: bool = False
-) -> Footprint:
+def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), in_blocks: bool = False) -> Footprint:
     """Bytes of a TransformerLens model's linearization that keeps the activations at ``taps`` too.
 
     Args:
@@ -135,9 +133,7 @@ def footprint(
     )
 
 
-def _in_blocks(
-    cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int
-) -> Footprint:
+def _in_blocks(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int) -> Footprint:
     """Of patterns there is a block at a time, whatever the number of directions."""
     block = min(BLOCK_OF_QUERIES, patterns * sizes.itemsize)
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize

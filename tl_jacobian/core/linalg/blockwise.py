@@ -8,9 +8,10 @@ and of the results' gradients: so every derivative can be taken, of any order, a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -53,6 +54,7 @@ class Like(NamedTuple):
         return cls((*([] if several is None else [several]), *tensor.shape), tensor.dtype, tensor.device, cut)
 
 
+@runtime_checkable
 class Body(Protocol):
     """The function for one block: parts of the inputs in, parts of the results out; None: nothing but zeros."""
 
@@ -67,9 +69,7 @@ def blocks_of(n: int, rows: int, causal: bool) -> tuple[Block, ...]:
     """
     parts = math.ceil(n / rows)
     ends = [n * i // parts for i in range(parts + 1)]  # of nearly one size
-    if not causal:
-        return tuple(Block(start, stop, n) for start, stop in zip(ends, ends[1:], strict=False))
-    return tuple(Block(start, stop, stop) for start, stop in zip(ends, ends[1:], strict=False))
+    return tuple(Block(start, stop, stop if causal else n) for start, stop in pairwise(ends))
 
 
 def blockwise(
@@ -123,9 +123,9 @@ class _Blockwise(torch.autograd.Function):
         return (None, None, None, None, *found)
 
     @staticmethod
-    def vmap(
+    def vmap(  # type: ignore[override]  # torch's own is (info, in_dims, *args)
         info: Any,
-        in_dims: tuple[int | None, ...],
+        in_dims: tuple[Any, ...],
         body: Body,
         blocks: Sequence[Block],
         cuts: Sequence[Cut],
@@ -182,7 +182,9 @@ class Pullback:
         again = any(part.requires_grad for parts in each for part in parts)  # somebody differentiates this
         with torch.enable_grad():
             for i in self.wanted:  # each a tensor of its own, though two may be the same
-                inputs[i] = inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else inputs[i].detach().requires_grad_()
+                inputs[i] = (
+                    inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else inputs[i].detach().requires_grad_()
+                )
             made = self.body(block, *inputs)
             attached = [i for i, m in enumerate(made) if m is not None and m.requires_grad]
             if not attached:
