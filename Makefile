@@ -8,6 +8,8 @@ TORCH = torch==2.13.0
 
 # A process of tests a core, at most eight; who has none left takes over from another.
 PYTEST = -m pytest -n logical --maxprocesses 8 --dist worksteal
+# Of how many architectures each test takes its examples: two in `make test`, three in `make test-all`.
+MORE = TL_JACOBIAN_TESTS=3
 EVERYTHING = TL_JACOBIAN_TESTS=all
 # Results, figures, linear algebra and the store of a corpus know no host: TransformerLens's version can't change them.
 WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
@@ -32,11 +34,11 @@ test: quick-lint $(VENV)/.made
 	$(VENV)/bin/python $(PYTEST) -m "not slow"
 
 test-all: lint docs $(VENV)/.made
-	$(VENV)/bin/python $(PYTEST)
+	$(MORE) $(VENV)/bin/python $(PYTEST)
 	$(MAKE) test-tl4
 
 test-tl4: $(VENV4)/.made
-	$(VENV4)/bin/python $(PYTEST) -m "not slow" $(WITH_A_MODEL)
+	$(MORE) $(VENV4)/bin/python $(PYTEST) -m "not slow" $(WITH_A_MODEL)
 
 test-everything: $(VENV)/.made $(VENV4)/.made
 	$(EVERYTHING) $(VENV)/bin/python $(PYTEST)

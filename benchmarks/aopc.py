@@ -4,9 +4,10 @@
     python -m benchmarks.aopc run --data ... --out runs --part reduced --model Qwen/Qwen2.5-7B --device cuda
     python -m benchmarks.aopc report runs
 
-Each part of the plan takes the shortest prompts of each corpus and writes a folder ``runs/MODEL/PART/CORPUS``, which
-goes on where it was when it is killed. The report writes aopc.md, aopc.png and aopc.json (numbers, no text) to
-benchmarks/results.
+Each part of the plan takes the shortest prompts of each corpus (``--prompts 200``: all of them), in an order drawn from
+a seed, and writes ``runs/MODEL.PART.CORPUS.json`` after every ``--chunk`` of them: what was done stays when a run is
+killed or its ``--minutes`` are over, and is a fair part of the whole. ``--records`` keeps each chunk's folder, from
+which a run goes on. The report writes aopc.md, aopc.png and aopc.json (numbers, hardly a text) to benchmarks/results.
 
 IWSLT2017's rows come in talks. Where one ends was found by reading: speaker and subject change at rows 42, 96 and 145.
 Four talks are too few to draw from, so ten neighbouring rows of one talk make a block.
@@ -16,8 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
@@ -25,19 +30,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import tl_jacobian as tj
+from benchmarks import peers
 from tl_jacobian.core.host.load import load_model
 from tl_jacobian.render import figure, markdown
 from tl_jacobian.results.evaluation import Evaluation
 from tl_jacobian.results.panels import Curves
-from tl_jacobian.results.side_by_side import side_by_side
-from tl_jacobian.studies.corpus import read_records, read_settings
-from tl_jacobian.studies.evaluation import Settings, load_evaluation
+from tl_jacobian.results.side_by_side import ranks_agree, side_by_side
+from tl_jacobian.results.statistics import Difference
+from tl_jacobian.studies.evaluation import Settings
 from tl_jacobian.studies.evaluation.curves import Perturbation
-from tl_jacobian.studies.evaluation.matched import with_matched
 
 RESULTS = Path(__file__).with_name("results")
 TALKS = {"iwslt2017_de_en_200": (0, 42, 96, 145)}  # the rows where talks begin
 IN_A_BLOCK = 10
+WITH_GRADIENTS = 32  # runs together; some 7 GB for 100 tokens of the demo model
 
 TRIVIAL = ("random", "recency", "first_and_recency", "token_frequency", "embedding_norm")
 SCOPES = ("input_x_gradient", "semantic", "temperature", "fisher")
@@ -54,14 +60,26 @@ class Part(NamedTuple):
 
     prompts: int
     trial: tj.Trial
+    rules: bool = False
 
 
 PARTS = {
     "main": Part(
         20,
         tj.Trial(
-            methods=(*TRIVIAL, "attention_rollout", "integrated_gradients", *SCOPES), sufficiency=False, matched=1
+            methods=(
+                *TRIVIAL,
+                "attention_rollout",
+                "leave_one_out",
+                "integrated_gradients",
+                "integrated_gradients_100",
+                *SCOPES,
+                "fisher_trace",
+            ),
+            sufficiency=False,
+            matched=1,
         ),
+        rules=True,
     ),
     "operators": Part(
         6,
@@ -80,6 +98,20 @@ PARTS = {
             sufficiency=False,
         ),
     ),
+    "integrals": Part(
+        2,
+        tj.Trial(
+            methods=(
+                "random",
+                "recency",
+                "semantic",
+                "integrated_gradients",
+                "integrated_gradients_100",
+                "integrated_gradients_converged",
+            ),
+            sufficiency=False,
+        ),
+    ),
     "reduced": Part(
         20,
         tj.Trial(
@@ -93,33 +125,76 @@ PARTS = {
 }
 
 
-def shortest(path: Path, count: int, tokenizer: Any) -> list[dict[str, Any]]:
-    """The shortest prompts of a file, with their rows as ids."""
-    rows = json.loads(path.read_text(encoding="utf-8"))
-    sizes = [len(tokenizer(row["text"])["input_ids"]) for row in rows]
-    kept = sorted(sorted(range(len(rows)), key=lambda i: sizes[i])[:count])
-    return [{"text": rows[i]["text"], "id": str(i)} for i in kept]
+def shortest(path: Path, count: int, tokenizer: Any) -> tuple[list[dict[str, Any]], Counter[int]]:
+    """The shortest prompts of a file, shuffled, with their rows as ids; and how often tokens occur in all of it.
+
+    Shuffled: of a run that is cut short those that are done are a fair part of them.
+    """
+    rows = [row["text"] for row in json.loads(path.read_text(encoding="utf-8"))]
+    tokens = [tokenizer(row)["input_ids"] for row in rows]
+    kept = sorted(range(len(rows)), key=lambda i: len(tokens[i]))[:count]
+    random.Random(0).shuffle(kept)
+    return [{"text": rows[i], "id": str(i)} for i in kept], Counter(t for one in tokens for t in one)
+
+
+def trial_of(part: Part, model: Any, args: argparse.Namespace) -> tj.Trial:
+    """The part's trial, with the methods that were asked for, and semantic scopes under backward rules."""
+    names = args.methods.split(",") if args.methods else list(part.trial.methods)
+    methods: dict[str, Any] = {name: name for name in names}
+    if part.rules and not args.methods:
+        methods |= peers.of_rules(model)
+    return replace(part.trial, methods=methods, batch_size=args.runs)
 
 
 def run(args: argparse.Namespace) -> None:
     model = load_model(args.model or "demo", "bridge", device=args.device, dtype=args.dtype)
-    part = PARTS[args.part]
+    args.out.mkdir(parents=True, exist_ok=True)
+    part, name = PARTS[args.part], Path(args.model).resolve().name if args.model else "demo"
+    trial = trial_of(part, model, args)
+    minutes = args.minutes / len(args.data)
     for path in args.data:
-        began = time.process_time()
-        corpus = shortest(path, args.prompts or part.prompts, model.tokenizer)
-        out = args.out / (Path(args.model).name if args.model else "demo") / args.part / path.stem
-        trial = part.trial
-        if args.methods:
-            trial = tj.Trial(
-                **{**{name: getattr(trial, name) for name in ("k", "also", "sufficiency", "matched", "settings")}},
-                methods=tuple(args.methods.split(",")),
+        corpus, counts = shortest(path, args.prompts or part.prompts, model.tokenizer)
+        kept = args.records / name / args.part / path.stem if args.records else None
+        done, longest, began = [], 0.0, time.monotonic()
+        for number, at in enumerate(range(0, len(corpus), args.chunk)):
+            spent = time.monotonic() - began
+            if done and spent + longest > 60 * minutes:
+                break
+            # Random numbers of its own. Runs with gradients keep every layer: several processes share a GPU.
+            size = min(args.runs, WITH_GRADIENTS)
+            settings = replace(trial.settings, counts=counts, seed=number, batch_size=size)
+            done.append(
+                tj.evaluate(
+                    model,
+                    corpus[at : at + args.chunk],
+                    replace(trial, settings=settings),
+                    out=kept and kept / f"{number:02d}",
+                    name=path.stem,
+                    batch_size=args.batch_size,
+                    shard_size=args.batch_size,
+                    progress=False,
+                )
             )
-        options = {"batch_size": args.batch_size, "shard_size": args.batch_size}
-        tj.evaluate(model, corpus, trial, out=out, name=path.stem, **options)
-        print(f"{out}: {time.process_time() - began:.0f} CPU seconds", flush=True)
+            longest = max(longest, time.monotonic() - began - spent)
+            stored = {"model": name, "part": args.part, "of": len(corpus), **without_text(joined(done))}
+            write(args.out / f"{name}.{args.part}.{path.stem}.json", json.dumps(stored, separators=(",", ":")) + "\n")
+            n, seconds = sum(len(e.records) for e in done), time.monotonic() - began
+            print(f"{name} {args.part} {path.stem}: {n} of {len(corpus)} prompts, {seconds:.0f} s", flush=True)
 
 
-KEPT = ("n_tokens", "log_prob", "error", "id")  # of a record; texts are part of the data
+def write(path: Path, text: str) -> None:
+    """All of it or nothing."""
+    path.with_suffix(".part").write_text(text, encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """Evaluations of parts of a corpus, as one."""
+    return replace(parts[0], records=tuple(r for e in parts for r in e.records))
+
+
+# Of a record: texts are part of the data, but for those of the first, which the tables show.
+KEPT, SHOWN, N_SHOWN = ("n_tokens", "log_prob", "error", "id"), ("target_text", "context"), 4
 PAPERS = {  # the later version's table: LLaMA-3.2 3B, k and the token that is explained aren't said
     "lambada_200": {
         "random": -0.23,
@@ -140,32 +215,15 @@ PAPERS = {  # the later version's table: LLaMA-3.2 3B, k and the token that is e
 }
 
 
-def cut_off(folder: Path) -> Evaluation | None:
-    """Of a run whose second half was cut off, the prompts that have both; None where there are none."""
-    if not (folder / "matched").exists():
-        return None
-    settings = read_settings(folder)
-    found = {r["prompt"]: r for r in read_records(folder / "matched", partial=True)}
-    first = [r for r in read_records(folder) if r["prompt"] in found]
-    metadata = {key: value for key, value in settings.items() if key not in ("job", "name")}
-    records = with_matched(first, [found[r["prompt"]] for r in first])
-    return Evaluation(name=settings["name"], records=tuple(records), metadata=metadata)
-
-
-def loaded(folder: Path) -> Iterator[tuple[str, str, Evaluation]]:
-    """Model, part and evaluation of each finished folder; those of talks in blocks."""
-    for path in sorted(folder.glob("*/*/*/manifest.json")):
-        model, part, corpus = path.relative_to(folder).parts[:3]
-        try:
-            e = load_evaluation(path.parent)
-        except tj.errors.CorpusError as error:
-            print(error, flush=True)
-            if (e := cut_off(path.parent)) is None:
-                continue
-        if starts := TALKS.get(corpus):
+def loaded(folder: Path) -> Iterator[tuple[str, str, int, Evaluation]]:
+    """Model, part, how many prompts were to be run, and evaluation of each file; those of talks in blocks."""
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        e = Evaluation(name=found["name"], records=tuple(found["records"]), metadata=found["metadata"])
+        if starts := TALKS.get(e.name):
             talks = [(max(s for s in starts if s <= row), row) for row in (int(r["id"]) for r in e.records)]
             e = e.in_blocks([f"{talk}: {(row - talk) // IN_A_BLOCK}" for talk, row in talks])
-        yield model, part, e
+        yield found["model"], found["part"], found["of"], e
 
 
 def without_text(e: Evaluation) -> dict[str, Any]:
@@ -176,10 +234,10 @@ def without_text(e: Evaluation) -> dict[str, Any]:
         }
 
     records = [
-        {key: r[key] for key in KEPT if r.get(key) is not None}
+        {key: r[key] for key in (*KEPT, *(SHOWN if i < N_SHOWN else ())) if r.get(key) is not None}
         | {"methods": rounded(r.get("methods", {}))}
         | ({"also": {name: rounded(one) for name, one in r["also"].items()}} if r.get("also") else {})
-        for r in e.records
+        for i, r in enumerate(e.records)
     ]
     return {"name": e.name, "metadata": dict(e.metadata), "records": records, "blocks": list(e.blocks)}
 
@@ -202,19 +260,19 @@ def beside_the_paper(found: Sequence[Evaluation]) -> Iterator[str]:
         yield f"| {method.replace('_', ' ')} | " + " | ".join(cells) + " |"
 
 
-def verdict(e: Evaluation, more: str, less: str) -> str:
-    """Is one method's AOPC above another's, beyond chance?"""
-    for d in e.differences():
+def verdict(differences: Sequence[Difference], more: str, less: str) -> str:
+    """Is one method's AOPC above another's, beyond chance? p is adjusted for all pairs of methods."""
+    for d in differences:
         if {d.method, d.other} == {more, less}:
             sign = 1 if d.method == more else -1
-            if d.p >= 0.05:
-                return f"not told apart ({sign * d.interval.mean:+.2f}, p = {d.p:.2g})"
-            found = "holds" if sign * d.interval.mean > 0 else "the opposite"
-            return f"{found} ({sign * d.interval.mean:+.2f}, p = {d.p:.2g})"
+            above = "holds" if sign * d.interval.mean > 0 else "the opposite"
+            found = "not told apart" if d.adjusted >= 0.05 else above
+            low, high = sorted((sign * d.interval.low, sign * d.interval.high))
+            return f"{found} ({sign * d.interval.mean:+.2f} [{low:+.2f}, {high:+.2f}])"
     return "not measured"
 
 
-CLAIMS = (
+CLAIMS = (  # what, whose AOPC is above whose
     ("Semantic Scope is above a random ranking", "semantic", "random"),
     ("Temperature Scope is above a random ranking", "temperature", "random"),
     ("Fisher Scope (rank 1) is above a random ranking", "fisher", "random"),
@@ -223,35 +281,93 @@ CLAIMS = (
     ("Fisher Scope is above integrated gradients", "fisher", "integrated_gradients"),
     ("Fisher Scope is above Semantic Scope", "fisher", "semantic"),
     ("Semantic Scope is above input x gradient", "semantic", "input_x_gradient"),
+    ("Semantic Scope is above integrated gradients of 100 steps", "semantic", "integrated_gradients_100"),
+    ("(ours) Fisher's whole trace is above its rank 1", "fisher_trace", "fisher"),
     ("(ours) Semantic Scope is above recency", "semantic", "recency"),
+    ("(ours) Temperature Scope is above recency", "temperature", "recency"),
     ("(ours) Fisher Scope is above recency", "fisher", "recency"),
+    ("(ours) Fisher Scope is above leave-one-out", "fisher", "leave_one_out"),
+    ("(ours) frozen norms are above exact gradients", "semantic (frozen norms)", "semantic"),
+    ("(ours) frozen attention is above exact gradients", "semantic (frozen attention)", "semantic"),
+    ("(ours) GIM's rule is above exact gradients", "semantic (gim)", "semantic"),
 )
 
 
 def claims(found: Sequence[Evaluation]) -> Iterator[str]:
     yield "| claim | " + " | ".join(e.name for e in found) + " |"
     yield "| --- |" + " --- |" * len(found)
+    differences = [e.differences() for e in found]
     for claim, more, less in CLAIMS:
-        yield f"| {claim} | " + " | ".join(verdict(e, more, less) for e in found) + " |"
+        yield f"| {claim} | " + " | ".join(verdict(of, more, less) for of in differences) + " |"
+
+
+Loaded = tuple[str, str, int, Evaluation]
+
+
+def summary(every: Sequence[Loaded]) -> Iterator[str]:
+    """What each table comes to, in sentences."""
+    for model, part, n, e in every:
+        yield f"- **{model}, {part}, {e.name}** ({len(e.usable)} of {n} prompts). " + " ".join(_sentences(e))
+
+
+def _sentences(e: Evaluation) -> Iterator[str]:
+    names = {m: m.replace("_", " ") for m in e.methods}
+    judged = [m for m in e.methods if m not in ("beam_lowest", "beam_highest")]
+    means = {m: e.interval("aopc", m).mean for m in judged}
+    yield f"AOPC: {_ordered(means)}."
+    said: dict[str, list[str]] = {}
+    for d in e.differences():
+        if "recency" in (d.method, d.other) and d.adjusted < 0.05:
+            other, sign = (d.other, -1) if d.method == "recency" else (d.method, 1)
+            said.setdefault("above" if sign * d.interval.mean > 0 else "below", []).append(names[other])
+    for where in ("above", "below"):
+        yield f"{where.capitalize()} recency beyond chance: {', '.join(said.get(where, ['none']))}."
+    if "beyond_recency" in e.metrics:
+        knows = [names[m] for m in judged if e.interval("beyond_recency", m).low > 0]
+        yield f"Above zero beyond recency: {', '.join(knows) or 'none'}."
+    if "normalized_aopc" in e.metrics:
+        reached = {m: e.interval("normalized_aopc", m).mean for m in judged}
+        yield f"Normalised: {_ordered(reached)}."
+    if e.operators[1:]:
+        ranks = ranks_agree({operator: e.under(operator) for operator in e.operators})
+        least, most = min(ranks, key=lambda a: a.tau), max(ranks, key=lambda a: a.tau)
+        yield (
+            "Methods' orders under two ways to remove tokens: Kendall's tau "
+            f"{least.tau:.2f} ({least.one}; {least.other}) to {most.tau:.2f} ({most.one}; {most.other})."
+        )
+        for operator in e.operators:
+            under = e.under(operator)
+            best = max(judged, key=lambda m: under.interval("aopc", m).mean)
+            yield f"First under {operator}: {names[best]}."
+
+
+def _ordered(values: dict[str, float]) -> str:
+    """From the highest to the lowest."""
+    return ", ".join(f"{m.replace('_', ' ')} {values[m]:.2f}" for m in sorted(values, key=lambda m: -values[m]))
 
 
 def report(args: argparse.Namespace) -> None:
     every = list(loaded(args.folder))
-    main = [e for model, part, e in every if (model, part) == ("demo", "main")]
+    main = [e for model, part, _, e in every if (model, part) == ("demo", "main")]
     (RESULTS / "aopc.json").write_text(
-        json.dumps([{"model": m, "part": p, **without_text(e)} for m, p, e in every], separators=(",", ":")) + "\n",
+        json.dumps([{"model": m, "part": p, "of": n, **without_text(e)} for m, p, n, e in every], separators=(",", ":"))
+        + "\n",
         encoding="utf-8",
     )
     curves = [panel for e in main for panel in e.panels() if isinstance(panel, Curves)]
     drawn: Any = figure(curves).figure
     drawn.savefig(RESULTS / "aopc.png", dpi=110)
     head = Template(Path(__file__).with_name("aopc_report.md").read_text(encoding="utf-8"))
-    lines = [head.substitute(paper="\n".join(beside_the_paper(main)), claims="\n".join(claims(main)))]
-    for model, part, e in every:
-        lines += [f"## {model}, {part}, {e.name}", e.to_markdown()]
-    for model in dict.fromkeys(m for m, _, _ in every):
-        several = [e for m, part, e in every if m == model and e.operators[1:]]
-        for e in several:
+    lines = [
+        head.substitute(
+            summary="\n".join(summary(every)), paper="\n".join(beside_the_paper(main)), claims="\n".join(claims(main))
+        )
+    ]
+    for model, part, n, e in every:
+        # Without the table of all pairs: whoever asks for another one than the claims' finds each prompt in the JSON.
+        lines += [f"## {model}, {part}, {e.name}: {len(e.records)} of {n} prompts", markdown(e.panels()[:2])]
+    for model, _, _, e in every:
+        if e.operators[1:]:
             lines += [f"## Ways to remove tokens: {model}, {e.name}", markdown(side_by_side([e]))]
     (RESULTS / "aopc.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
@@ -262,13 +378,17 @@ def main() -> None:
     one = commands.add_parser("run")
     one.add_argument("--data", type=Path, nargs="+", required=True)
     one.add_argument("--out", type=Path, required=True)
+    one.add_argument("--records", type=Path, help="folder of what to go on from")
     one.add_argument("--part", choices=PARTS, default="main")
     one.add_argument("--prompts", type=int, help="of each corpus, the shortest")
     one.add_argument("--methods", help="with commas, in the place of the part's")
     one.add_argument("--model", help="name or local folder; default: the demo model")
     one.add_argument("--device", default="cpu")
     one.add_argument("--dtype", default="float32")
-    one.add_argument("--batch-size", type=int, default=4)
+    one.add_argument("--batch-size", type=int, default=4, help="prompts linearised together")
+    one.add_argument("--runs", type=int, default=16, help="prompts with tokens removed that run together")
+    one.add_argument("--chunk", type=int, default=20, help="prompts after which the results so far are written")
+    one.add_argument("--minutes", type=float, default=math.inf, help="begin no chunk that would end later")
     one.set_defaults(do=run)
     two = commands.add_parser("report")
     two.add_argument("folder", type=Path, help="--out of the runs")

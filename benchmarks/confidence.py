@@ -1,12 +1,12 @@
 """Is ||y|| a confidence? Temperature Scope's premise, on the positions of texts and the numbers of series.
 
-    python -m benchmarks.confidence --data lambada_200.json [--model FOLDER] [--prompts 20]
+    python -m benchmarks.confidence --data lambada_200.json [--model FOLDER] [--prompts 20] [--device cuda]
 
 At every position of the texts: ||y|| and the norm of the centred logits against the predicted distribution's entropy
 and its top probability. On number series: ||y|| before each number against the spread of the forecast, for which the
 paper takes ||y||^-1. At the last positions of some prompts: gradients (cosines) and token rankings of the two
 confidences against those of the entropy, and leaving tokens out as the judge. Numbers go to standard output and, by the
-model's name, to benchmarks/results/confidence.json; confidence.md says what they mean.
+model's name, to benchmarks/results/confidence.json (``--out``); confidence.md says what they mean.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def of_series(model: Any, values: np.ndarray) -> dict[str, float]:
     at = torch.arange(1, len(digits) + 1, dtype=torch.float64)
     columns: dict[str, list[float]] = {name: [] for name in ("norm", "logit_norm", "variance", "entropy", "top")}
     for lin in tj.linearize(model, list(series.tokens), position=places):
-        p = lin.logits.double().softmax(-1)[digits]
+        p = lin.logits.cpu().double().softmax(-1)[digits]
         p = p / p.sum()
         mean = (p * at).sum()
         columns["norm"].append(lin.y.double().norm().item())
@@ -175,14 +175,16 @@ def main() -> None:
     parser.add_argument("--edits", type=int, default=12, help="prompts whose gradients and edits are compared")
     parser.add_argument("--series", type=int, default=4, help="of each system")
     parser.add_argument("--numbers", type=int, default=60)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=Path, default=RESULTS / "confidence.json")
     args = parser.parse_args()
-    model = tj.load_demo_model("bridge") if args.model is None else load_model(args.model, "bridge")
+    model = load_model(args.model or "demo", "bridge", device=args.device, dtype=args.dtype)
     texts = sorted((row["text"] for row in json.loads(args.data.read_text(encoding="utf-8"))), key=len)
     found = measure(model, texts[: args.prompts], args.series, args.numbers, args.edits)
-    path = RESULTS / "confidence.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known["demo" if args.model is None else Path(args.model).name] = found
-    path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    known = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    known[Path(args.model).resolve().name if args.model else "demo"] = found
+    args.out.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=1))
 
 

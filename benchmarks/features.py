@@ -1,7 +1,8 @@
 """Features, edges and heads by token: predictions beside interventions, and what predicting costs.
 
     python -m benchmarks.train_sae      # once
-    python -m benchmarks.features [--pairs 20] [--places 20]
+    python -m benchmarks.features [--pairs 20] [--places 20] [--device cuda]
+    python -m benchmarks.features --costs    # on two quiet cores
 
 For each pair of prompts: the strongest features of a clean prompt, each removed from the stream at its token and the
 logit difference measured; the strongest edges by path patching; the strongest heads at tokens by patching. Spearman is
@@ -48,7 +49,7 @@ def removed(model: Any, lin: tj.Linearization, hook: str, sae: Any, cell: Any, t
         return stream
 
     with torch.no_grad():
-        logits = model.run_with_hooks(lin.tokens[None], fwd_hooks=[(hook, edit)])[0, -1]
+        logits = model.run_with_hooks(lin.tokens[None].to(lin.y.device), fwd_hooks=[(hook, edit)])[0, -1]
     return (logits[token] - logits[other] - (lin.logits[token] - lin.logits[other])).item()
 
 
@@ -56,10 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--places", type=int, default=20)
-    parser.add_argument("--edge-pairs", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--costs", action="store_true", help="costs alone")
     args = parser.parse_args()
-    model, sae = tj.load_demo_model("bridge"), train_sae.load()
+    model, sae = tj.load_demo_model("bridge", device=args.device), train_sae.load(device=args.device)
     hook = sae.cfg.metadata.hook_name
+    if args.costs:
+        return costs(model, sae, hook)
     quality = sae.cfg.metadata.quality
     print(
         f"SAE at {hook}: {len(sae.W_dec)} features, k={sae.cfg.k}. Held out: "
@@ -68,7 +72,7 @@ def main() -> None:
     print()
     found: dict[str, list[tuple[float, float, float]]] = {"features": [], "heads at tokens": [], "edges": []}
     shares = []
-    for i, (clean, corrupted) in enumerate(pairs(args.pairs)):
+    for clean, corrupted in pairs(args.pairs):
         lin, other = (tj.linearize(model, prompt, record=[hook]) for prompt in (clean, corrupted))
         a, b = int(lin.logits.argmax()), int(other.logits.argmax())
         if a == b or len(lin.tokens) != len(other.tokens):
@@ -85,9 +89,8 @@ def main() -> None:
         at = ~c.measured.values.isnan()
         both = zip(c.predicted.values[at].tolist(), c.measured.values[at].tolist(), strict=True)
         found["heads at tokens"].append(agreement(list(both)))
-        if i < args.edge_pairs:
-            e = edge_attribution(model, clean, corrupted, target=a, minus=b, check=10, progress=False)
-            found["edges"].append(agreement([(x.predicted, x.measured) for x in e.checked]))
+        e = edge_attribution(model, clean, corrupted, target=a, minus=b, check=10, progress=False)
+        found["edges"].append(agreement([(x.predicted, x.measured) for x in e.checked]))
     print("| what | pairs | Spearman, median (worst) | signs agree, median (worst) | relative error, median (worst) |")
     print("|---|---|---|---|---|")
     for what, rows in found.items():
@@ -99,9 +102,8 @@ def main() -> None:
         )
     error, named = (statistics.median(x) for x in zip(*shares, strict=True))
     print(
-        f"\nMedian effect of the reconstruction error {error:.2f} logits, of the named features together {named:.2f}.\n"
+        f"\nMedian effect of the reconstruction error {error:.2f} logits, of the named features together {named:.2f}."
     )
-    costs(model, sae, hook)
 
 
 def agreement(effects: list[tuple[float, float]]) -> tuple[float, float, float]:
@@ -112,9 +114,20 @@ def agreement(effects: list[tuple[float, float]]) -> tuple[float, float, float]:
     return float(spearmanr(predicted, measured).statistic), signs, error
 
 
+LONGER = "The committee met on Tuesday to discuss the new library and its opening hours. "
+
+
 def costs(model: Any, sae: Any, hook: str) -> None:
-    clean, corrupted = "When John and Mary met, John gave a book to", "When John and Mary met, Mary gave a book to"
-    tokens = torch.tensor([tj.linearize(model, clean).tokens.tolist()])
+    """Against plain forward passes of one prompt."""
+    print("| tokens | plain forward pass | scope | features x tokens, in scopes | all edges, in forward passes |")
+    print("|---|---|---|---|---|")
+    for more in (0, 2, 5):
+        pair = (f"{LONGER * more}When John and Mary met, {name} gave a book to" for name in ("John", "Mary"))
+        _costs(model, sae, hook, *pair)
+
+
+def _costs(model: Any, sae: Any, hook: str, clean: str, corrupted: str) -> None:
+    tokens = tj.linearize(model, clean).tokens[None]
     task = dict(target=" Mary", minus=" John")
 
     def forward() -> None:
@@ -125,15 +138,16 @@ def costs(model: Any, sae: Any, hook: str) -> None:
         {
             "forward": forward,
             "scope": lambda: tj.semantic_scope(tj.linearize(model, clean), **task),
-            "features x tokens": lambda: tj.feature_scope(tj.linearize(model, clean, record=[hook]), sae, **task),
+            "features": lambda: tj.feature_scope(tj.linearize(model, clean, record=[hook]), sae, **task),
             "edges": lambda: edge_attribution(model, clean, corrupted, check=0, **task),
         },
         7,
     )
     print(
-        f"Costs, {tokens.shape[1]} tokens, one run: features x tokens {t['features x tokens'] / t['scope']:.2f} scopes,"
+        f"| {tokens.shape[1]} | {t['forward'] * 1e3:.0f} ms | {t['scope'] / t['forward']:.1f} passes "
+        f"| {t['features'] / t['scope']:.2f} | {t['edges'] / t['forward']:.1f} |",
+        flush=True,
     )
-    print(f"all edges {t['edges'] / t['forward']:.1f} plain forward passes, a scope {t['scope'] / t['forward']:.1f}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Interactions of tokens on the demo model: what they cost, planted cases, and an injected instruction's metric.
 
-    python -m benchmarks.interactions    # some five minutes on two cores; writes results/interactions.md
+    python -m benchmarks.interactions [--device cuda] [--parts cost planted promised metric] [--out FILE]
+
+Writes results/interactions.md; on two cores the part "promised" takes the longest by far.
 
 Cost: :func:`token_interactions` beside the Fisher estimate it comes from, in turns, in one process. Planted cases:
 where the planted pair stands among all pairs, by its interaction, by its correlation, and by the product of its two
@@ -11,6 +13,7 @@ instruction.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -112,12 +115,12 @@ def really(lin: Any, pairs: list[tuple[int, int]], size: float, n: int = 4) -> l
         for i, tokens in enumerate(moved):
             values[i, list(tokens)] += step
         both = torch.cat([lin.rerun.logits(v) for v in values.split(32)]).double().log_softmax(-1)
-        return (at.double().exp() * (at.double() - both)).sum(-1)
+        return (at.double().exp() * (at.double() - both)).sum(-1).cpu()
 
     singles = sorted({i for pair in pairs for i in pair})
     total = torch.zeros(len(pairs), dtype=torch.float64)
     for _ in range(n):
-        step = torch.nn.functional.normalize(torch.randn(x.shape[1], generator=generator), dim=0) * size
+        step = torch.nn.functional.normalize(torch.randn(x.shape[1], generator=generator), dim=0).to(x) * size
         for sign in (1, -1):  # odd terms cancel
             found = kl([*((i,) for i in singles), *pairs], sign * step)
             alone = dict(zip(singles, found.tolist(), strict=False))
@@ -204,23 +207,26 @@ def metric(model: Any) -> Iterator[str]:
             )
 
 
+PARTS = {
+    "cost": ("Cost", ratios),
+    "planted": ("Planted cases", planted),
+    "promised": ("Promised and measured", promised),
+    "metric": ("The pulled-back metric", metric),
+}
+
+
 def main() -> None:
-    model = tj.load_demo_model(kind="bridge")
-    lines = [
-        "# Interactions between tokens",
-        "",
-        "By `python -m benchmarks.interactions`; demo model, bridge, CPU.",
-        "",
-    ]
-    for title, part in (
-        ("Cost", ratios),
-        ("Planted cases", planted),
-        ("Promised and measured", promised),
-        ("The pulled-back metric", metric),
-    ):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    model = tj.load_demo_model(kind="bridge", device=args.device)
+    lines = ["# Interactions between tokens", "", "By `python -m benchmarks.interactions`; demo model, bridge.", ""]
+    for title, part in (PARTS[name] for name in args.parts):
         lines += [f"## {title}", "", *part(model), ""]
         print("\n".join(lines[-12:]), flush=True)
-        OUT.write_text("\n".join(lines))
+        args.out.write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

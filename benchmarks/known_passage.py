@@ -1,14 +1,16 @@
 """Planted evidence: does an attribution name the one passage, of four, that holds what the answer needs?
 
-    python -m benchmarks.known_passage [--models demo DIR] [--n 60]
+    python -m benchmarks.known_passage [--models demo DIR] [--n 60] [--device cuda] [--minutes 4]
 
 Generated prompts (``benchmarks/tasks.py``): four passages that say the same of four things, and a question about one
 of them. The right answer is explained, all its tokens as one. A passage's score is that of its tokens jointly, or per
 token ("mean"); what it says is first is the passage with the highest. ``passage left out`` deletes each in turn, and
 names the one without which the answer's log-probability falls furthest: a forward pass each, and what the others are to
 predict. Prompts to which the model doesn't give the right answer, token by token, are counted apart.
-Writes benchmarks/results/known_passage.md, and every prompt's scores to known_passage.json; models that are measured
-again take the place of what is there. DIR holds a model for ``TransformerBridge.boot_transformers``.
+Writes known_passage.md, and every prompt's scores to known_passage.json, to benchmarks/results or ``--out``; models
+that are measured again take the place of what is there. DIR holds a model for ``TransformerBridge.boot_transformers``.
+Beside the scopes Semantic Scope under backward rules, and for the demo model the packages gim-explain and flashtrace
+where they are installed (``benchmarks/peers.py``).
 """
 
 from __future__ import annotations
@@ -16,16 +18,15 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import tl_jacobian as tj
+from benchmarks import peers
 from benchmarks.tasks import Task, passages
+from tl_jacobian.core.host.load import load_model
 
 RESULTS = Path(__file__).parent / "results"
 METHODS: dict[str, Callable[[Any], tj.Attribution]] = {
@@ -37,19 +38,25 @@ METHODS: dict[str, Callable[[Any], tj.Attribution]] = {
 }
 
 
-def load(name: str) -> Any:
-    if name == "demo":
-        return tj.load_demo_model("bridge")
-    from transformer_lens.model_bridge import TransformerBridge
+def methods_of(model: Any, name: str, device: str) -> dict[str, Callable[[Any], tj.Attribution]]:
+    """Those above, and the peers'."""
+    own = peers.of_rules(model) | (peers.of_packages(model, device) if name == "demo" else {})
 
-    return TransformerBridge.boot_transformers(name, dtype=torch.bfloat16, device="cpu")
+    def as_attribution(peer: str) -> Callable[[Any], tj.Attribution]:
+        def attribute(lin: Any) -> tj.Attribution:
+            found = own[peer](lin)
+            return found if isinstance(found, tj.Attribution) else tj.Attribution.from_scores(lin, found, name=peer)
+
+        return attribute
+
+    return METHODS | {peer: as_attribution(peer) for peer in own}
 
 
-def measure(model: Any, task: Task) -> dict[str, Any]:
+def measure(model: Any, task: Task, methods: dict[str, Callable[[Any], tj.Attribution]]) -> dict[str, Any]:
     """Scores of the four passages, by method; from one forward pass, and one for each passage."""
     lin = tj.linearize(model, task.prompt, answer=task.answer)
     names, scores = list(task.segments), {}
-    for method, attribute in METHODS.items():
+    for method, attribute in methods.items():
         a = attribute(lin)
         for label, mean in ((method, False), (f"{method}: mean", True)):
             blocks = a.segments(task.segments, mean=mean, split_first=False)
@@ -95,7 +102,7 @@ def report(measured: dict[str, Any]) -> str:
     lines = [
         "# Planted evidence: which of four passages",
         "",
-        "Made by `python -m benchmarks.known_passage`: " + __doc__.split("\n\n")[2].replace("\n", " "),
+        "Made by `python -m benchmarks.known_passage`: " + str(__doc__).split("\n\n")[2].replace("\n", " "),
         "",
         "How often the passage with the evidence is named first, with 95% Wilson intervals; chance is 25%.",
     ]
@@ -126,22 +133,30 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--models", nargs="*", default=["demo"])
     options.add_argument("--n", type=int, default=60)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--dtype", default="float32")
+    options.add_argument("--minutes", type=float, default=math.inf, help="for each model")
+    options.add_argument("--out", type=Path, default=RESULTS, help="folder")
     given = options.parse_args()
-    store = RESULTS / "known_passage.json"
+    given.out.mkdir(parents=True, exist_ok=True)
+    store = given.out / "known_passage.json"
     measured = json.loads(store.read_text()) if store.exists() else {}
     for name in given.models:
-        label = "demo model (SmolLM2-135M-Instruct, float32)"
+        label = f"demo model (SmolLM2-135M-Instruct, {given.dtype})"
         if name != "demo":
-            label = f"{Path(name).resolve().name}, bfloat16 weights"
-        model, rows, began = load(name), [], time.perf_counter()
+            label = f"{Path(name).resolve().name}, {given.dtype} weights"
+        model, rows, began = load_model(name, "bridge", device=given.device, dtype=given.dtype), [], time.perf_counter()
+        methods = methods_of(model, name, given.device)
         for task in passages(given.n):
-            rows.append(measure(model, task))
+            if time.perf_counter() - began > 60 * given.minutes:
+                break
+            rows.append(measure(model, task, methods))
             seconds = (time.perf_counter() - began) / len(rows)
-            print(len(rows), rows[-1]["right"], f"{seconds:.0f} s a prompt", flush=True)
-            about = f"TransformerBridge, {platform.machine()}, {seconds:.0f} s a prompt on a busy core."
+            print(len(rows), rows[-1]["right"], f"{seconds:.1f} s a prompt", flush=True)
+            about = f"TransformerBridge, {given.device}, {seconds:.1f} s a prompt."
             measured[label] = {"rows": rows, "about": about}
             store.write_text(json.dumps(measured) + "\n")  # what was measured so far is kept
-        (RESULTS / "known_passage.md").write_text(report(measured), encoding="utf-8")
+        (given.out / "known_passage.md").write_text(report(measured), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -59,14 +59,14 @@ def folder() -> Path:
     return Path(os.environ.get("TLJ_SAE") or cache_dir() / "sae-layer12")
 
 
-def load(path: Path | None = None) -> SimpleNamespace:
+def load(path: Path | None = None, device: str = "cpu") -> SimpleNamespace:
     """The trained SAE, its parts as SAELens names them: W_enc (d_in, d_sae), W_dec (d_sae, d_in), biases, cfg."""
     path = folder() if path is None else path
     if not (path / "cfg.json").exists():
         raise FileNotFoundError(f"no SAE at {path}: run python -m benchmarks.train_sae first (minutes)")
     cfg = json.loads((path / "cfg.json").read_text())
     cfg["metadata"] = SimpleNamespace(**cfg["metadata"])
-    return SimpleNamespace(**load_file(path / "sae_weights.safetensors"), cfg=SimpleNamespace(**cfg))
+    return SimpleNamespace(**load_file(path / "sae_weights.safetensors", device), cfg=SimpleNamespace(**cfg))
 
 
 # -- texts ---------------------------------------------------------------------------------
@@ -160,13 +160,13 @@ class TopK(torch.nn.Module):
 def train(x: Tensor, d_sae: int, k: int, epochs: int, seed: int = 0) -> TopK:
     """Adam on the squared error, and on what dead features could add to it (auxiliary loss of arXiv 2406.04093)."""
     generator = torch.Generator().manual_seed(seed)
-    sae = TopK(x.shape[1], d_sae, k, x.mean(0), generator)
+    sae = TopK(x.shape[1], d_sae, k, x.mean(0).cpu(), generator).to(x.device)
     steps, size = epochs * (len(x) // 1024), 1024
     optimizer = torch.optim.Adam(sae.parameters(), lr=1e-3, betas=(0.9, 0.999))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda i: min(1.0, (i + 1) / 50, max(0.02, 3 * (1 - i / steps)))
     )
-    silent = torch.zeros(d_sae)
+    silent = torch.zeros(d_sae, device=x.device)
     for _ in range(epochs):
         order = torch.randperm(len(x), generator=generator)
         for start in range(0, len(x) - size + 1, size):
@@ -224,12 +224,12 @@ def loss_with(hf: Any, layer: int, batches: list[Tensor], edit: Any) -> float:
 
 def make(
     out: Path, layer: int = 12, features: int = 2048, k: int = 32, tokens: int = 120_000, epochs: int = 5,
-    data: tuple[Path, ...] = (),
+    data: tuple[Path, ...] = (), device: str = "cpu",
 ) -> dict[str, float]:  # fmt: skip
     """Train, measure, save."""
     started = time.perf_counter()
     hf, tokenizer = load_demo_hf()
-    hf.requires_grad_(False)
+    hf.requires_grad_(False).to(device)
     generator = torch.Generator().manual_seed(0)
     texts = reference() + templates(600, generator)
     for path in data:
@@ -241,7 +241,7 @@ def make(
     encoded = [
         ids[i : i + length] for ids in tokenizer(texts)["input_ids"] for i in range(0, len(ids) - length + 1, length)
     ]
-    batches = list(torch.tensor(encoded[: tokens // length]).split(16))
+    batches = list(torch.tensor(encoded[: tokens // length], device=device).split(16))
     held = max(1, len(batches) // 10)
     print(
         f"{len(texts)} texts, {sum(b.numel() for b in batches)} tokens; {time.perf_counter() - started:.0f} s",
@@ -276,7 +276,9 @@ def save(out: Path, sae: TopK, scale: float, layer: int, found: dict[str, float]
     weights = {
         "W_enc": sae.W_enc / scale, "b_enc": sae.b_enc, "W_dec": sae.W_dec * scale, "b_dec": sae.b_dec * scale,
     }  # fmt: skip
-    save_file({name: w.detach().contiguous().clone() for name, w in weights.items()}, out / "sae_weights.safetensors")
+    save_file(
+        {name: w.detach().cpu().contiguous().clone() for name, w in weights.items()}, out / "sae_weights.safetensors"
+    )
     d_in, d_sae = sae.W_enc.shape
     cfg = dict(architecture="topk", d_in=d_in, d_sae=d_sae, k=sae.k, dtype="float32", apply_b_dec_to_input=True)
     cfg |= dict(normalize_activations="none", reshape_activations="none", rescale_acts_by_decoder_norm=False)
@@ -293,9 +295,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--data", type=Path, nargs="*", default=[])
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     out = args.out or folder()
-    print(make(out, args.layer, args.features, args.k, args.tokens, args.epochs, tuple(args.data)))
+    print(make(out, args.layer, args.features, args.k, args.tokens, args.epochs, tuple(args.data), args.device))
     print(f"saved to {out}")
 
 

@@ -9,7 +9,7 @@ from cases import HAS_HOOKED, LAYERS, cases, shared
 import tl_jacobian as tj
 from tl_jacobian.analyses.edges import Edges, edge_attribution
 from tl_jacobian.analyses.patching import PromptPair, aim_of
-from tl_jacobian.core.hooks import MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, Z, in_block
+from tl_jacobian.core.hooks import MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, K, Q, V, Z, in_block
 
 CLEAN, CORRUPTED = "Rome is it", "Nome as it"
 TASK = dict(target=7, minus=9)
@@ -32,16 +32,34 @@ def test_a_senders_edges_add_up_to_patching_it(architecture, state):
     assert values[0, heads].isnan() == parallel  # a parallel block's MLP doesn't read its heads
 
 
-@pytest.mark.parametrize(("architecture", "state"), cases())
-def test_an_edge_is_the_derivative_of_its_path_patch(architecture, state):
-    model = shared(architecture, state)
-
+def edges_of(model):
     def names(layer):
-        paths = (RESID_PRE, Z, RESID_MID, MLP_OUT, RESID_POST)
+        paths = (RESID_PRE, Q, K, V, Z, RESID_MID, MLP_OUT, RESID_POST)
         return [n for p in paths if (n := in_block(layer, p)) in model.hook_dict]
 
     pair = PromptPair(model, CLEAN, CORRUPTED, names, None, None)
-    edges = Edges(pair, aim_of(pair, 7, 9, None))
+    return Edges(pair, aim_of(pair, 7, 9, None))
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases())
+def test_heads_share_directions_through_attention_and_the_mlp_is_what_is_left(architecture, state):
+    """Against one direction for each head through all of attention, and the MLP's own product."""
+    edges = edges_of(shared(architecture, state))
+    # The bridge's RMSNorms work in float32 even in a float64 model.
+    tolerance = dict(rtol=1e-4, atol=1e-5) if state.startswith("bridge") else dict(rtol=1e-9, atol=1e-11)
+    for layer in edges.layers:
+        expected, found = edges.one_by_one(layer), edges.by_groups(layer)
+        assert found is not None or architecture not in ("llama", "gpt2", "neox")
+        if found is not None:
+            torch.testing.assert_close(found, expected, **tolerance)
+        tensor, gm = edges.run.taps.tensor, edges.grads[layer.mlp_out][None, None]
+        mlp = edges.run.graph.between_many(tensor(layer.mlp_out), tensor(layer.mlp_reads), gm)[0, 0]
+        torch.testing.assert_close(edges.by_mlp(layer), mlp, **tolerance)
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases())
+def test_an_edge_is_the_derivative_of_its_path_patch(architecture, state):
+    edges = edges_of(shared(architecture, state))
     grid = edges.grid()
     # The bridge's RMSNorms work in float32 even in a float64 model.
     step, tolerance = (1e-2, 1e-3) if state.startswith("bridge") else (1e-4, 1e-5)

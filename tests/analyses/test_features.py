@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import naive
 import pytest
 import torch
-from cases import HAS_HOOKED, cases, shared
+from cases import HAS_HOOKED, LAYERS, cases, shared
 from recorded import PROMPT, TARGET, N, every_case
 from torch import nn
 
@@ -156,6 +157,84 @@ def test_a_transcoder_reads_one_activation_and_writes_another(architecture, stat
     torch.testing.assert_close(sums, (g * lin.taps[writes].double()).sum(1), rtol=1e-5, atol=1e-4)
 
 
+class CrossLayer(nn.Module):
+    """A cross-layer transcoder as circuit-tracer has them: an encoder's *rows* are its features."""
+
+    n_layers, d_model, feature_input_hook, feature_output_hook = LAYERS, D, "hook_resid_pre", "hook_mlp_out"
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(4)
+        draw = lambda *shape: nn.Parameter(torch.randn(*shape, generator=generator, dtype=torch.float64))  # noqa: E731
+        self.W_enc, self.b_enc, self.b_dec = draw(LAYERS, FEATURES, D), draw(LAYERS, FEATURES), draw(LAYERS, D)
+        self.W_dec = nn.ParameterList([draw(FEATURES, LAYERS - i, D) for i in range(LAYERS)])
+
+    def encode_layer(self, x, layer_id, apply_activation_function=True):
+        z = x @ self.W_enc[layer_id].T + self.b_enc[layer_id]
+        return z.relu() if apply_activation_function else z
+
+
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=("gpt2", "llama")))
+def test_a_cross_layer_transcoder_reads_one_layer_and_writes_several(architecture, state):
+    """Against one product for each activation that is written, and against an intervention in all of them."""
+    model, clt, layer = shared(architecture, state), CrossLayer(), 1
+    reads = f"blocks.{layer}.hook_resid_pre"
+    writes = [f"blocks.{i}.hook_mlp_out" for i in range(layer, LAYERS)]
+    lin = tj.linearize(model, PROMPT, record=[reads, *writes])
+    f = tj.feature_scope(lin, clt, at=reads, target=TARGET, top=FEATURES)
+    h = lin.taps[reads].double()
+    active = torch.stack(
+        [(h @ row).add(b).relu() for row, b in zip(clt.W_enc[layer], clt.b_enc[layer], strict=True)], 1
+    )
+    v = lin.unembedding.direction(TARGET, lin.logits)
+    each = {hook: lin.vjp_at(v, [hook])[hook].double() for hook in writes}
+    expected = sum(active * (each[hook] @ clt.W_dec[layer][:, i].T) for i, hook in enumerate(writes))
+    found = list(f.features)
+    torch.testing.assert_close(f.activations.values.double(), active[:, found].T, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(f.effects.values.double(), expected[:, found].T, rtol=1e-5, atol=1e-5)
+    sums = f.effects.values.double().sum(0) + f.remainder.values.double().sum(0)
+    whole = sum((each[hook] * lin.taps[hook].double()).sum(1) for hook in writes)
+    torch.testing.assert_close(sums, whole, rtol=1e-4, atol=1e-4)
+    assert abs(f.parts.difference) < 1e-9
+    assert "features of other layers" in f.effects.metadata["goes_on"]
+    # The same as plain weights, whose columns are the features.
+    plain = dict(W_enc=clt.W_enc[layer].T, b_enc=clt.b_enc[layer], W_dec=clt.W_dec[layer], b_dec=clt.b_dec[layer:])
+    again = tj.feature_scope(lin, plain, at=reads, into=writes, target=TARGET, top=FEATURES)
+    torch.testing.assert_close(again.effects.values, f.effects.values)
+    cell = f.top(1)[0]
+    step = 1e-2 / cell.activation  # the bridge's RMSNorms work in float32
+    changed = []
+    for sign in (1, -1):
+
+        def add(a, hook, sign=sign, at=0):
+            a = a.clone()
+            a[0, cell.token] += sign * step * cell.activation * clt.W_dec[layer][cell.feature, at]
+            return a
+
+        with torch.no_grad():
+            hooks = [(name, partial(add, at=at)) for at, name in enumerate(writes)]
+            logits = model.run_with_hooks(lin.tokens[None], fwd_hooks=hooks)
+        changed.append(logits[0, -1, TARGET].item())
+    scale = f.effects.values.abs().max().item() + 1
+    assert cell.effect == pytest.approx((changed[0] - changed[1]) / (2 * step), abs=1e-3 * scale)
+    inside = tj.linearize(model, PROMPT, output_hook=reads)
+    a = tj.feature_scope(inside, clt, int(active[-1].argmax()))
+    torch.testing.assert_close(a.scores, inside.vjp(clt.W_enc[layer][int(active[-1].argmax())]).norm(dim=-1).float())
+    off = int(active[-1].argmin())
+    assert tj.feature_scope(inside, clt, off, of="pre_activation").metadata["value"] <= 0
+
+
+def test_a_skip_belongs_to_the_error():
+    """Of a transcoder with a skip connection: it is no feature's."""
+    model, w = shared("gpt2", "bridge"), weights()
+    skipping = SimpleNamespace(
+        **w, W_skip=torch.eye(D), encode=lambda h: encoded(w, h), decode=lambda a: pytest.fail("needs its input, too")
+    )
+    lin = tj.linearize(model, PROMPT, record=[HOOK])
+    one, two = (tj.feature_scope(lin, sae, at=HOOK, target=TARGET, top=3) for sae in (skipping, w))
+    torch.testing.assert_close(one.remainder.values, two.remainder.values)
+
+
 def test_an_objects_own_functions_are_used_and_it_stays_as_it_was():
     model, sae = shared("gpt2", "bridge"), Normed()
     before = dict(vars(sae))
@@ -225,6 +304,13 @@ OFF = {**weights(), "b_enc": weights()["b_enc"] - 1e4}
 WIDE = {"W_enc": torch.zeros(48, 5), "W_dec": torch.zeros(5, 48)}
 
 
+def _clt(*, lazy=False):
+    clt = CrossLayer()
+    if lazy:
+        clt.W_dec = None
+    return clt
+
+
 BAD = {  # linearization, SAE, options, error, message
     "width": (_lin, WIDE, dict(at=HOOK), "ArgumentError", "reads activations of 48 numbers, but those at blocks"),
     "width of y": (_inside, WIDE, dict(feature=0), "ArgumentError", "48 numbers, but those at blocks.1.* have 32"),
@@ -245,6 +331,15 @@ BAD = {  # linearization, SAE, options, error, message
     "no SAE": (_lin, {"W_enc": torch.zeros(3, 4)}, {}, "ArgumentError", "expected an SAE or transcoder"),
     "transposed": (_lin, {"W_enc": torch.zeros(5, 32), "W_dec": torch.zeros(5, 32)}, {}, "ArgumentError", r"W_enc\.T"),
     "zero": (_lin, torch.zeros(D), dict(at=HOOK), "ArgumentError", "a direction is zero"),
+    "no layer": (_lin, _clt(), {}, "ArgumentError", r"CrossLayer has features of 3 layers: .*got at=None"),
+    "lazy": (_lin, _clt(lazy=True), dict(at="blocks.1.hook_resid_pre"), "ArgumentError", "lazy_decoder=False"),
+    "outputs": (
+        _lin,
+        {**weights(), "W_dec": torch.zeros(FEATURES, 2, D), "b_dec": None},
+        dict(at=HOOK, into=HOOK),
+        "ArgumentError",
+        "expected the 2 different hook points",
+    ),
     "k": (_lin, {**weights(), "k": 50}, dict(at=HOOK), "ArgumentError", "k=50, expected how many of 24"),
     "threshold": (
         _lin,

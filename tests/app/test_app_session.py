@@ -85,6 +85,23 @@ def test_an_answer_its_span_and_an_earlier_position(tiny):
     assert seen["panels"]["attribution"] == as_sent(tj.semantic_scope(tj.linearize(model, TEXT, position=4)).panels())
 
 
+@pytest.mark.parametrize("scope", ["semantic", "fisher", "leave_one_out"])
+def test_pairs_of_tokens(tiny, scope):
+    reader, model = Reader({"tiny": tiny}), tiny.bench.model
+    _, seen = reader.ask({"do": "pairs", "view": {"prompt": TEXT, "scope": scope}})
+    lin = tj.linearize(model, TEXT)
+    expected = tj.token_interactions(lin, **(METHODS[scope].direction or {"scope": "semantic"})).correlation()
+    assert seen["panels"]["pairs"] == as_sent(expected.panels()[:2])
+    assert [panel["kind"] for panel in seen["panels"]["pairs"]] == ["heatmap", "table"]
+    assert len(seen["notes"]) == (scope == "leave_one_out")
+    made: dict = {"model": model}
+    exec(seen["python"].replace(".show()", "").replace("tj.token", "found = tj.token"), made)
+    assert made["found"].values.equal(expected.values)
+    _, seen = reader.ask({"do": "pairs", "view": {"prompt": TEXT, "by": "words"}})
+    grouped = tj.token_interactions(lin, "semantic").words().correlation()
+    assert seen["panels"]["pairs"] == as_sent(grouped.panels()[:2])
+
+
 def test_the_drill_down_and_the_head(tiny):
     reader, model = Reader({"tiny": tiny}), tiny.bench.model
     view = {"prompt": TEXT, "target": 101}

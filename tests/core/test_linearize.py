@@ -356,3 +356,11 @@ def test_a_tokenizers_padded_output_gives_what_each_prompt_gives_alone(side):
         tj.linearize(model, output["input_ids"])
     with pytest.raises(tj.errors.PromptError, match="which would be explained as text"):
         tj.linearize(model, model.to_tokens(texts))
+
+
+def test_ids_go_where_the_embedding_is():
+    """A bridge around a given model has its weights where they were, whatever device it was told."""
+    model = make("gpt2", "bridge")
+    expected = tj.semantic_scope(tj.linearize(model, list(b"Paris is"))).scores
+    model.cfg.device = "meta"
+    assert torch.equal(tj.semantic_scope(tj.linearize(model, list(b"Paris is"))).scores, expected)

@@ -133,3 +133,11 @@ def test_it_is_looked_at_once_for_a_model_and_its_hooks():
         calls.clear()
     assert counts[0] > 1
     assert counts[1:] == [counts[0], 1]  # a number is another hook, another tensor isn't
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_quantised_unembedding_is_refused_by_name(unchecked):  # else a Protocol looks at each property itself
+    model = torch.ao.quantization.quantize_dynamic(make("llama", "bridge", torch.float32), dtype=torch.qint8)
+    for prompt in (PROMPT, "Paris"):
+        with pytest.raises(tj.errors.UnsupportedModelError, match=r"can't be read .*unquantised lm_head"):
+            tj.linearize(model, prompt)

@@ -12,7 +12,8 @@ import pytest
 import tl_jacobian as tj
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if not {"_build", "evidence"} & set(page.parts))
+DOCS = ROOT / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if not {"_build", "evidence"} & set(page.relative_to(DOCS).parts))
 NEEDS_A_HUB = ("from_pretrained_no_processing(", "boot_transformers(")
 LOAD = cache(tj.load_demo_model)  # once for all pages
 GENERATED = ("/evidence/", "/notebooks/")

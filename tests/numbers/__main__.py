@@ -41,7 +41,16 @@ from tests import cases  # the one line that knows where the tiny models are
 # -- the library's names ---------------------------------------------------------------
 
 # Where a public name may be besides tl_jacobian itself, the first place first.
-PLACES = ("baselines", "errors", "corpus", "language", "timeseries", "evaluation", "drilldown", "scopes", "statistics")
+PLACES = (
+    "analyses.baselines",
+    "errors",
+    "studies.corpus",
+    "studies.language",
+    "studies.timeseries",
+    "studies.evaluation",
+    "analyses.scopes",
+    "results.statistics",
+)
 
 
 @cache
@@ -51,7 +60,7 @@ def public(name: str) -> Any:
     Raises:
         LookupError: it is gone.
     """
-    modules = [tj, *(_module(f"tl_jacobian.{place}") for place in PLACES)]
+    modules = [tj, *(getattr(tj, place, None) or _module(f"tl_jacobian.{place}") for place in PLACES)]
     inner = [module for key, module in sorted(sys.modules.items()) if key.startswith("tl_jacobian.")]
     for module in (*modules, *inner):
         found = getattr(module, name, None)
@@ -152,7 +161,8 @@ def flat(value: Any) -> dict[str, Leaf]:
 
 def _attributes(value: Any) -> dict[str, dict[str, Leaf]]:
     found = {name: getattr(value, name) for name in ATTRIBUTES if hasattr(value, name)}
-    return {name: flat(one) for name, one in found.items() if not callable(one)}
+    # A part of a value that is a value of its kind (an attribution's prompt alone) has nothing that isn't in the whole.
+    return {name: flat(one) for name, one in found.items() if not callable(one) and type(one) is not type(value)}
 
 
 def _sequence(parts: list[dict[str, Leaf]]) -> dict[str, Leaf]:

@@ -10,7 +10,7 @@ to what it reads, and put into the corrupted run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.patching import Aim, Metric, PromptPair, aim_of
-from tl_jacobian.core.hooks import MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, Z, in_block
+from tl_jacobian.core.hooks import MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, K, Q, V, Z, in_block
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.linearize import model_first
@@ -65,6 +66,7 @@ def edge_attribution(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    rule: Rule = None,
 ) -> EdgeAttribution:
     """Predicted effects of all edges among heads, MLPs and the logits, the largest of them checked by path patching.
 
@@ -73,6 +75,7 @@ def edge_attribution(
 
     Args:
         model, clean, corrupted: as for :func:`predict_patching`; so are target, minus, metric, the caches and the rest.
+            Under a ``rule`` with frozen attention a head's edges are those into its values, as in attribution graphs.
         check: how many of the largest edges to measure, two runs each; 0: none.
         progress: whether a bar on stderr shows how far measuring is, where a terminal is there and it takes long.
 
@@ -91,12 +94,17 @@ def edge_attribution(
     whole("check", check, 0)
     points = resolve(model, precision).hook_points()
 
-    def names(layer: int) -> list[str]:
-        paths = (RESID_PRE, Z, RESID_MID, MLP_OUT, RESID_POST)
-        return [n for path in paths if (n := in_block(layer, path)) in points or path != RESID_MID]
+    def made(paths: tuple[str, ...]) -> PromptPair:
+        def names(layer: int) -> list[str]:
+            return [n for path in paths if (n := in_block(layer, path)) in points or path not in (RESID_MID, *_QKV)]
 
-    options: dict[str, Any] = dict(everywhere=callable(metric), caches=(clean_cache, corrupted_cache))
-    pair = PromptPair(model, clean, corrupted, names, prepend_bos, precision, **options)
+        options: dict[str, Any] = dict(everywhere=callable(metric), caches=(clean_cache, corrupted_cache), rule=rule)
+        return PromptPair(model, clean, corrupted, names, prepend_bos, precision, **options)
+
+    try:
+        pair = made((RESID_PRE, *_QKV, Z, RESID_MID, MLP_OUT, RESID_POST))
+    except HookPointError:  # some models have such names and never reach them, or a cache hasn't kept them
+        pair = made((RESID_PRE, Z, RESID_MID, MLP_OUT, RESID_POST))
     aim = aim_of(pair, target, minus, metric)
     edges = Edges(pair, aim)
     effects = edges.grid()
@@ -176,19 +184,74 @@ class Edges:
     def _read(self) -> Iterator[tuple[list[str], int, Float[Tensor, "receivers pos d_model"]]]:
         """Names, how many senders come before, and the metric's gradient through each of them alone."""
         before = 0
-        graph, tensor = self.run.graph, self.run.taps.tensor
         for layer in self.layers:
             heads = self.pair.taps[layer.z].shape[2]
-            gz = self.grads[layer.z]
-            found = graph.between_many(tensor(layer.z), tensor(layer.reads), _one_head_each(gz)[:, None])
-            names = [f"L{layer.number}H{h}" for h in range(heads)]
-            yield names, before, self._or_zeros(found, layer.reads, heads)
             parallel = layer.mlp_reads == layer.reads
-            gm = self.grads[layer.mlp_out]
-            found = graph.between_many(tensor(layer.mlp_out), tensor(layer.mlp_reads), gm[None, None])
-            yield [f"L{layer.number}MLP"], before + (0 if parallel else heads), self._or_zeros(found, layer.reads, 1)
+            of_mlp = self.by_mlp(layer)
+            yield [f"L{layer.number}H{h}" for h in range(heads)], before, self._by_heads(layer, of_mlp)
+            yield [f"L{layer.number}MLP"], before + (0 if parallel else heads), of_mlp[None]
             before += heads + 1
         yield ["logits"], before, precise(self.grads[in_block(self.layers[-1].number, RESID_POST)])[None]
+
+    def by_mlp(self, layer: Layer) -> Float[Tensor, "pos d_model"]:
+        """What comes back to the stream through the MLP: all less what passes it by, where that can be told."""
+        if self._adds_up(layer) and layer.after == layer.mlp_reads:
+            return precise(self.grads[layer.mlp_reads]) - precise(self.grads[in_block(layer.number, RESID_POST)])
+        tensor = self.run.taps.tensor
+        gm = self.grads[layer.mlp_out][None, None]
+        return self._or_zeros(
+            self.run.graph.between_many(tensor(layer.mlp_out), tensor(layer.mlp_reads), gm), layer.reads, 1
+        )[0]
+
+    def _by_heads(self, layer: Layer, of_mlp: Float[Tensor, "pos d_model"]) -> Float[Tensor, "heads pos d_model"]:
+        """What comes back to the stream through each head."""
+        found = self.by_groups(layer)
+        if found is not None and self._is_all(layer, found.sum(0), of_mlp):
+            return found
+        return self.one_by_one(layer)
+
+    def one_by_one(self, layer: Layer) -> Float[Tensor, "heads pos d_model"]:
+        """A direction for each head, through all of attention."""
+        tensor, gz = self.run.taps.tensor, self.grads[layer.z]
+        found = self.run.graph.between_many(tensor(layer.z), tensor(layer.reads), _one_head_each(gz)[:, None])
+        return self._or_zeros(found, layer.reads, gz.shape[1])
+
+    def by_groups(self, layer: Layer) -> Float[Tensor, "heads pos d_model"] | None:
+        """The same where queries, keys and values are seen, and no more than they lead back; None elsewhere.
+
+        From z to them attention doesn't mix heads: those of different groups, which have keys and values of their own,
+        share a direction. From there to the stream each head goes alone.
+        """
+        graph, tensor, gz = self.run.graph, self.run.taps.tensor, self.grads[layer.z]
+        heads = gz.shape[1]
+        ends = [tensor(name) for path in _QKV if (name := in_block(layer.number, path)) in self.pair.names]
+        if not _are_heads(ends, heads) or not self._adds_up(layer):
+            return None
+        members = heads // ends[1].shape[2]
+        member = torch.arange(heads, device=gz.device) % members
+        apart = torch.stack([gz * (member == i)[None, :, None] for i in range(members)])
+        found = graph.between_all([tensor(layer.z)], ends, [apart[:, None]])
+        own = [(end, _own(g[:, 0], heads)[:, None]) for end, g in zip(ends, found, strict=True) if g is not None]
+        (back,) = graph.between_all([end for end, _ in own], [tensor(layer.reads)], [g for _, g in own])
+        return self._or_zeros(back, layer.reads, heads)
+
+    def _adds_up(self, layer: Layer) -> bool:
+        """Whether the stream behind a block is that before it plus what was written: then gradients do so, too."""
+        post = in_block(layer.number, RESID_POST)
+        fine = torch.finfo(self.grads[post].dtype).eps <= torch.finfo(torch.float32).eps
+        before, after = self.pair.taps[layer.mlp_reads][1], self.pair.taps[post][1]
+        wrote = self.pair.taps[layer.mlp_out][1]
+        if layer.mlp_reads == layer.reads:
+            return fine
+        return fine and bool((after - before - wrote).norm() <= _ROUNDING * (after.norm() + before.norm()))
+
+    def _is_all(
+        self, layer: Layer, through: Float[Tensor, "pos d_model"], of_mlp: Float[Tensor, "pos d_model"]
+    ) -> bool:
+        """Whether nothing else leads from a block's attention back to the stream: a gate beside it, say."""
+        before, after = precise(self.grads[layer.reads]), precise(self.grads[layer.after])
+        rest = before - after - (of_mlp if layer.mlp_reads == layer.reads else 0)
+        return bool((rest - through).norm() <= _ROUNDING * (before.norm() + after.norm()))
 
     def _or_zeros(self, found: Tensor | None, name: str, k: int) -> Float[Tensor, "k pos d_model"]:
         return self.grads[name].new_zeros(k, *self.grads[name].shape) if found is None else precise(found[:, 0])
@@ -257,6 +320,7 @@ class Edges:
             return float(self.aim.fn(self.pair.asked(logits)))
 
 
+_QKV = (Q, K, V)
 # A sum of what was written must give the stream; its numbers are rounded to float32 where norms work in that.
 _ROUNDING = 1e-5
 
@@ -266,3 +330,22 @@ def _one_head_each(values: Float[Tensor, "pos head d_head"]) -> Float[Tensor, "h
     heads = values.shape[1]
     mask = torch.eye(heads, dtype=values.dtype, device=values.device)
     return values[None] * mask[:, None, :, None]
+
+
+def _are_heads(ends: Sequence[Tensor], heads: int) -> bool:
+    """Whether queries, keys and values are there, by head, keys and values maybe for a group of heads."""
+    if len(ends) != 3 or any(end.ndim != 4 for end in ends):
+        return False
+    q, k, v = (end.shape[2] for end in ends)
+    return q == heads and k == v and heads % k == 0
+
+
+def _own(grads: Float[Tensor, "members pos groups d_head"], heads: int) -> Float[Tensor, "heads pos groups d_head"]:
+    """From those of a group's members, all groups at once, to those of each head: its own group's, others zero."""
+    members, groups = len(grads), grads.shape[2]
+    if groups == heads:
+        grads = grads.sum(0, keepdim=True)  # queries are each head's own
+        members = 1
+    head = torch.arange(heads, device=grads.device)
+    mask = torch.nn.functional.one_hot(head // members, groups).to(grads)
+    return grads[head % members] * mask[:, None, :, None]

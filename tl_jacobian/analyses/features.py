@@ -9,6 +9,7 @@ of the number itself is the rest of the model: what is added after this layer or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, overload
 
 import torch
@@ -49,7 +50,7 @@ def feature_scope(
     feature: None = None,
     *,
     at: str | None = None,
-    into: str | None = None,
+    into: str | Sequence[str] | None = None,
     top: int = 16,
     scope: Scope = "semantic",
     target: Target | None = None,
@@ -68,7 +69,7 @@ def feature_scope(
     *,
     of: Of = "activation",
     at: str | None = None,
-    into: str | None = None,
+    into: str | Sequence[str] | None = None,
     top: int = 16,
     scope: Scope | None = None,
     target: Target | None = None,
@@ -95,14 +96,17 @@ def feature_scope(
     Args:
         lin: a linearization (or, for a feature, a batch of them).
         sae: an object with ``W_enc``, ``W_dec``, ``encode`` and ``decode``, as SAELens has them (ReLU, JumpReLU, TopK,
-            gated, normalised; transcoders); or a mapping of weights: ``W_enc`` (d_in, features), ``W_dec`` (features,
-            d_out) and, where there are, ``b_enc``, ``b_dec``, ``threshold`` (JumpReLU), ``k`` (TopK); or directions
-            (features, d_in), such as probes and steering vectors d, whose activation is how many times they are in the
-            stream, ``h.d / ||d||^2``, and whose effect over activation is what adding one does.
+            gated, normalised; transcoders); or a mapping of weights: ``W_enc`` (d_in, features), of which a *column* is
+            a feature, ``W_dec`` (features, d_out) and, where there are, ``b_enc``, ``b_dec``, ``threshold`` (JumpReLU),
+            ``k`` (TopK); or a cross-layer transcoder as circuit-tracer has them, of which ``at`` says the layer (as
+            weights: ``W_dec`` (features, outputs, d_out), ``b_dec`` (outputs, d_out)); or directions (features, d_in),
+            such as probes and steering vectors d, whose activation is how many times they are in the stream,
+            ``h.d / ||d||^2``, and whose effect over activation is what adding one does.
         feature: its number.
         of: whose gradient: the activation's, or that of the sum before the nonlinearity.
         at: hook point that the SAE reads; default its own ``cfg.metadata.hook_name``, or where ``lin`` ends.
-        into: hook point that a transcoder writes; default its ``hook_name_out``, or ``at``.
+        into: hook point that a transcoder writes; default its ``hook_name_out``, or ``at``. Those of a cross-layer one:
+            effects are of all that a feature writes, and features of other layers are in the reconstruction error.
         top: how many features to name, those with the largest effect at a token that isn't the first.
         scope, target, minus, confidence, rank, fn, v, name: what is explained, as for :func:`layer_influence`.
 
@@ -126,7 +130,8 @@ def feature_scope(
     >>> tj.feature_scope(inside, names, 0).target
     'feature 0 of the stream at blocks.12.hook_resid_post'
     """
-    dictionary = read_sae(sae)
+    ends = lin.output_hook if isinstance(lin, Linearized) else next((one.output_hook for one in lin), None)
+    dictionary = read_sae(sae, at or ends)
     given = dict(
         scope=scope, target=target, minus=minus, confidence=confidence, rank=rank, fn=fn, v=v, name=name, into=into
     )
@@ -185,26 +190,34 @@ def _same(a: str, b: str) -> bool:
 # -- from features to a prediction -----------------------------------------------------------
 
 
-def _effects(lin: Linearized, sae: Dictionary, at: str | None, into: str | None, top: int, chosen: Chosen) -> Features:
+def _effects(
+    lin: Linearized, sae: Dictionary, at: str | None, into: str | Sequence[str] | None, top: int, chosen: Chosen
+) -> Features:
     at = at or sae.at
     if at is None:
         raise ArgumentError(f"{sae.name} doesn't say which activation it reads: at='blocks.12.hook_resid_post', say")
-    into = into or sae.into or at
-    if not _same(at, into) and sae.into is None and sae.d_in != sae.d_out:
-        raise ArgumentError(f"{sae.name} reads {at} and writes another activation: say which, into=")
+    writes = ((into,) if isinstance(into, str) else tuple(into or ())) or sae.into or (at,)
+    if len(set(writes)) != sae.n_out:
+        raise ArgumentError(
+            f"into={list(writes)}, expected the {sae.n_out} different hook points that {sae.name} writes, in order"
+        )
     whole("top", top)
-    h_in, h_out = _rows(lin, at, "at"), _rows(lin, into, "into")
+    needed = list(dict.fromkeys((at, *writes)))
+    h_in, written = _rows(lin, at, "at", needed), [_rows(lin, hook, "into", needed) for hook in writes]
     sae.check_width(at, h_in.shape[-1], sae.d_in, "reads")
-    sae.check_width(into, h_out.shape[-1], sae.d_out, "writes")
+    for hook, one in zip(writes, written, strict=True):
+        sae.check_width(hook, one.shape[-1], sae.d_out, "writes")
+    h_out = torch.cat([one.to(h_in.device) for one in written], dim=1)
+    into = writes[0] if len(writes) == 1 else f"{writes[0]} to {writes[-1]}"
     explained, signed = chosen.explain(lin), chosen.combine == "root_sum_squares"
     if signed:
         only_direction(explained, "signed effects")
     found = sae.decoded(h_in)
     a = exact(found.activations)
     effects, g = torch.zeros_like(a), torch.zeros_like(exact(h_out))
-    for grads in lin.stream_at(explained.v, [into]):
-        for one in grads[into]:
-            g = one.reshape(len(one), -1)
+    for grads in lin.stream_at(explained.v, writes):
+        for parts in zip(*(grads[hook] for hook in writes), strict=True):
+            g = torch.cat([one.reshape(len(one), -1).to(h_out.device) for one in parts], dim=1)
             each = a * exact(found.pull(g))
             effects += each if signed else each.square()
     best = _strongest(effects, top)
@@ -213,7 +226,8 @@ def _effects(lin: Linearized, sae: Dictionary, at: str | None, into: str | None,
         "into": into,
         "sae": sae.name,
         "position": lin.position,
-        "goes_on": "the original stream: features + decoder bias + reconstruction error",
+        "goes_on": "the original stream: features + decoder bias + reconstruction error"
+        + (", which has features of other layers in it" if len(writes) > 1 else ""),
         **explained.details,
         **lin.facts,
     }
@@ -234,12 +248,12 @@ def _effects(lin: Linearized, sae: Dictionary, at: str | None, into: str | None,
     )
 
 
-def _rows(lin: Linearized, hook: str, option: str) -> Float[Tensor, "pos d"]:
+def _rows(lin: Linearized, hook: str, option: str, needed: Sequence[str]) -> Float[Tensor, "pos d"]:
     """Recorded activations, one row a token."""
     if hook not in lin.taps:
         raise HookPointError(
             f"{option}={hook!r} wasn't recorded, and the SAE's features are of it: linearize(model, prompt, "
-            f"record=[{hook!r}])"
+            f"record={list(needed)})"
         )
     h = lin.taps[hook]
     if h.ndim < 2 or len(h) != len(lin.tokens):

@@ -13,24 +13,25 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, overload
 
 import torch
-from einops import rearrange, reduce
+from einops import reduce
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.scopes.simple import gradient
 from tl_jacobian.core.graph import recording
 from tl_jacobian.core.hooks import check_reached, full_name, in_block, is_square, layer_of
+from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.base import Watch
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.patching import KINDS
 from tl_jacobian.core.host.precision import Precision
-from tl_jacobian.core.linearization import Linearization, LinearizationBatch
+from tl_jacobian.core.linearization import Linearization, without_rule
 from tl_jacobian.core.linearize import Options, linearize_read, model_first
 from tl_jacobian.core.products import by_pass
 from tl_jacobian.core.progress import is_watched
 from tl_jacobian.core.progress import progress as bar_of
 from tl_jacobian.core.prompts import Answer, Read, Target, name_of, read_answer, read_prompt, resolve_target
-from tl_jacobian.core.rerun import run, together
+from tl_jacobian.core.rerun import run
 from tl_jacobian.core.unembedding import exact, log_prob, precise
 from tl_jacobian.errors import ArgumentError, HookPointError, PromptError
 from tl_jacobian.results.arguments import checked, excerpt, is_id, whole
@@ -81,8 +82,11 @@ class Words:
 
 
 def n_passes(method: Method, steps: int) -> int:
-    """Cost in forward passes: both prompts' activations, then a forward and a backward pass (two) for each gradient."""
-    return 2 + 3 * {"gradient": 1, "two_point": 2, "integrated": steps}[method]
+    """Cost in forward passes: both prompts' activations, and a backward pass (two) for each gradient.
+
+    Runs between the prompts are forward passes of their own.
+    """
+    return {"gradient": 4, "two_point": 6, "integrated": 2 + 3 * steps}[method]
 
 
 def checked_kinds(at: At | Sequence[At], steps: int) -> list[At]:
@@ -96,6 +100,14 @@ def checked_kinds(at: At | Sequence[At], steps: int) -> list[At]:
         raise ArgumentError("at=[], expected one kind of activation or more")
     whole("steps", steps, what="a number of runs between the prompts")
     return kinds
+
+
+class _Seen(NamedTuple):
+    """What one prompt's run showed."""
+
+    x: Float[Tensor, "pos d_in"]
+    logits: Float[Tensor, "positions d_vocab"]
+    taps: dict[str, Tensor]
 
 
 class PromptPair:
@@ -114,6 +126,9 @@ class PromptPair:
         everywhere: whether the metric may read the logits of every token.
         caches: activations of either prompt that are there already.
         answer: text or ids that follow both prompts.
+        rule: of the backward pass.
+        linearized: numbers of the runs that gradients will be asked of, 0 the clean one and 1 the corrupted one: each
+            is the run that gives its activations too.
 
     Raises:
         PromptError: the prompts' lengths, or the answer's tokens after either, differ, or a cache is another prompt's.
@@ -132,8 +147,10 @@ class PromptPair:
         everywhere: bool = False,
         caches: tuple[Any, Any] = (None, None),
         answer: Any = None,
+        rule: Rule = None,
+        linearized: Sequence[int] = (1,),
     ) -> None:
-        self.host = resolve(model, precision)
+        self.host = resolve(model, precision, rule)
         for option, prompt in (("clean", clean), ("corrupted", corrupted)):
             if hasattr(prompt, "cache_dict"):
                 raise PromptError(
@@ -152,16 +169,34 @@ class PromptPair:
         self.positions = reads[0].positions if self.answer or not everywhere else list(range(len(self.ids[0])))
         self.texts = self._labels()
         self.names = tuple(dict.fromkeys(n for i in range(self.host.anatomy(None).n_layers) for n in names(i)))
-        watch = Watch(taps=self.names)
-        runs = [run(self.host, part, watch, self.positions) for part in together(self.host, self.ids)]
-        check_reached(self.names, runs[0].taps)
-        logits = torch.cat([r.logits for r in runs])
-        self.logits = rearrange(logits, "(prompt pos) vocab -> prompt 1 pos vocab", prompt=2)
-        self.x = torch.cat([r.x.detach() for r in runs])
-        self.taps = {name: torch.cat([r.taps[name] for r in runs]) for name in self.names}
+        self._linearized = {i: self._linearize(i, self.positions) for i in self._shared(linearized)}
+        seen = [self._seen(i) for i in range(2)]
+        self.logits = torch.stack([one.logits[None] for one in seen])
+        self.x = torch.stack([one.x for one in seen])
+        self.taps = {name: torch.stack([one.taps[name] for one in seen]) for name in self.names}
         for i, (option, cache) in enumerate(zip(("clean_cache", "corrupted_cache"), caches, strict=True)):
             if cache is not None:
                 self._take(i, option, cache)
+
+    # -- runs ------------------------------------------------------------------------
+
+    def _linearize(self, i: int, positions: Sequence[int]) -> Sequence[Linearization]:
+        """A member for each position of one prompt."""
+        return linearize_read(self.host, [Read(self.ids[i], positions)], Options(record=self.names)).members
+
+    def _shared(self, linearized: Sequence[int]) -> Sequence[int]:
+        """The runs that are linearized at once: none where each position takes a pass of its own."""
+        return () if len(self.positions) > 1 and self.host.conditions().mix else linearized
+
+    def _seen(self, i: int) -> _Seen:
+        """What one prompt's run showed."""
+        if found := self._linearized.get(i):
+            last = found[-1]
+            taps = {name: last.taps.tensor(name).detach()[0] for name in self.names}
+            return _Seen(last.graph.x.detach()[0], torch.stack([one.logits for one in found]), taps)
+        trace = run(self.host, [self.ids[i]], Watch(taps=self.names), self.positions)
+        check_reached(self.names, trace.taps)
+        return _Seen(trace.x.detach()[0], precise(trace.logits), {name: trace.taps[name][0] for name in self.names})
 
     def _check_lengths(self, first: Read, second: Read) -> None:
         clean, corrupted = self.ids
@@ -231,17 +266,18 @@ class PromptPair:
 
     # -- gradients -------------------------------------------------------------------
 
-    def _runs(self, aim: Aim, method: Method, steps: int) -> LinearizationBatch:
-        """The runs whose gradients are averaged, as one batch: of each run a member for each position."""
-        at = self.positions[-1:] if aim.positions == (-1,) else self.positions
-        clean, corrupted = (Read(ids, at) for ids in self.ids)
+    def _runs(self, aim: Aim, method: Method, steps: int) -> list[Linearization]:
+        """The runs whose gradients are averaged: of each run a member for each position that the metric is of."""
+        n, found = len(aim.positions), self._linearized
+        at = self.positions[-n:]
         if method == "integrated":
             a, b = self.x
             along = torch.stack([b + (i + 0.5) / steps * (a - b) for i in range(steps)])
             options = Options(record=self.names, input_value=along)
-            return linearize_read(self.host, [corrupted] * steps, options)
-        reads = [corrupted] if method == "gradient" else [clean, corrupted]
-        return linearize_read(self.host, reads, Options(record=self.names))
+            return list(linearize_read(self.host, [Read(self.ids[1], at)] * steps, options))
+        which = [1] if method == "gradient" else [0, 1]
+        # Popped: a graph isn't kept for as long as measuring takes.
+        return [one for i in which for one in (found.pop(i)[-n:] if i in found else self._linearize(i, at))]
 
     def gradients(self, aim: Aim, method: Method, steps: int) -> tuple[dict[str, Tensor], Tensor, Linearization]:
         """The metric's mean gradient at each activation, and at the embeddings; and one of the runs.
@@ -252,7 +288,7 @@ class PromptPair:
         grads = {name: torch.zeros_like(taps[0]) for name, taps in self.taps.items()}  # where it doesn't depend on it
         of_x = torch.zeros_like(self.x[0])
         bases = self.logits if method == "two_point" else self.logits[1:].expand(len(runs) // n, -1, -1, -1)
-        v = [row for i, base in enumerate(bases) for row in _directions(runs[i * n : (i + 1) * n].members, base, aim)]
+        v = [row for i, base in enumerate(bases) for row in _directions(runs[i * n : (i + 1) * n], base, aim)]
         for group in by_pass(runs):
             first = runs[group[0]]
             together = torch.zeros_like(first.graph.y)
@@ -352,7 +388,8 @@ class Places:
     def grid(
         self, values: Float[Tensor, "rows columns"], aim: Aim, what: str, facts: Mapping[str, Any] = _NONE
     ) -> Grid:
-        """Effects of every place under names."""
+        """Effects of every place under names; a backward rule has to do with those that are predicted."""
+        host = self.pair.host.facts()
         tokens = self.axes in ("token", "head at token")
         return Grid(
             values=values.float(),
@@ -369,7 +406,7 @@ class Places:
                 "clean": self.pair.ids[0],
                 "corrupted": self.pair.ids[1],
                 **facts,
-                **self.pair.host.facts(),
+                **(host if what == "predicted" else without_rule(host)),
             },
         )
 
@@ -544,6 +581,7 @@ def predict_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: Answer | None = None,
 ) -> Grid: ...
 @overload
@@ -562,6 +600,7 @@ def predict_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: Answer | None = None,
 ) -> dict[At, Grid]: ...
 @model_first
@@ -581,6 +620,7 @@ def predict_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: Answer | None = None,
 ) -> Grid | dict[At, Grid]:
     """First-order effects of patching clean activations into the corrupted run, for all places at once.
@@ -605,7 +645,8 @@ def predict_patching(
         clean_cache, corrupted_cache: activations of either prompt that are there already, an ``ActivationCache`` of
             ``run_with_cache``: what is patched in, and what it takes the place of. They may have been made under hooks;
             the gradient is the corrupted prompt's.
-        prepend_bos, precision: as for :func:`linearize`.
+        prepend_bos, precision, rule: as for :func:`linearize`. Under a rule it isn't the metric's derivative that is
+            predicted with; titles and metadata say so.
         answer: text or token ids that follow both prompts: the metric is its log-probability then, and its own tokens
             are places too (all but the last, which nothing reads).
 
@@ -623,9 +664,16 @@ def predict_patching(
     (torch.Size([30, 5]), ' Italy→ France')
     """
     kinds = checked_kinds(at, steps)
-    pair = _pair(model, clean, corrupted, kinds, prepend_bos, precision, metric, (clean_cache, corrupted_cache), answer)
+    options = _options(metric, method, (clean_cache, corrupted_cache), answer, rule)
+    pair = _pair(model, clean, corrupted, kinds, prepend_bos, precision, options)
     found = predict(pair, kinds, aim_of(pair, target, minus, metric), method, steps)
     return found[kinds[0]] if isinstance(at, str) else found
+
+
+def _options(metric: Metric | None, method: Method, caches: tuple[Any, Any], answer: Any, rule: Rule) -> dict[str, Any]:
+    """Those of a pair of prompts that have to do with what is predicted."""
+    linearized = {"gradient": (1,), "two_point": (0, 1), "integrated": ()}[method]
+    return dict(everywhere=callable(metric), caches=caches, answer=answer, rule=rule, linearized=linearized)
 
 
 def _pair(
@@ -635,14 +683,11 @@ def _pair(
     kinds: Sequence[At],
     prepend_bos: bool | None,
     precision: Precision,
-    metric: Metric | None,
-    caches: tuple[Any, Any],
-    answer: Any,
+    options: dict[str, Any],
 ) -> PromptPair:
     def names(layer: int) -> list[str]:
         return [in_block(layer, KINDS[kind].hook) for kind in kinds]
 
-    options: dict[str, Any] = dict(everywhere=callable(metric), caches=caches, answer=answer)
     return PromptPair(model, clean, corrupted, names, prepend_bos, precision, **options)
 
 
@@ -666,6 +711,7 @@ def compare_patching(
     corrupted_cache: Any = None,
     prepend_bos: bool | None = None,
     precision: Precision = None,
+    rule: Rule = None,
     answer: Answer | None = None,
 ) -> PatchComparison:
     """:func:`predict_patching` beside what patching measures, place by place, as ``transformer_lens.patching`` does it.
@@ -679,7 +725,7 @@ def compare_patching(
         top: or so many of those with the largest predicted effect.
         progress: whether a bar on stderr shows how far measuring is, where a terminal is there and it takes long.
         model, clean, corrupted, at, target, minus, metric, method, steps: as for :func:`predict_patching`.
-        clean_cache, corrupted_cache, prepend_bos, precision, answer: as there.
+        clean_cache, corrupted_cache, prepend_bos, precision, rule, answer: as there. No rule changes what is measured.
 
     Raises:
         ArgumentError: ``places`` has a row or column that isn't there; names the nearest.
@@ -694,9 +740,8 @@ def compare_patching(
     (kind,) = checked_kinds(at, steps)
     if places is not None and top is not None:
         raise ArgumentError(f"places= and top={top}: give one or the other")
-    pair = _pair(
-        model, clean, corrupted, [kind], prepend_bos, precision, metric, (clean_cache, corrupted_cache), answer
-    )
+    options = _options(metric, method, (clean_cache, corrupted_cache), answer, rule)
+    pair = _pair(model, clean, corrupted, [kind], prepend_bos, precision, options)
     aim, here = aim_of(pair, target, minus, metric), Places(pair, kind)
     if any(map(pair.host.beside, here.names)):
         raise HookPointError(

@@ -13,11 +13,12 @@ import torch
 
 from tl_jacobian.analyses.contributions import residual_contributions
 from tl_jacobian.analyses.influence import head_influence, layer_influence
+from tl_jacobian.analyses.interactions import token_interactions
 from tl_jacobian.analyses.interventions import compare_edit, intervene
 from tl_jacobian.analyses.maps import attribution_map
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.routes import token_route
-from tl_jacobian.app.asks import Drill, Export, Head, Map, Read, Try, View, Write
+from tl_jacobian.app.asks import Drill, Export, Head, Map, Pairs, Read, Try, View, Write
 from tl_jacobian.app.methods import METHODS, direction_of, options_of
 from tl_jacobian.app.python import python_of
 from tl_jacobian.core.answer import AnswerLinearization
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 PATTERNS = 512  # tokens up to which attention patterns are recorded: (layers, heads, tokens, tokens) numbers
 _MAP = 1024  # tokens of a map
+_PAIRS = 512  # tokens of which every two are drawn
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,24 @@ def build_map(bench: Bench, ask: Map) -> Seen:
     return Seen(
         {"map": heat}, python_of(view, bench.python, found[-1], call), {"target": "each row its own"}, value=grouped
     )
+
+
+def pairs(bench: Bench, ask: Pairs) -> Seen:
+    """Correlations of what every two tokens do, and the strongest pairs."""
+    view, method = ask.view, METHODS[ask.view.scope]
+    tokens, _ = bench.text(view)
+    if len(tokens) > _PAIRS:
+        raise ArgumentError(f"{len(tokens)} tokens have {len(tokens)}² pairs; a view draws those of {_PAIRS} at most")
+    lin = bench.linearization(view)
+    direction = direction_of(method, lin, view.target, view.minus)
+    found, grouped = token_interactions(lin, **direction), ""
+    if view.by == "words":
+        found, grouped = found.words(), ".words()"
+    found = found.correlation()
+    notes = [] if method.direction else [f"{method.title} has no products of pairs: this is of the logit"]
+    shown = [p for p in found.panels(skip_first=view.skip_first) if not isinstance(p, TokenStrip)]
+    call = f"tj.token_interactions(lin{_written(direction, 'fisher')}){grouped}.correlation().show()"
+    return Seen({"pairs": shown}, python_of(view, bench.python, lin, call), {}, notes, value=found)
 
 
 def drill(bench: Bench, ask: Drill) -> Seen:
@@ -339,9 +359,9 @@ def export(bench: Bench, ask: Export) -> Seen:
         return Seen(file=(f"attribution.{ask.format}", file.getvalue()))
 
 
-def _written(direction: Mapping[str, Any]) -> str:
-    """Scope and options as keyword arguments."""
-    given = {name: value for name, value in direction.items() if not (name == "scope" and value == "semantic")}
+def _written(direction: Mapping[str, Any], default: str = "semantic") -> str:
+    """Scope and options as keyword arguments, but for a function's default scope."""
+    given = {name: value for name, value in direction.items() if not (name == "scope" and value == default)}
     given = {name: "entropy" if name == "fn" else repr(value) for name, value in given.items()}
     return "".join(f", {name}={value}" for name, value in given.items())
 
@@ -391,5 +411,5 @@ def _close(drawn: Any) -> None:
 
 
 ANSWERS: Mapping[type, Callable[[Any, Any], Seen]] = MappingProxyType(
-    {Read: read, Map: build_map, Drill: drill, Head: head, Try: try_out, Write: write, Export: export}
+    {Read: read, Map: build_map, Pairs: pairs, Drill: drill, Head: head, Try: try_out, Write: write, Export: export}
 )

@@ -83,6 +83,12 @@ class Map(_Asked, frozen=True, tag_field="do", tag="map"):
     view: View
 
 
+class Pairs(_Asked, frozen=True, tag_field="do", tag="pairs"):
+    """What every two tokens have in common in what they do to the prediction."""
+
+    view: View
+
+
 class Drill(_Asked, frozen=True, tag_field="do", tag="drill"):
     """From a source (token positions) to layers, heads, what each head read, and the paths."""
 
@@ -133,7 +139,7 @@ class Export(_Asked, frozen=True, tag_field="do", tag="export"):
     format: Literal["png", "svg", "json"]
 
 
-Ask = Read | Map | Drill | Head | Try | Write | Export
+Ask = Read | Map | Pairs | Drill | Head | Try | Write | Export
 
 
 class Request(_Asked, frozen=True):

@@ -12,15 +12,16 @@ import typer
 from rich.console import Console
 
 from tl_jacobian.cli.interrupts import at_once
-from tl_jacobian.results.scopes import ON_COMMAND_LINE, SCOPES, Confidence, FisherMethod, takers_of
+from tl_jacobian.results.scopes import ON_COMMAND_LINE, SCOPES, BackwardRule, Confidence, FisherMethod, takers_of
 
 if TYPE_CHECKING:
-    Scope = Method = ConfidenceChoice = str
+    Scope = Method = ConfidenceChoice = RuleChoice = str
 else:
     Scope = StrEnum("Scope", ON_COMMAND_LINE)
     # A rank says that it is to be of low rank.
     Method = StrEnum("Method", [name for name in get_args(FisherMethod) if name != "low_rank"])
     ConfidenceChoice = StrEnum("ConfidenceChoice", get_args(Confidence))
+    RuleChoice = StrEnum("RuleChoice", get_args(BackwardRule))
 
 
 class Host(StrEnum):
@@ -30,12 +31,6 @@ class Host(StrEnum):
 
 class PrecisionChoice(StrEnum):
     model = "model"
-
-
-class RuleChoice(StrEnum):
-    frozen_norms = "frozen_norms"
-    frozen_attention = "frozen_attention"
-    gim = "gim"
 
 
 class Dtype(StrEnum):
@@ -107,7 +102,7 @@ def scope_options(
 
 def rule_option(rule: list[RuleChoice] | None) -> Any:
     """Rules as one name."""
-    return "+".join(one.value for one in rule) if rule else None
+    return "+".join(map(str, rule)) if rule else None
 
 
 def load_libraries() -> None:

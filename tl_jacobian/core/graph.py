@@ -119,16 +119,16 @@ def _edge(tensor: Tensor) -> _Edge:
     return tensor.grad_fn, tensor.output_nr
 
 
-def _together(end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, " k *shape"]) -> Sequence[Tensor | None]:
-    """v^T d(end)/d(start) in one backward pass; ``is_grads_batched`` can't batch functions with a rule of their own."""
+def _together(ends: Sequence[Tensor], starts: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """v^T d(ends)/d(start) in one backward pass; ``is_grads_batched`` can't batch functions with a rule of their own."""
     reached: list[bool] = []
 
-    def one(direction: Tensor) -> tuple[Tensor, ...]:
-        found = torch.autograd.grad(end, starts, direction, retain_graph=True, allow_unused=True)
+    def one(*directions: Tensor) -> tuple[Tensor, ...]:
+        found = torch.autograd.grad(ends, starts, directions, retain_graph=True, allow_unused=True)
         reached[:] = [grad is not None for grad in found]
         return tuple(grad for grad in found if grad is not None)
 
-    grads = iter(torch.vmap(one)(v))
+    grads = iter(torch.vmap(one)(*v))
     return [next(grads) if there else None for there in reached]
 
 
@@ -204,21 +204,26 @@ class Graph:
         attached = [place for place in places if place.requires_grad]
         with recording(), unrounded(), stopping_at(self.between):
             v, powers = unit(v.clone() if v.is_inference() else v)
-            found = self._batched(self.y, attached, v.to(self.y.device, self.y.dtype))
+            found = self._batched([self.y], attached, [v.to(self.y.device, self.y.dtype)])
             grads = iter([None if g is None else _finite(scaled(g, powers)) for g in found])
         return tuple(next(grads) if place.requires_grad else None for place in places)
 
-    def _batched(self, end: Tensor, starts: Sequence[Tensor], v: Float[Tensor, " k *shape"]) -> Sequence[Tensor | None]:
+    def _batched(
+        self, ends: Sequence[Tensor], starts: Sequence[Tensor], v: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
         """v^T d(end)/d(start), all of v at once where every function on the way can be batched, else one at a time."""
-        if len(v) > 1 and self.batches:
+        k = len(v[0])
+        if k > 1 and self.batches:
             try:
-                return _together(end, starts, v)
+                return _together(ends, starts, v)
             except (JacobianScopeError, torch.OutOfMemoryError):
                 raise
             except RuntimeError:  # if it isn't batching, the same comes of one at a time
                 pass
-        each = [torch.autograd.grad(end, starts, one, retain_graph=True, allow_unused=True) for one in v]
-        if len(v) > 1:
+        each = [
+            torch.autograd.grad(ends, starts, one, retain_graph=True, allow_unused=True) for one in zip(*v, strict=True)
+        ]
+        if k > 1:
             object.__setattr__(self, "batches", False)
         return [None if found[0] is None else torch.stack(found) for found in zip(*each, strict=True)]
 
@@ -232,17 +237,28 @@ class Graph:
 
     def between_many(self, end: Tensor, start: Tensor, u: Float[Tensor, " k *shape"]) -> Tensor | None:
         """:meth:`between_tensors` for k directions, ``(k, *start.shape)``, a memory-bounded chunk of them at a time."""
-        if not (end.requires_grad and start.requires_grad):
-            return None
-        parts = []
+        return self.between_all([end], [start], [u])[0]
+
+    def between_all(self, ends: Sequence[Tensor], starts: Sequence[Tensor], u: Sequence[Tensor]) -> list[Tensor | None]:
+        """For k directions ``u_i`` at every end together: ``sum_i u_i^T d(end_i)/d(start)`` at every start.
+
+        ``u_i`` is ``(k, *end_i.shape)``, a product ``(k, *start.shape)``, or None where no end depends on it.
+        """
+        on = [i for i, end in enumerate(ends) if end.requires_grad]
+        attached = [start for start in starts if start.requires_grad]
+        if not on or not attached:
+            return [None] * len(starts)
+        parts: list[list[Tensor | None]] = []
         with recording(), unrounded():
-            for part in (u.clone() if u.is_inference() else u).split(self.chunk):
-                part, powers = unit(part)
-                (found,) = self._batched(end, [start], part.to(end.device, end.dtype))
-                if found is None:
-                    return None
-                parts.append(_finite(scaled(found, powers)))
-        return torch.cat(parts)
+            own = [u[i].clone() if u[i].is_inference() else u[i] for i in on]
+            for chunk in zip(*(one.split(self.chunk) for one in own), strict=True):
+                largest = torch.stack([one.abs().flatten(1).amax(dim=1).cpu() for one in chunk]).amax(dim=0)
+                _, powers = unit(largest[:, None])
+                part = [scaled(one, [-power for power in powers]).to(ends[i]) for one, i in zip(chunk, on, strict=True)]
+                found = self._batched([ends[i] for i in on], attached, part)
+                parts.append([None if one is None else _finite(scaled(one, powers)) for one in found])
+        made = iter([None if any(p is None for p in each) else torch.cat(each) for each in zip(*parts, strict=True)])  # type: ignore[arg-type]
+        return [next(made) if start.requires_grad else None for start in starts]
 
     def push_between(self, start: Tensor, end: Tensor, dx: Float[Tensor, " k *shape_in"]) -> Float[Tensor, " k *shape"]:
         """d(end)/d(start) dx for two recorded tensors of this graph and k changes of the first."""
@@ -303,7 +319,7 @@ class Graph:
             u = torch.ones_like(end, requires_grad=True)  # any u; some functions cut zeros off from the graph
             (back,) = torch.autograd.grad(end, start, u, create_graph=True)
             parts = dx.to(start.device).split(self.chunk)
-            made = [self._batched(back, [u], part)[0] for part in parts]
+            made = [self._batched([back], [u], [part])[0] for part in parts]
         return torch.cat(
             [end.new_zeros(len(p), *end.shape) if m is None else m for m, p in zip(made, parts, strict=True)]
         )

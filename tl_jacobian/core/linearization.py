@@ -35,6 +35,15 @@ from tl_jacobian.results.tokens import Regions, Word, group_words
 _OF_RULE = ("rule", "held_fixed")  # of the facts
 
 
+def without_rule(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts for a result that no gradient through the model goes into: a backward rule changes nothing of it.
+
+    >>> without_rule({"host": "bridge", "rule": "gim", "held_fixed": "norms"}), without_rule({"held_fixed": "weights"})
+    ({'host': 'bridge'}, {'held_fixed': 'weights'})
+    """
+    return {name: fact for name, fact in facts.items() if not ("rule" in facts and name in _OF_RULE)}
+
+
 def check_direction(v: Any, y: Float[Tensor, "*own"], stacked: bool | None = False) -> None:
     """Raise DirectionError unless v is a direction in y.
 
@@ -139,7 +148,7 @@ class Linearized:
     @property
     def facts_without_rule(self) -> dict[str, Any]:
         """Facts for a result that no gradient through the model goes into: a backward rule changes nothing of it."""
-        return {name: fact for name, fact in self.facts.items() if not ("rule" in self.facts and name in _OF_RULE)}
+        return without_rule(self.facts)
 
     @property
     def per(self) -> str:

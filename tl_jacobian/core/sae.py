@@ -3,7 +3,9 @@
 ``a = encode(h)`` and ``h' = decode(a)``, where decode is affine: a feature's direction in the output is a column of its
 derivative. Objects with these two methods (SAELens's, circuit-tracer's) are called, so their nonlinearity,
 normalisation and biases are their own; weights without methods are read as SAELens writes them: ``W_enc`` is (d_in,
-features), its *columns* are the encoder's directions, and ``W_dec`` is (features, d_out).
+features), its *columns* are the encoder's directions, and ``W_dec`` is (features, d_out). One layer of a cross-layer
+transcoder has an encoder and a decoder for each of several activations, ``W_dec`` (features, outputs, d_out): what they
+write side by side is one activation, of outputs times d_out numbers.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.core.graph import recording
+from tl_jacobian.core.hooks import in_block, layer_of
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import excerpt, is_id
 
@@ -50,8 +53,9 @@ class Dictionary:
 
     Attributes:
         name: what it is called.
-        n_features, d_in, d_out: its size.
-        at: hook point that it reads, where it says so; ``into`` the one that it writes (default the same).
+        n_features, d_in, d_out: its size; ``d_out`` of one activation that it writes.
+        at: hook point that it reads, where it says so; ``into`` those that it writes (default the same).
+        n_out: how many it writes.
         encode: from activations to features.
         pre: the same before the nonlinearity; None where nobody can tell.
         decode: from features back, after ``encode`` has seen the same activations.
@@ -64,7 +68,8 @@ class Dictionary:
     d_in: int
     d_out: int
     at: str | None
-    into: str | None
+    into: tuple[str, ...]
+    n_out: int
     encode: Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n features"]]
     pre: Callable[[Float[Tensor, "n d_in"]], Float[Tensor, "n features"]] | None
     decode: Callable[[Float[Tensor, "n features"]], Float[Tensor, "n d_out"]]
@@ -94,8 +99,11 @@ class Dictionary:
         return Decoded(found, made.reshape(len(h), -1))
 
 
-def read_sae(sae: Any) -> Dictionary:
+def read_sae(sae: Any, at: str | None = None) -> Dictionary:
     """An SAE, a transcoder, a mapping of weights, or directions (features, d_in), as a :class:`Dictionary`.
+
+    Args:
+        at: hook point that is read; of a cross-layer transcoder it says which layer is meant.
 
     Raises:
         ArgumentError: it is none of these, or its weights don't fit together.
@@ -106,16 +114,19 @@ def read_sae(sae: Any) -> Dictionary:
     """
     if isinstance(sae, Tensor):
         return _directions(sae)
+    if callable(getattr(sae, "encode_layer", None)):
+        return _layer_of(sae, at)
     get: Callable[..., Any] = sae.get if isinstance(sae, Mapping) else partial(_attribute, sae)
     w_enc, w_dec = get("W_enc"), get("W_dec")
-    if not all(isinstance(w, Tensor) and w.ndim == 2 and w.is_floating_point() for w in (w_enc, w_dec)):
+    if not all(_is_weight(w, dims) for w, dims in ((w_enc, (2,)), (w_dec, (2, 3)))):
         raise ArgumentError(
             f"sae is {excerpt(sae)}, expected an SAE or transcoder with weights W_enc (d_in, features) and W_dec "
-            "(features, d_out), a mapping of these, or directions (features, d_in) as a tensor"
+            "(features, d_out) or (features, outputs, d_out), a mapping of these, or directions (features, d_in) as a "
+            "tensor"
         )
     cfg = get("cfg")
     metadata = getattr(cfg, "metadata", None)
-    at, into = (getattr(metadata, n, None) or getattr(cfg, n, None) for n in ("hook_name", "hook_name_out"))
+    reads, into = (getattr(metadata, n, None) or getattr(cfg, n, None) for n in ("hook_name", "hook_name_out"))
     methods = callable(get("encode")) and callable(get("decode"))
     if w_enc.shape[1] != w_dec.shape[0] and not methods:
         hint = " (W_enc looks transposed: pass W_enc.T)" if w_enc.shape[0] == w_dec.shape[0] else ""
@@ -127,9 +138,14 @@ def read_sae(sae: Any) -> Dictionary:
     name = "the SAE" if isinstance(sae, Mapping) else type(sae).__name__
     if name == "SimpleNamespace":
         name = "the SAE"
-    size = len(w_dec), d_in, int(w_dec.shape[1])
+    size = len(w_dec), d_in, int(w_dec.shape[-1])
     encode, pre, decode = _methods(sae, cfg, get) if methods else _weights(get, cfg, w_enc, w_dec)
-    return Dictionary(name, *size, at, into, encode, pre, decode, w_dec.detach(), sae)
+    writes, n_out = (() if into is None else (into,)), w_dec.shape[1] if w_dec.ndim == 3 else 1
+    return Dictionary(name, *size, reads, writes, n_out, encode, pre, decode, w_dec.detach(), sae)
+
+
+def _is_weight(w: Any, dims: tuple[int, ...]) -> bool:
+    return isinstance(w, Tensor) and w.ndim in dims and w.is_floating_point()
 
 
 def _attribute(sae: Any, name: str, default: Any = None) -> Any:
@@ -155,8 +171,45 @@ def _directions(v: Tensor) -> Dictionary:
 
     n, d = rows.shape
     return Dictionary(
-        "the direction" if n == 1 else "directions", n, d, d, None, None, encode, encode, decode, rows, None
+        "the direction" if n == 1 else "directions", n, d, d, None, (), 1, encode, encode, decode, rows, None
     )
+
+
+def _layer_of(clt: Any, at: str | None) -> Dictionary:
+    """One layer of a cross-layer transcoder, as circuit-tracer has them: ``encode_layer`` and ``W_dec[layer]``."""
+    layer, n_layers = None if at is None else layer_of(at), int(clt.n_layers)
+    name = type(clt).__name__
+    reads, writes = clt.feature_input_hook, clt.feature_output_hook
+    if layer is None or not 0 <= layer < n_layers:
+        raise ArgumentError(
+            f"{name} has features of {n_layers} layers: say of which, at={in_block(n_layers // 2, reads)!r}, say; "
+            f"got at={at!r}"
+        )
+    if clt.W_dec is None:
+        raise ArgumentError(f"{name} has left its decoders on disk (W_dec is None): load it with lazy_decoder=False")
+    w_dec = clt.W_dec[layer].detach()
+
+    def encode(h: Tensor) -> Tensor:
+        return clt.encode_layer(h.to(w_dec.dtype), layer).to(torch.promote_types(h.dtype, w_dec.dtype))
+
+    def pre(h: Tensor) -> Tensor:
+        return clt.encode_layer(h.to(w_dec.dtype), layer, apply_activation_function=False)
+
+    bias = clt.b_dec[layer:].detach().flatten()
+    into = tuple(in_block(i, writes) for i in range(layer, n_layers))
+    size = len(w_dec), int(clt.d_model), int(w_dec.shape[-1])
+    decode = _affine(w_dec.flatten(1), bias)
+    return Dictionary(name, *size, in_block(layer, reads), into, len(into), encode, pre, decode, w_dec, clt)
+
+
+def _affine(
+    weight: Float[Tensor, "features d_out"], bias: Float[Tensor, " d_out"] | None
+) -> Callable[[Tensor], Tensor]:
+    def decode(a: Tensor) -> Tensor:
+        made = a @ weight.to(a)
+        return made if bias is None else made + bias.to(a)
+
+    return decode
 
 
 def _methods(sae: Any, cfg: Any, get: Callable[..., Any]) -> tuple[Any, Any, Any]:
@@ -171,7 +224,10 @@ def _methods(sae: Any, cfg: Any, get: Callable[..., Any]) -> tuple[Any, Any, Any
     def pre(h: Tensor) -> Tensor:
         return prepare(h[:, None] if heads else h) @ sae.W_enc + bias
 
-    return encode, pre if callable(prepare) and isinstance(bias, Tensor) else None, sae.decode
+    decode = sae.decode
+    if isinstance(get("W_skip"), Tensor):  # what is skipped is no feature's: it belongs to the error
+        decode = _affine(get("W_dec").detach(), None if get("b_dec") is None else get("b_dec").detach())
+    return encode, pre if callable(prepare) and isinstance(bias, Tensor) else None, decode
 
 
 def _weights(get: Callable[..., Any], cfg: Any, w_enc: Tensor, w_dec: Tensor) -> tuple[Any, Any, Any]:
@@ -192,9 +248,9 @@ def _weights(get: Callable[..., Any], cfg: Any, w_enc: Tensor, w_dec: Tensor) ->
     if kind == "jumprelu" and not isinstance(threshold, Tensor):
         raise ArgumentError(f"threshold={threshold!r}, expected a tensor, one for each of {len(w_dec)} features")
     b_enc, b_dec = (None if get(name) is None else get(name).detach() for name in ("b_enc", "b_dec"))
-    for name, bias, size in (("b_enc", b_enc, len(w_dec)), ("b_dec", b_dec, w_dec.shape[1])):
-        if bias is not None and tuple(bias.shape) != (size,):
-            raise ArgumentError(f"{name} has shape {tuple(bias.shape)}, expected ({size},)")
+    for name, bias, size in (("b_enc", b_enc, w_dec.shape[:1]), ("b_dec", b_dec, w_dec.shape[1:])):
+        if bias is not None and bias.shape != size:
+            raise ArgumentError(f"{name} has shape {tuple(bias.shape)}, expected {tuple(size)}")
     shift = bool(getattr(cfg, "apply_b_dec_to_input", get("apply_b_dec_to_input", False))) and b_dec is not None
 
     def pre(h: Tensor) -> Tensor:
@@ -210,11 +266,7 @@ def _weights(get: Callable[..., Any], cfg: Any, w_enc: Tensor, w_dec: Tensor) ->
             return torch.zeros_like(z).scatter(-1, top.indices, top.values.relu())
         return z.relu() * (z > threshold.to(z)) if isinstance(threshold, Tensor) else z.relu()
 
-    def decode(a: Tensor) -> Tensor:
-        made = a @ w_dec.to(a)
-        return made if b_dec is None else made + b_dec.to(a)
-
-    return encode, pre, decode
+    return encode, pre, _affine(w_dec.flatten(1), None if b_dec is None else b_dec.flatten())
 
 
 def _dense(tensor: Tensor) -> Tensor:

@@ -34,6 +34,15 @@ def exact(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().to(torch.float64)
 
 
+def wide(tensor: Tensor) -> Tensor:
+    """In float64 without its graph, where it is if there are such numbers: what is large, and summed up there.
+
+    >>> wide(torch.ones(1, requires_grad=True))
+    tensor([1.], dtype=torch.float64)
+    """
+    return exact(tensor) if tensor.device.type == "mps" else tensor.detach().to(torch.float64)
+
+
 def log_prob(logits: Float[Tensor, "*answer d_vocab"], tokens: Sequence[int]) -> Float[Tensor, ""]:
     """log p of a token, or of all tokens of an answer together, in nats; with its graph.
 

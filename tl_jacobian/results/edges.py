@@ -78,7 +78,8 @@ class EdgeAttribution(Value):
 
     def __repr__(self) -> str:
         best = ", ".join(f"{e.sender}->{e.receiver} {e.predicted:+.3g}" for e in self.top(3))
-        return f"EdgeAttribution({len(self)} edges, {len(self.checked)} of them measured; top: {best})"
+        size = words.ruled(f"{len(self)} edges, {len(self.checked)} of them measured", self.metadata)
+        return f"EdgeAttribution({size}; top: {best})"
 
     def __len__(self) -> int:
         return int((~self.effects.values.isnan()).sum())
@@ -138,7 +139,7 @@ class EdgeAttribution(Value):
             xs, ys = tuple(p[0] for p in points), tuple(p[1] for p in points)
             curves.append(Curve(name=what, x=xs, y=ys, role=role))  # type: ignore[arg-type]
         return Curves(
-            title=f"the {len(edges)} strongest edges",
+            title=words.ruled(f"the {len(edges)} strongest edges", self.metadata),
             detail=self.effects.quantity,
             facts=words.model_facts(self.metadata),
             curves=tuple(c for c in curves if c.x),
@@ -168,12 +169,13 @@ class EdgeAttribution(Value):
             for e in edges
         )
         header = ("sender", "receiver", "predicted", "measured")
-        return Table(title="strongest edges", header=header, rows=rows, numbers=(2, 3))
+        title = words.ruled("strongest edges", self.metadata)
+        return Table(title=title, header=header, rows=rows, numbers=(2, 3))
 
     def _scatter(self) -> Curves:
         x, y = (tuple(values) for values in zip(*((e.measured, e.predicted) for e in self.checked), strict=True))
         return Curves(
-            title=f"{len(self.checked)} edges by path patching",
+            title=words.ruled(f"{len(self.checked)} edges by path patching", self.metadata),
             curves=(Curve(name="edges", x=x, y=y, marks="points"),),
             x_axis="measured",
             y_axis="predicted",

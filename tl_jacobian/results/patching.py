@@ -129,7 +129,8 @@ class PatchComparison(Value):
     def summary(self) -> str:
         """The agreement in one line."""
         g = self.predicted
-        return f"{len(g.rows)} {g.row_axis}s x {len(g.columns)} {g.column_axis}s; {'; '.join(self._agreement())}"
+        size = words.ruled(f"{len(g.rows)} {g.row_axis}s x {len(g.columns)} {g.column_axis}s", g.metadata)
+        return f"{size}; {'; '.join(self._agreement())}"
 
     def _agreement(self) -> tuple[str, ...]:
         return words.some(
@@ -172,7 +173,9 @@ class PatchComparison(Value):
             for name, at, role in kinds
         ]
         return Curves(
-            title=f"Spearman {self.spearman:.2f}, signs agree {self.sign_agreement:.0%}",
+            title=words.ruled(
+                f"Spearman {self.spearman:.2f}, signs agree {self.sign_agreement:.0%}", self.predicted.metadata
+            ),
             curves=tuple(curves),
             x_axis="measured",
             y_axis="predicted",

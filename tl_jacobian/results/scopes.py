@@ -15,6 +15,8 @@ ScopeName = Literal["semantic", "temperature", "fisher", "output", "direction"]
 Combine = Literal["root_sum_squares", "sum"]
 Confidence = Literal["hidden_norm", "logit_norm"]
 FisherMethod = Literal["auto", "exact", "low_rank", "estimate"]
+# What a gradient passes through in the place of the exact Jacobian (tl_jacobian.core.host.backward).
+BackwardRule = Literal["frozen_norms", "frozen_attention", "gim"]
 
 
 @dataclass(frozen=True)

@@ -33,19 +33,20 @@ def test_it_is_complete(architecture, state):
     assert a.metadata["value"] == pytest.approx((lin.logits[TARGET] - lin.logits[OTHER]).item())
 
 
-@pytest.mark.parametrize("nodes", ["gauss_legendre", "trapezoid"])
+@pytest.mark.parametrize("nodes", ["gauss_legendre", "trapezoid", "riemann"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2", "neox"])
 def test_it_is_captums(architecture, nodes):
     lin = tj.linearize(shared(architecture, "bridge"), TEXT, prepend_bos=False)
-    method = {"gauss_legendre": "gausslegendre", "trapezoid": "riemann_trapezoid"}[nodes]
+    method = {"gauss_legendre": "gausslegendre", "trapezoid": "riemann_trapezoid", "riemann": "riemann_right"}[nodes]
     ig = captum.attr.IntegratedGradients(lambda x: logits_of(architecture, x))
     theirs = ig.attribute(lin.graph.x.detach(), target=TARGET, n_steps=20, method=method)[0].norm(dim=-1)
-    with pytest.warns(UserWarning, match="pass a larger max_steps") if nodes == "trapezoid" else _nothing():
+    with pytest.warns(UserWarning, match="pass a larger max_steps") if nodes != "gauss_legendre" else _nothing():
         ours = tj.baselines.path_integrated_scope(
             lin, TARGET, nodes=nodes, steps=20, max_steps=20, tol=_tol(nodes)
         ).scores
     # Hugging Face's RMSNorm works in float32 even in a float64 model, and at x = 0 it magnifies rounding.
-    rtol = {"gauss_legendre": 1e-4, "trapezoid": 0.06}[nodes]  # captum's trapezoid leaves out a step of its own
+    # captum's trapezoid leaves out a step of its own
+    rtol = {"gauss_legendre": 1e-4, "trapezoid": 0.06, "riemann": 1e-4}[nodes]
     torch.testing.assert_close(ours.double(), theirs.double(), rtol=rtol, atol=1e-6)
 
 

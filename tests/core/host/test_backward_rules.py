@@ -248,6 +248,11 @@ def test_what_takes_no_gradient_is_the_same_and_says_no_rule(architecture, state
     for of in (
         lambda one: tj.baselines.leave_one_out(one, TARGET),
         lambda one: tj.baselines.attention_rollout(one),
+        lambda one: tj.baselines.random_attribution(one, generator=torch.Generator().manual_seed(0)),
+        lambda one: tj.baselines.recency(one),
+        lambda one: tj.baselines.recency(one, first=True),
+        lambda one: tj.baselines.token_frequency(one, {3: 5}),
+        lambda one: tj.baselines.embedding_norm(one),
         lambda one: tj.residual_contributions(one, target=TARGET),
     ):
         assert of(exact) == of(lin)

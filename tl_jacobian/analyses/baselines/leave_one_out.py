@@ -23,7 +23,7 @@ from tl_jacobian.analyses.scopes.apply import along, attribution
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.prompts import Target, name_of
-from tl_jacobian.core.unembedding import exact, log_prob
+from tl_jacobian.core.unembedding import exact, log_prob, wide
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
@@ -86,8 +86,8 @@ def without_each(
 ) -> WithoutEach:
     """Both measures, from the same runs; logits, as many as the vocabulary is large, are held for a batch alone."""
     whole("batch_size", batch_size)
-    rerun, x, old = checked_rerun_of(lin), inputs_of(lin), exact(lin.logits).log_softmax(-1)
-    before = log_prob(exact(lin.logits), tokens)
+    rerun, x, old = checked_rerun_of(lin), inputs_of(lin), wide(lin.logits).log_softmax(-1)
+    before = log_prob(old, tokens)
     left = _replacement(x, replacement)
 
     def without(part: Tensor) -> Tensor:
@@ -98,10 +98,10 @@ def without_each(
     falls, divergences = [], []
     for values in batches(prompt_length(lin), without, batch_size, "tokens left out"):
         for logits in rerun.logits(values):  # one at a time: an answer's are as many as its tokens
-            new = exact(logits).log_softmax(-1)
-            falls.append(before - log_prob(exact(logits), tokens))
+            new = wide(logits).log_softmax(-1)
+            falls.append(before - log_prob(new, tokens))
             divergences.append((old.exp() * (old - new)).sum(-1).clamp_min(0.0).sum())
-    return WithoutEach(torch.stack(falls), torch.stack(divergences))
+    return WithoutEach(torch.stack(falls).cpu(), torch.stack(divergences).cpu())
 
 
 def left_out(

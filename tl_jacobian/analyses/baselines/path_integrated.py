@@ -42,7 +42,7 @@ from tl_jacobian.results.arguments import checked, number, warn, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.grid import Grid
 
-Nodes = Literal["logarithmic", "gauss_legendre", "trapezoid"]
+Nodes = Literal["logarithmic", "gauss_legendre", "trapezoid", "riemann"]
 Baseline = Literal["zero", "zero_after_first"] | Float[Tensor, "pos d_in"]
 # Doublings in a row that may fail to halve the gap before more are given up: a smooth integrand's falls faster.
 _PATIENCE = 2
@@ -91,7 +91,8 @@ def path_integrated_scope(
         baseline: x'; ``"zero"`` as in the paper; ``"zero_after_first"``, which leaves the first token as it is: the way
             from there is smoother in trained models; or a tensor like x.
         nodes: of the quadrature: Gauss and Legendre's, spread over the logarithm of the distance from the baseline or
-            over the distance itself; or evenly spaced ones.
+            over the distance itself; or evenly spaced ones, with the baseline (``"trapezoid"``) or without it
+            (``"riemann"``, the sum that Integrated Gradients was published with).
         steps: how many to begin with.
         tol: largest completeness gap.
         max_steps: where to stop; then the result is returned with a warning. As many as ``steps``: nothing is doubled.
@@ -259,6 +260,9 @@ def _quadrature(
         weights = torch.full((steps,), 1 / (steps - 1), dtype=torch.float64)
         weights[[0, -1]] /= 2
         return torch.linspace(0, 1, steps, dtype=torch.float64), weights
+    if nodes == "riemann":
+        weights = torch.full((steps,), 1 / steps, dtype=torch.float64)
+        return weights.cumsum(0), weights
     x, w = np.polynomial.legendre.leggauss(steps)
     u, weights = torch.from_numpy((x + 1) / 2), torch.from_numpy(w / 2)
     if nodes == "gauss_legendre":

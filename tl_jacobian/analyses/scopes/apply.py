@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jaxtyping import Float
@@ -20,7 +20,15 @@ from tl_jacobian.results.attribution import Attribution, of_squares
 from tl_jacobian.results.scopes import SCOPES, Combine, ScopeName
 
 # Baselines that take no gradient: a backward rule changes nothing of them.
-FORWARD_ONLY = ("leave_one_out", "attention_rollout", "random")
+FORWARD_ONLY = (
+    "leave_one_out",
+    "attention_rollout",
+    "random",
+    "recency",
+    "first_and_recency",
+    "token_frequency",
+    "embedding_norm",
+)
 L = TypeVar("L", bound=Linearized)
 
 
@@ -38,31 +46,45 @@ class Explained(NamedTuple):
     details: dict[str, Any]
 
 
-@unrounded()
+Explain = Callable[[Any], Explained]
+
+
 def apply(
-    lin: Linearized | LinearizationBatch,
-    scope: ScopeName,
-    explain: Callable[[Any], Explained],
-    pairs: GramSums | None = None,
+    lin: Linearized | LinearizationBatch, scope: ScopeName, explain: Explain, pairs: GramSums | None = None
 ) -> Any:
     """Choose directions, pull them back, aggregate: one attribution, or one for each member of a batch.
 
     Args:
         pairs: of a single linearization, to which the products for every two tokens are added.
     """
-    members, combine = members_of(lin), SCOPES[scope].combine
+    return apply_each(lin, [(scope, explain)], pairs)[0]
+
+
+@unrounded()
+def apply_each(
+    lin: Linearized | LinearizationBatch, asked: Sequence[tuple[ScopeName, Explain]], pairs: GramSums | None = None
+) -> list[Any]:
+    """:func:`apply` for several scopes, whose directions share backward passes."""
+    members = members_of(lin)
     if not members:
-        return []
-    explained = [explain(one) for one in members]
-    for e in explained:
-        if combine == "root_sum_squares":
-            check_gradient(e)
-    sums = [s.sum(0) for s in squares(members, [e.v for e in explained], None if pairs is None else [pairs])]
-    made = [
-        attribution(one, scope, e.target, of_squares(s, combine), combine, e.details)
-        for one, e, s in zip(members, explained, sums, strict=True)
-    ]
-    return made[0] if isinstance(lin, Linearized) else made
+        return [[] for _ in asked]
+    explained = [[explain(one) for one in members] for _, explain in asked]
+    for (scope, _), own in zip(asked, explained, strict=True):
+        if SCOPES[scope].combine == "root_sum_squares":
+            for e in own:
+                check_gradient(e)
+    v = [e.v for own in explained for e in own]
+    sums = iter(squares(members * len(asked), v, None if pairs is None else [pairs]))
+    made = []
+    for (scope, _), own in zip(asked, explained, strict=True):
+        combine = SCOPES[scope].combine
+        made.append(
+            [
+                attribution(one, scope, e.target, of_squares(next(sums).sum(0), combine), combine, e.details)
+                for one, e in zip(members, own, strict=True)
+            ]
+        )
+    return [own[0] for own in made] if isinstance(lin, Linearized) else made
 
 
 def along(lin: Linearized) -> str:

@@ -13,14 +13,14 @@ What every function with a ``scope`` argument takes:
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from torch import Tensor
 
-from tl_jacobian.analyses.scopes.apply import Explained, check_gradient, one_of
+from tl_jacobian.analyses.scopes.apply import Explain, Explained, apply_each, check_gradient, one_of
 from tl_jacobian.analyses.scopes.fisher import DRAWING, explain_fisher, fisher_scope
 from tl_jacobian.analyses.scopes.simple import (
     ScalarOutput,
@@ -68,6 +68,9 @@ COMPUTATIONS: Mapping[str, Computation] = MappingProxyType(
         "direction": Computation(explain_direction, direction_scope),
     }
 )
+
+
+_OF_WHOLE = {one.name for spec in SCOPES.values() for one in spec.options if not one.of_direction}
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +135,18 @@ class Chosen:
                 del options["generator"]
         return COMPUTATIONS[self.spec.name].whole(lin, **options)
 
+    def explaining(self, **each: Any) -> Explain | None:
+        """What :meth:`attribute` explains of one member after the other; None: not directions alone."""
+        if self.spec is None or self.method not in (None, "low_rank"):
+            return None
+        options = {**self.options, **{name: value for name, value in each.items() if self.takes(name)}}
+        options = {name: value for name, value in options.items() if name not in _OF_WHOLE}
+        if isinstance(options.get("minus"), Linearized):  # another answer, with a forward pass of its own
+            return None
+        one_each = {name: iter(value) for name, value in options.items() if isinstance(value, (list, tuple))}
+        explain = COMPUTATIONS[self.spec.name].explain
+        return lambda lin: explain(lin, **{**options, **{name: next(values) for name, values in one_each.items()}})
+
     def along(self, batch: LinearizationBatch, **each: Any) -> list[Attribution]:
         """As :meth:`attribute`, for many positions of one text.
 
@@ -172,6 +187,17 @@ def choose(scope: Scope, **offered: Any) -> Chosen:
         ArgumentError: no such scope, an option that it doesn't take, or none where it needs one.
     """
     return _chosen(scope, offered, needs_direction=False)
+
+
+def attributed(lin: Any, scopes: Sequence[Chosen], **each: Any) -> list[Any]:
+    """What :meth:`Chosen.attribute` gives for each of several scopes, those of directions from shared backward passes.
+
+    Three directions that travel together take less than two do one after the other.
+    """
+    ways = [chosen.explaining(**each) for chosen in scopes]
+    asked = [(c.spec.name, way) for c, way in zip(scopes, ways, strict=True) if c.spec is not None and way is not None]
+    together = iter(apply_each(lin, asked) if asked else ())
+    return [c.attribute(lin, **each) if way is None else next(together) for c, way in zip(scopes, ways, strict=True)]
 
 
 def choose_direction(scope: Scope, **offered: Any) -> Chosen:

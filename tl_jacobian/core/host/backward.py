@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,8 @@ from tl_jacobian.core.hooks import MIXERS, parsed
 from tl_jacobian.core.host.loan import Loan, modules_of, place_of
 from tl_jacobian.core.host.operations import Function, GoOn
 from tl_jacobian.errors import ArgumentError, UnsupportedModelError
+from tl_jacobian.results.scopes import BackwardRule
 
-BackwardRule = Literal["frozen_norms", "frozen_attention", "gim"]
 Rule = BackwardRule | str | Sequence[BackwardRule] | None
 RULES: tuple[BackwardRule, ...] = get_args(BackwardRule)
 _FROZEN = RULES[:2]

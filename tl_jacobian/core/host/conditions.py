@@ -130,8 +130,7 @@ class Conditions:
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    parts = module.__dict__
-    return any(parts[name] for name in _HOOKS)
+    return any(map(module.__dict__.__getitem__, _HOOKS))
 
 
 def _each(module: nn.Module, state: dict[str, Any]) -> Iterator[tuple[str, int, Any]]:

@@ -238,6 +238,7 @@ def _bridge(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from transformer_lens.model_bridge import TransformerBridge
 
     hf_model, tokenizer = load_demo_hf(folder, dtype)
+    hf_model.to(device)  # a given model stays where it is, whatever TransformerBridge is told
     return TransformerBridge.boot_transformers(
         str(folder), hf_model=hf_model, tokenizer=tokenizer, device=device, dtype=dtype
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
 from tl_jacobian.core.host.backward import Rule, rule_name
 from tl_jacobian.core.host.base import Host
-from tl_jacobian.core.host.loan import Loan
+from tl_jacobian.core.host.loan import Loan, modules_in
 from tl_jacobian.core.host.memory import Habits
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
@@ -98,10 +100,10 @@ class TransformerBridgeHost(TransformerLensHost):
         generates = source.can_generate() if hasattr(source, "can_generate") else True
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
-    def _point(self, name: str) -> nn.Module:
+    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
         # hook_embed is another name of embed_ln.hook_out where a model normalises its embeddings (BLOOM), and on some
         # (Granite) a view that has been scaled: x is what the embedding layer gives, Hugging Face's inputs_embeds.
-        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name)
+        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name, points)
 
     def _passes(self, name: str) -> bool:
         return parsed(name).path == RESID_MID  # another name of ln2.hook_in
@@ -112,14 +114,15 @@ class TransformerBridgeHost(TransformerLensHost):
                 # The bridge leaves the batch's size there, for whichever thread reads it next.
                 loan.by_thread(positions, "_current_batch_size")
             # No cache of keys and values: nothing is generated, and it would copy them.
-            return self.model(tokens, return_type="logits", use_cache=self._needs_cache())
+            return self.model(tokens, return_type="logits", use_cache=self._needs_cache)
 
+    @cached_property
     def _needs_cache(self) -> bool:
         """Whether Qwen3-Next's linear attention runs with a cache alone.
 
         Without one TransformerLens 3 goes its own way through it, which reads functions where transformers 5 has none.
         """
-        ways = (m.__dict__["_modules"].get("_original_component") for m in self.model.modules() if _goes_own_way(m))
+        ways = (m.__dict__["_modules"].get("_original_component") for m in modules_in(self.model) if _goes_own_way(m))
         return any(not hasattr(original, "causal_conv1d_fn") for original in ways)
 
     def _end_tokens(self) -> list[int]:

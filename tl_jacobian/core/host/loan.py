@@ -224,6 +224,18 @@ def modules_of(*roots: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             stack.extend(reversed(inside))
 
 
+def modules_in(*roots: nn.Module) -> list[nn.Module]:
+    """The same without names, which take most of the time."""
+    seen: dict[int, nn.Module] = {}
+    stack = list(reversed(roots))
+    while stack:
+        module = stack.pop()
+        if id(module) not in seen:
+            seen[id(module)] = module
+            stack.extend(m for m in reversed(module._modules.values()) if m is not None)
+    return list(seen.values())
+
+
 def place_of(name: str, module: nn.Module) -> str:
     """What to call a module in words: TransformerLens's name of a hook point, else without the bridge's wrappings."""
     own = module.__dict__.get("name") if "fwd_hooks" in module.__dict__ else None

@@ -7,7 +7,7 @@ detach a part of its work. Scores are then those of another function than the mo
   nudged, and moves y when it is itself changed. (Rotary tables don't move, and so they are no loss.)
 - J delta beside the change of y when the embeddings move by delta, by central differences of two sizes. A loss
   makes the same difference at either size; rounding, curvature and the jumps of a mixture's router don't. In half
-  precision nothing could be told from rounding.
+  precision, or with TF32 products, nothing could be told from rounding.
 
 It is looked at once for a model and a set of hooks, on nudged copies of the prompt: the hooks see them too.
 """
@@ -82,7 +82,8 @@ def search(record: Record, run: Run) -> Found:
 
 def _gap(trace: Trace, x: Tensor, delta: Tensor, run: Run) -> float | None:
     """The part of y's change that J delta misses, the same at either size of step; None: none that can be told."""
-    if torch.finfo(trace.y.dtype).eps > 1e-6:
+    tf32 = trace.y.is_cuda and torch.get_float32_matmul_precision() != "highest"  # the caller's choice
+    if torch.finfo(trace.y.dtype).eps > 1e-6 or (tf32 and trace.y.dtype == torch.float32):
         return None
     v = torch.randn(_PROBES, *trace.y.shape, generator=torch.Generator().manual_seed(1)).to(trace.y)
     grads = [torch.autograd.grad(trace.y, trace.x, one, retain_graph=True)[0] for one in v]

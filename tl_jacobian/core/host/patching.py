@@ -37,4 +37,3 @@ KINDS: dict[str, Kind] = {
     "pattern": Kind(PATTERN, "head at token"),
     "neurons": Kind(MLP_POST, "neuron"),
 }
-HOOKS = {name: kind.hook for name, kind in KINDS.items()}

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tl_jacobian.core.host.loan import modules_in, modules_of
 from tl_jacobian.core.host.operations import Function, GoOn, Rules, rewriting
 from tl_jacobian.core.linalg.product import contraction, product, unrounded
 from tl_jacobian.errors import UnsupportedModelError
@@ -329,12 +330,15 @@ _QUANTISED = (
 
 def check_exact(model: nn.Module) -> None:
     """Raise UnsupportedModelError where weights are quantised in a way that rounds activations as well."""
-    for root in {id(m): m for m in (model, getattr(model, "original_model", model))}.values():
-        for name, module in nn.Module.named_modules(root):
-            parts = (module, *module._parameters.values())
-            kinds = (f"{type(part).__module__}.{type(part).__qualname__}" for part in parts)
-            if (kind := next((k for k in kinds if k.startswith(_QUANTISED)), None)) is not None:
-                raise UnsupportedModelError(
-                    f"{name or 'the model'} is quantised ({kind.rpartition('.')[2]}): its kernels may round "
-                    f"activations too, so its weights don't say what it computes; load it unquantised, or {_REMEDY}"
-                )
+    roots = (model, getattr(model, "original_model", model))
+    kinds = {type(part) for module in modules_in(*roots) for part in (module, *module._parameters.values())}
+    found = {kind for kind in kinds if f"{kind.__module__}.{kind.__qualname__}".startswith(_QUANTISED)}
+    if not found:
+        return
+    for name, module in modules_of(*roots):
+        kind = next((type(part) for part in (module, *module._parameters.values()) if type(part) in found), None)
+        if kind is not None:
+            raise UnsupportedModelError(
+                f"{name or 'the model'} is quantised ({kind.__qualname__.rpartition('.')[2]}): its kernels may round "
+                f"activations too, so its weights don't say what it computes; load it unquantised, or {_REMEDY}"
+            )

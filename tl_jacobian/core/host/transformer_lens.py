@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -28,7 +28,7 @@ from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.conditions import Conditions
-from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_of
+from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
@@ -64,8 +64,12 @@ class TransformerLensAnatomy:
     def n_layers(self) -> int:
         return len(self.model.blocks)
 
+    @cached_property  # TransformerBridge collects them anew each time
+    def _points(self) -> Mapping[str, nn.Module]:
+        return self.model.hook_dict
+
     def writers(self, layer: int) -> tuple[str, ...]:
-        points = self.model.hook_dict
+        points = self._points
         names = [name for path in WRITERS if (name := in_block(layer, path)) in points]
         once = {id(points[name]): name for name in reversed(names)}  # a hook point may have two names
         return tuple(sorted(once.values(), key=place))
@@ -116,12 +120,13 @@ _FUNCTIONAL = ("attention_dropout", "dropout", "resid_dropout", "hidden_dropout"
 
 def check_dropout(model: nn.Module) -> None:
     """Raise UnsupportedModelError if a forward pass would drop activations at random."""
-    for name, module in model.named_modules():
-        if module.training and (p := _probability(module)) > 0:
-            raise UnsupportedModelError(
-                f"dropout is active (p={p} in {name or type(module).__name__}), so two runs would give two "
-                "attributions; call model.eval() first"
-            )
+    dropping = {module: p for module in modules_in(model) if module.training and (p := _probability(module)) > 0}
+    if dropping:
+        name, module = next((name, module) for name, module in modules_of(model) if module in dropping)
+        raise UnsupportedModelError(
+            f"dropout is active (p={dropping[module]} in {name or type(module).__name__}), so two runs would give two "
+            "attributions; call model.eval() first"
+        )
 
 
 def check_weights(parameters: Iterable[Tensor]) -> None:
@@ -237,6 +242,7 @@ class TransformerLensHost:
         self.cfg = model.cfg
         self.precision: Precision = precision
         self.rule = rule
+        self._seen_points: tuple[Any, Mapping[str, nn.Module]] | None = None
 
     # -- text ----------------------------------------------------------------------
 
@@ -247,7 +253,18 @@ class TransformerLensHost:
 
     @property
     def d_vocab(self) -> int:
-        return int(self.model.W_U.shape[1])
+        return int(self._unembedding_weight.shape[1])
+
+    @property
+    def _unembedding_weight(self) -> Tensor:
+        """W_U, shape ``(d_model, d_vocab)``; refused where there is no tensor to read."""
+        try:
+            weight = self.model.W_U
+        except (AssertionError, AttributeError) as error:  # a quantised module has a method or packed numbers there
+            raise UnsupportedModelError(
+                f"the unembedding's weights can't be read ({error}); load the model with an unquantised lm_head"
+            ) from error
+        return weight
 
     @property
     def prepends_bos(self) -> bool:
@@ -322,7 +339,7 @@ class TransformerLensHost:
     # -- numbers -------------------------------------------------------------------
 
     def unembedding(self) -> Unembedding:
-        weight, bias = self.model.W_U, self.model.b_U
+        weight, bias = self._unembedding_weight, self.model.b_U
         if weight.is_meta:
             raise UnsupportedModelError(
                 "the unembedding's weights can't be read: W_U is on the meta device, offloaded by accelerate; keep the "
@@ -367,7 +384,7 @@ class TransformerLensHost:
             parameters = self._parameters()
             check_dropout(self.model)
             check_weights(parameters)
-            rules, n_heads = self._rules(), int(getattr(self.cfg, "n_heads", 0) or 0)
+            rules, n_heads = self._rules(parameters), int(getattr(self.cfg, "n_heads", 0) or 0)
             recorder = Recorder(places, watch, self._where_to_cut(), n_heads, precise if rules else _as_it_is)
             watched = self._watched(recorder)
             hooks = self._recording(recorder, watched)
@@ -375,7 +392,7 @@ class TransformerLensHost:
                 for name, module in modules_of(*self._roots()):
                     hooks.append((module, partial(looking, look, name), "after, with keywords"))
             loan.freeze(parameters)
-            for _, module in modules_of(*self._roots()):
+            for module in modules_in(*self._roots()):
                 # A block that runs again in the backward pass would miss the hooks of this one.
                 if module.__dict__.get("gradient_checkpointing"):
                     loan.put(module, "gradient_checkpointing", False)
@@ -394,7 +411,7 @@ class TransformerLensHost:
             else:
                 loan.forget(self.model.blocks)
             with computing(self.model, rules, self.precision):
-                logits = self._run(tokens.to(self.cfg.device))
+                logits = self._run(tokens.to(self._device))
         if backward is not None:
             backward.check(self.model, self.hook_points())
         if in_blocks and (blocked.made_whole or not blocked.attended):
@@ -425,7 +442,7 @@ class TransformerLensHost:
         """
         if self.model in _CAUSAL:
             return
-        some = tokens[:1, :_TRIED].to(self.cfg.device)
+        some = tokens[:1, :_TRIED].to(self._device)
         some = some if some.shape[1] > 1 else some.repeat(1, 2)
         other = some.clone()
         other[0, -1] = (other[0, -1] + self.d_vocab // 2) % self.d_vocab
@@ -435,7 +452,7 @@ class TransformerLensHost:
             before, after = (precise(self._run(ids)[0, :-1]) for ids in (some, other))
         change, largest = float((before - after).abs().max()), float(before.abs().max())
         # The same products on the same numbers: what differs is how a kernel orders its sums.
-        if change > 4 * torch.finfo(self.model.W_U.dtype).eps * largest:
+        if change > 4 * torch.finfo(self._unembedding_weight.dtype).eps * largest:
             raise UnsupportedModelError(
                 f"{self._architecture()} isn't causal: another token at position {some.shape[1] - 1} changes logits "
                 f"at earlier positions by {change:.2g} (they reach {largest:.2g}); expected a model in which later "
@@ -447,37 +464,38 @@ class TransformerLensHost:
     def computing(self) -> AbstractContextManager[None]:
         return computing(self.model, self._rules(), self.precision)
 
-    def _rules(self) -> Rules:
-        return rules_for((*self._parameters(), torch.empty(0, dtype=self.cfg.dtype)), self.precision)
+    def _rules(self, parameters: Sequence[Tensor] | None = None) -> Rules:
+        own = self._parameters() if parameters is None else parameters
+        return rules_for((*own, torch.empty(0, dtype=self.cfg.dtype)), self.precision)
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
-        watch = recorder.watch
-        source = self._point(watch.source)
+        watch, points = recorder.watch, self._points()
+        source = self._point(watch.source, points)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
                 f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
-        taps = [(self._point(name), partial(tap[self._passes(name)], name)) for name in watch.taps]
-        after = [(self._point(watch.output), recorder.output)] if watch.output else []
+        taps = [(self._point(name, points), partial(tap[self._passes(name)], name)) for name in watch.taps]
+        after = [(self._point(watch.output, points), recorder.output)] if watch.output else []
         return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
-        return tuple(self.model.hook_dict)
+        return tuple(self._points())
 
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
-        itemsize = self.model.W_U.element_size()
+        itemsize = self._unembedding_weight.element_size()
         if itemsize < 4 and self._rules():
             itemsize = 4
         sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
         return footprint(self.cfg, sizes, self._habits(), taps, self._attends_in_blocks(n_pos, taps))
 
     def available_memory(self) -> int:
-        return available(self._devices())
+        return available(self._devices)
 
     def anatomy(self, affine: NormAffine | None) -> Anatomy:
         return TransformerLensAnatomy(self.model, affine)
@@ -487,7 +505,7 @@ class TransformerLensHost:
     ) -> Float[Tensor, "1 pos d_vocab"]:
         hooks = [(name, partial(_edit, fn)) for name, fn in edits.items()]
         with lock_of(self.model), self.computing(), forgetting():
-            return self.model.run_with_hooks(torch.tensor([tokens], device=self.cfg.device), fwd_hooks=hooks)
+            return self.model.run_with_hooks(torch.tensor([tokens], device=self._device), fwd_hooks=hooks)
 
     def beside(self, name: str) -> bool:
         return self._passes(name)
@@ -497,7 +515,7 @@ class TransformerLensHost:
             "host": self.name,
             "model": Path(str(getattr(self.cfg, "model_name", "unknown"))).name,
             "architecture": str(self._architecture()),
-            "dtype": str(self.model.W_U.dtype).removeprefix("torch."),
+            "dtype": str(self._unembedding_weight.dtype).removeprefix("torch."),
             "precision": described(self._parameters(), self.precision),
             **rule_facts(self.rule),
         }
@@ -539,7 +557,7 @@ class TransformerLensHost:
             places = Places(last + 1, torch.arange(n), torch.full((n,), last))
             return self._traced(ids.expand(n, -1), places, Watch(value=values), False, under, look).y
 
-        with recording(), torch.random.fork_rng([d for d in self._devices() if d.type == "cuda"]):
+        with recording(), torch.random.fork_rng([d for d in self._devices if d.type == "cuda"]):
             return search(record, run)
 
     def weights_digest(self) -> str:
@@ -554,9 +572,21 @@ class TransformerLensHost:
         """Tokens at which the model's own configuration says that generated text ends."""
         return []
 
-    def _point(self, name: str) -> nn.Module:
-        """The module whose output is the activation of that name."""
-        return hook_point(self.model.hook_dict, name)
+    def _points(self) -> Mapping[str, nn.Module]:
+        """The model's hook points, as they were when they were last seen to change.
+
+        TransformerBridge collects them anew each time, which takes a sixth of a short forward pass. Its first run and
+        its compatibility mode are when it gets other ones.
+        """
+        registry = getattr(self.model, "_hook_registry", ())
+        now = len(registry), getattr(self.model, "compatibility_mode", None), self.model in _CAUSAL
+        if self._seen_points is None or self._seen_points[0] != now:
+            self._seen_points = now, self.model.hook_dict
+        return self._seen_points[1]
+
+    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
+        """The module whose output is the activation of that name, of the model's hook points."""
+        return hook_point(points, name)
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
@@ -566,9 +596,16 @@ class TransformerLensHost:
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
-        own = (p for _, module in modules_of(*self._roots()) for p in module._parameters.values())
+        own = (p for module in modules_in(*self._roots()) for p in module._parameters.values())
         return list({id(p): p for p in own if p is not None}.values())
 
+    @property
+    def _device(self) -> torch.device:
+        """Where token ids belong: with the embedding (the config of a bridge around a given model may name another)."""
+        weight = next(self.model.embed.parameters(), None)
+        return torch.device(self.cfg.device) if weight is None or weight.is_meta else weight.device
+
+    @cached_property  # of a host, which is made anew for each linearization
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
 

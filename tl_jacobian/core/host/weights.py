@@ -59,9 +59,9 @@ class Weights:
     """
 
     def __init__(self, roots: Iterable[nn.Module]) -> None:
-        roots = list(roots)
-        self._modules = [(name, module, list(module._modules.values())) for name, module in modules_of(*roots)]
-        self._weights = list(_found(roots))
+        modules = list(modules_of(*roots))
+        self._modules = [(name, module, list(module._modules.values())) for name, module in modules]
+        self._weights = list(_found(modules))
         self._samples = self._sampled()
 
     def check(self) -> None:
@@ -115,10 +115,10 @@ def _changed(what: str) -> ContractError:
     )
 
 
-def _found(roots: Iterable[nn.Module]) -> Iterator[_Weight]:
+def _found(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[_Weight]:
     """Each once, under its first name."""
     seen: set[int] = set()
-    for prefix, module in modules_of(*roots):
+    for prefix, module in modules:
         for owner, derived in ((module._parameters, set()), (module._buffers, module._non_persistent_buffers_set)):
             for key, tensor in owner.items():
                 if tensor is not None and id(tensor) not in seen:

@@ -29,7 +29,7 @@ from tl_jacobian.core.linearization import Linearized
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.rerun import Rerun
-from tl_jacobian.core.unembedding import exact, log_prob
+from tl_jacobian.core.unembedding import log_prob, wide
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
@@ -132,8 +132,8 @@ def removed_from(
     sets, which = torch.unique(removed, dim=0, return_inverse=True)
     found = torch.zeros(len(sets), 2, dtype=torch.float64)
     touched = sets.any(1)
-    old = exact(lin.logits).reshape(len(tokens), -1).log_softmax(-1)
-    found[~touched, 0] = log_prob(old, tokens)
+    old = wide(lin.logits).reshape(len(tokens), -1).log_softmax(-1)
+    found[~touched, 0] = log_prob(old, tokens).cpu()
     run = _runs(lin, rerun, sets, perturbation, others)
     found[touched] = _each_batch(run, sets[touched], old, tokens, batch_size)
     return Removed(*found[which].unbind(1))
@@ -165,12 +165,12 @@ def _each_batch(
     with progress(len(sets), "prompts with tokens removed") as bar:
         for part in sets.split(batch_size):
             for logits in run(part):
-                new = exact(logits).reshape(len(tokens), -1).log_softmax(-1)
+                new = wide(logits).reshape(len(tokens), -1).log_softmax(-1)
                 # A token that the model rules out has no part in the divergence, whatever rules it out now.
                 apart = torch.where(old.isfinite(), old.exp() * (old - new), 0.0).sum()
                 found.append(torch.stack([log_prob(new, tokens), apart.clamp_min(0.0)]))
             bar.update(len(part))
-    return torch.stack(found) if found else torch.empty(0, 2, dtype=torch.float64)
+    return torch.stack(found).cpu() if found else torch.empty(0, 2, dtype=torch.float64)
 
 
 PERCENTAGES = (5.0, 10.0, 20.0)

@@ -30,7 +30,7 @@ from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, with
 from tl_jacobian.analyses.baselines.runs import BATCH, explained_tokens, prompt_length
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.baselines.trivial import check_counts
-from tl_jacobian.analyses.scopes.choose import choose, name_of_function
+from tl_jacobian.analyses.scopes.choose import Chosen, attributed, choose, name_of_function
 from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linearization import LinearizationBatch, Linearized
@@ -39,7 +39,7 @@ from tl_jacobian.results.arguments import check_fields, checked, excerpt, whole
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import FrozenDict
 from tl_jacobian.results.evaluation import HIGHEST, LOWEST, operator_name
-from tl_jacobian.results.scopes import ON_COMMAND_LINE, FisherMethod, ScopeName
+from tl_jacobian.results.scopes import ON_COMMAND_LINE
 from tl_jacobian.studies.corpus import prompt_generator
 from tl_jacobian.studies.evaluation.agreement import rank_agreement
 from tl_jacobian.studies.evaluation.bounds import Bound, beam_search
@@ -66,23 +66,26 @@ class Settings:
         beam_width: of the searches for the best and the worst order of removal; see :func:`beam_search`.
         counts: how often each token id occurs in the corpus, for ``token_frequency`` and ``"resample"``; default:
             :func:`evaluate` counts the prompts that it is given.
+        batch_size: runs of a method that takes many in one forward pass.
     """
 
     seed: int = 0
     integration_steps: int = 8
     beam_width: int = 1
     counts: Mapping[int, int] | None = None
+    batch_size: int = BATCH
 
     def __post_init__(self) -> None:
         check_fields(self)
+        whole("batch_size", self.batch_size)
         whole("integration_steps", self.integration_steps, 2)
         whole("beam_width", self.beam_width)
         if self.counts is not None:
             check_counts(self.counts)
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values; of counts how many tokens were counted."""
-        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "counts"}
+        """What decides the numbers, as JSON values; of counts how many tokens were counted."""
+        facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("counts", "batch_size")}
         return facts if self.counts is None else {**facts, "counted_tokens": sum(self.counts.values())}
 
     def counted(self) -> Mapping[int, int]:
@@ -122,11 +125,15 @@ def attributions(
         prompts: each one's number in the corpus, which its random numbers depend on.
         settings: of the methods.
     """
-    return {
-        name: (METHODS[what] if isinstance(what, str) else _own(name, what))(batch, targets, prompts, settings)
-        for name, what in named_methods(methods).items()
-        if what not in BOUNDS
-    }
+    asked = {name: what for name, what in named_methods(methods).items() if what not in BOUNDS}
+    scopes = {name: DIRECTIONS[what] for name, what in asked.items() if isinstance(what, str) and what in DIRECTIONS}
+    together = attributed(batch, list(scopes.values()), target=targets)
+    made = dict(zip(scopes, together, strict=True))
+    for name, what in asked.items():
+        if name not in made:
+            method = METHODS[what] if isinstance(what, str) else _own(name, what)
+            made[name] = method(batch, targets, prompts, settings)
+    return {name: made[name] for name in asked}
 
 
 def named_methods(methods: Sequence[str] | Mapping[str, str | OwnMethod]) -> dict[str, str | OwnMethod]:
@@ -177,15 +184,20 @@ def _input_x_gradient(batch: LinearizationBatch, targets: Sequence[int | None], 
     return input_x_gradients(batch, [explain_logit(lin, t, None) for lin, t in zip(batch, targets, strict=True)])
 
 
-def _scope(name: ScopeName, method: FisherMethod | None = None) -> Method:
-    chosen = choose(name, method=method)
-
+def _scope(chosen: Chosen) -> Method:
     def attributed(
         batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int], settings: Settings
     ) -> list[Attribution]:
         return chosen.attribute(batch, target=targets, generator=[settings.generator(prompt) for prompt in prompts])
 
     return attributed
+
+
+# Scopes of directions: those of one batch share backward passes.
+DIRECTIONS: Mapping[str, Chosen] = {
+    **{name: choose(name) for name in ON_COMMAND_LINE},
+    "fisher": choose("fisher", method="low_rank"),
+}
 
 
 def _one_by_one(run: Callable[[Any, int | None, int, Settings], Attribution]) -> Method:
@@ -198,36 +210,40 @@ def _one_by_one(run: Callable[[Any, int | None, int, Settings], Attribution]) ->
 
 
 def _integrated(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
-    steps = settings.integration_steps
+    steps, size = settings.integration_steps, settings.batch_size
     with warnings.catch_warnings():  # the completeness gap is in the metadata, and in the table
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
-        return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps)
+        return path_integrated_scope(lin, target, nodes="gauss_legendre", steps=steps, max_steps=steps, batch_size=size)
 
 
-def _papers_integral(lin: Linearized, target: int | None, *_: object) -> Attribution:
-    """As the paper has it: 100 evenly spaced points, whether that is enough or not."""
+def _papers_integral(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
+    """As the paper has it: 100 evenly spaced points, whether that is enough or not.
+
+    The baseline itself isn't one: at zero embeddings, gradients of a deep model of RMSNorms aren't finite.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
-        return path_integrated_scope(lin, target, nodes="trapezoid", steps=100, max_steps=100)
+        return path_integrated_scope(
+            lin, target, nodes="riemann", steps=100, max_steps=100, batch_size=settings.batch_size
+        )
 
 
-def _converged_integral(lin: Linearized, target: int | None, *_: object) -> Attribution:
+def _converged_integral(lin: Linearized, target: int | None, _: int, settings: Settings) -> Attribution:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="path_integrated_scope", category=UserWarning)
-        return path_integrated_scope(lin, target)
+        return path_integrated_scope(lin, target, batch_size=settings.batch_size)
 
 
 METHODS: Mapping[str, Method] = {
     "random": _one_by_one(lambda lin, _, p, s: random_attribution(lin, generator=s.generator(p))),
     "integrated_gradients": _one_by_one(_integrated),
     "input_x_gradient": _input_x_gradient,
-    **{name: _scope(name) for name in ON_COMMAND_LINE},
-    "fisher": _scope("fisher", method="low_rank"),
+    **{name: _scope(chosen) for name, chosen in DIRECTIONS.items()},
     # beyond the paper's table
-    "fisher_trace": _scope("fisher"),
+    "fisher_trace": _scope(choose("fisher")),
     "smoothgrad": _one_by_one(lambda lin, t, p, s: smoothgrad(lin, t, generator=s.generator(p))),
     "attention_rollout": _one_by_one(lambda lin, *_: attention_rollout(lin)),
-    "leave_one_out": _one_by_one(lambda lin, t, *_: leave_one_out(lin, t)),
+    "leave_one_out": _one_by_one(lambda lin, t, _, s: leave_one_out(lin, t, batch_size=s.batch_size)),
     "integrated_gradients_100": _one_by_one(_papers_integral),
     "integrated_gradients_converged": _one_by_one(_converged_integral),
     # what knows nothing of the model's computation

@@ -7,7 +7,7 @@ import { drawPanel } from "./panels.js";
 import { Asker, fromHash, stable, toHash } from "./link.js";
 
 const GROUPS = { tokens: "tokens", words: "words", sentences: "sentences", lines: "lines", paragraphs: "paragraphs", segments: "segments…", roles: "roles", messages: "messages" };
-const TABS = { drill: "Drill-down", test: "Test it", map: "Map", python: "Python" };
+const TABS = { drill: "Drill-down", test: "Test it", map: "Map", pairs: "Pairs", python: "Python" };
 const TOP = 12; // strongest sources that are listed
 
 // What is looked at, without what goes without saying.
@@ -432,7 +432,7 @@ class Explore {
     this.state.tab = name;
     for (const tab of this.tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.tab === name));
     this.remember();
-    ({ drill: () => this.showDrill(), test: () => this.showTest(), map: () => this.showMap(), python: () => this.showPython() })[name]?.();
+    ({ drill: () => this.showDrill(), test: () => this.showTest(), map: () => this.showMap(), pairs: () => this.showPairs(), python: () => this.showPython() })[name]?.();
   }
 
   unitOf(at, strip) {
@@ -592,6 +592,34 @@ class Explore {
     if (this.asker.known.has(stable(ask)) || this.frozen) show();
     else box.append(h("p", { class: "tlx-empty" }, "What drove every prediction along the text: as many backward passes as tokens. ",
       h("button", { type: "button", class: "tlx-button tlx-main", onclick: show }, "Compute the map")));
+  }
+
+  showPairs() {
+    const box = h("div", {});
+    this.detail.replaceChildren(box);
+    const ask = { do: "pairs", view: tidy({ ...this.view, beside: undefined, by: this.view.by === "words" ? "words" : undefined }) };
+    const show = () => {
+      box.replaceChildren(h("p", { class: "tlx-empty" }, "comparing every two tokens …"));
+      this.asker.ask("pairs", ask, (seen) => {
+        if (this.state.tab !== "pairs") return;
+        this.python = seen.python;
+        const [heat, strongest] = seen.panels.pairs;
+        const onpick = (row, column) => {
+          const both = [...heat.columns[row].positions, ...heat.columns[column].positions];
+          this.state.drill = [...new Set(both)].sort((a, b) => a - b);
+          this.state.head = undefined;
+          this.draw();
+          this.showTab("drill");
+        };
+        box.replaceChildren(
+          drawPanel(heat, { tip: this.tip, say: this.say, onpick, help: "1: the same small change of both moves the prediction the same way; -1: against each other. Click a pair to follow both through the layers." }),
+          drawPanel(strongest, { tip: this.tip }),
+          ...seen.notes.map((note) => h("p", { class: "tlx-small" }, visible(note))));
+      }, (head) => { box.replaceChildren(); this.fail(head); });
+    };
+    if (this.asker.known.has(stable(ask)) || this.frozen) show();
+    else box.append(h("p", { class: "tlx-empty" }, "Which two tokens act together: from the products that score each alone. ",
+      h("button", { type: "button", class: "tlx-button tlx-main", onclick: show }, "Compare every pair")));
   }
 
   placeOf(panel, row) {
