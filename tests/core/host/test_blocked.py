@@ -78,6 +78,7 @@ def test_blocks_that_are_run_again(architecture, state, rules, monkeypatch):
     lin, found = products(model, max_memory=most, rule="gim")
     assert "again" in lin.facts["activations"]
     assert "attention" in lin.facts
+    assert all(p.requires_grad for p in model.parameters())  # several directions together thaw them as one does
     monkeypatch.setattr(transformer_lens, "LONG", 1000)
     for a, b in zip(found, products(model, rule="gim")[1], strict=True):
         assert (a - b).norm() <= TOLERANCE[state] * b.norm()

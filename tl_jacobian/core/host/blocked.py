@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tl_jacobian.core.host.operations import Function, GoOn
-from tl_jacobian.core.linalg.blockwise import Block, Cut, Like, blocks_of, blockwise
+from tl_jacobian.core.linalg.blockwise import Block, Cut, Like, blocks_of, blockwise, leaf
 from tl_jacobian.errors import UnsupportedModelError
 
 # Bytes of a block's scores.
@@ -464,7 +464,7 @@ class Blocked:
         """A first row to the rules behind, with gradient: the blocks of a forward pass are made without."""
         row = Block(0, 1, self.n)
         with torch.enable_grad():
-            body(row, *(operand.cut.of(operand.tensor, row).detach().requires_grad_() for operand in operands))
+            body(row, *(leaf(operand.cut.of(operand.tensor, row)) for operand in operands))
 
     def _looks_back(self, pattern: _Unmade) -> bool:
         """Whether a pattern is exactly zero at later positions, tried on three rows: then they needn't be computed."""

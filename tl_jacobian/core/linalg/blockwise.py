@@ -61,6 +61,13 @@ class Body(Protocol):
     def __call__(self, block: Block, *parts: Tensor) -> Sequence[Tensor | None]: ...
 
 
+def leaf(tensor: Tensor) -> Tensor:
+    """The same numbers as the start of a graph; also where directions are batched, unlike ``requires_grad_()``."""
+    start = tensor.detach()
+    start.requires_grad = True
+    return start
+
+
 def blocks_of(n: int, rows: int, causal: bool) -> tuple[Block, ...]:
     """n rows in blocks of at most so many; causal: a row depends on as many columns as there are rows up to it.
 
@@ -182,9 +189,7 @@ class Pullback:
         again = any(part.requires_grad for parts in each for part in parts)  # somebody differentiates this
         with torch.enable_grad():
             for i in self.wanted:  # each a tensor of its own, though two may be the same
-                inputs[i] = (
-                    inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else inputs[i].detach().requires_grad_()
-                )
+                inputs[i] = inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else leaf(inputs[i])
             made = self.body(block, *inputs)
             attached = [i for i, m in enumerate(made) if m is not None and m.requires_grad]
             if not attached:
