@@ -92,7 +92,7 @@ def filed(model: Any, text: str) -> None:
 def n_lines(text: str) -> int:
     """Lines with something in them of the file that :func:`filed` writes."""
     lines = f"{text}\n{text}x".replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return sum(any(not c.isspace() for c in line.removeprefix("\ufeff")) for line in lines)
+    return sum(any(not c.isspace() for c in line.lstrip("\ufeff")) for line in lines)
 
 
 def text_of_or_refused(data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 What is looked for: an answer that is another tab's, an answer that never comes, memory that grows. Writes nothing.
 
-    python -m benchmarks.live_load [--rounds 3] [--each 25]
+    python -m benchmarks.live_load [--rounds 3] [--each 25] [--small]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections import Counter
 from typing import Any
 
 import psutil
+import torch
 from websockets.sync.client import connect
 
 import tl_jacobian as tj
@@ -77,12 +78,23 @@ def one_tab(url: str, tab: int, each: int, count: Counter[str], wrong: list[str]
                     wrong.append(f"tab {tab} got {text!r}")
 
 
+def small(tokenizer: Any) -> Any:
+    """Random weights behind the demo model's tokenizer."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    torch.manual_seed(0)
+    size = {"n_layers": 6, "d_model": 48, "n_ctx": 256, "d_head": 16, "n_heads": 3, "d_vocab": 49_152}
+    return HookedTransformer(HookedTransformerConfig(act_fn="gelu", **size), tokenizer, move_to_device=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--each", type=int, default=25, help="requests of a tab")
+    parser.add_argument("--small", action="store_true", help="a random model of six layers: as many requests, sooner")
     args = parser.parse_args()
-    bench = Bench(tj.load_demo_model(), "demo")
+    model = tj.load_demo_model("bridge")
+    bench = Bench(small(model.tokenizer) if args.small else model, "demo")
     bench.warm()
     server = Server({"demo": Place(bench)}, port=0)
     threading.Thread(target=server.run, daemon=True).start()

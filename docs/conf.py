@@ -22,7 +22,8 @@ extensions = [
 html_theme = "furo"
 html_title = "tl_jacobian"
 html_static_path: list[str] = []
-exclude_patterns = ["_build", "**/.ipynb_checkpoints"]
+html_extra_path = ["extra"]  # pages of their own: frozen live views, as docs/make_live_pages.py writes them
+exclude_patterns = ["_build", "extra", "**/.ipynb_checkpoints"]
 
 # Notebooks are committed with their outputs; tests execute them.
 nb_execution_mode = "off"

@@ -235,6 +235,16 @@ def test_a_skip_belongs_to_the_error():
     torch.testing.assert_close(one.remainder.values, two.remainder.values)
 
 
+def test_a_neuronpedia_id_is_text():
+    cfg = SimpleNamespace(metadata=SimpleNamespace(hook_name=HOOK, neuronpedia_id="tiny/1-res"))
+    lin = tj.linearize(shared("gpt2", "bridge"), PROMPT, record=[HOOK])
+    f = tj.feature_scope(lin, SimpleNamespace(**weights(), cfg=cfg), target=TARGET, top=2)
+    assert f.neuronpedia(7) == "https://www.neuronpedia.org/tiny/1-res/7"
+    assert "neuronpedia.org/tiny/1-res/" in " ".join(f.panels()[0].facts)
+    assert 'href="http' not in f._repr_html_()
+    assert tj.feature_scope(lin, weights(), at=HOOK, target=TARGET, top=2).neuronpedia(7) is None
+
+
 def test_an_objects_own_functions_are_used_and_it_stays_as_it_was():
     model, sae = shared("gpt2", "bridge"), Normed()
     before = dict(vars(sae))

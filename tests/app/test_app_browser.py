@@ -260,6 +260,22 @@ def test_an_error_is_shown_with_its_remedy_and_the_view_lives_on(open_page):
     assert page.locator(".tlx-error-box").is_hidden()
 
 
+def test_a_pair_opens_the_drill_down_of_both(open_page):
+    page = open_page()
+    explain(page)
+    page.locator("[data-tab=pairs]").click()
+    page.get_by_text("Compare every pair").click()
+    page.wait_for_selector(".tlx-panel-table")
+    page.locator(".tlx-panel-heatmap canvas").first.focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_selector(".tlx-panel-curves")
+    settle(page)
+    assert page.locator("[data-tab=drill]").get_attribute("aria-selected") == "true"
+    assert page.locator(".tlx-panel-heatmap").count() >= 3
+    assert not page.locator(".tlx-error-box").is_visible()
+
+
 def test_cancel_stops_and_a_map_of_200_tokens_opens_in_a_second(open_page):
     page = open_page()
     explain(page)

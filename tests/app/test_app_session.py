@@ -57,6 +57,19 @@ def test_every_method_and_the_python_that_makes_the_same(tiny, name):
     assert seen["panels"]["attribution"] == as_sent(scope["a"].panels())
 
 
+@pytest.mark.parametrize("name", SLOW)
+def test_every_method_explains_an_answer_and_a_position_inside_it(tiny, name):
+    reader, view = Reader({"tiny": tiny}), {"prompt": TEXT, "answer": [101, 102], "scope": name}
+    for more in ({"beside": "temperature"}, *([{"position": 14}] if name == "semantic" else [])):
+        head, seen = reader.ask({"do": "read", "view": {**view, **more}})
+        assert head["type"] == "done", head
+        scope: dict = {"model": tiny.bench.model, "torch": torch}
+        exec(seen["python"].rsplit("\n", 2)[0], scope)
+        assert seen["panels"]["attribution"] == as_sent(scope["a"].panels())
+        if "beside" in more:
+            assert seen["panels"]["beside"] == as_sent(scope["b"].panels())
+
+
 def test_a_chat_by_roles_a_series_and_side_by_side(tiny):
     reader, model = Reader({"tiny": tiny}), tiny.bench.model
     _, seen = reader.ask({"do": "read", "view": {"prompt": TEXT, "by": "words", "beside": "temperature"}})
@@ -126,19 +139,35 @@ def test_the_drill_down_and_the_head(tiny):
         {"change": "drop", "positions": [2]},
         {"change": "edit", "positions": [5, 6, 7], "text": "dog"},
         {"change": "silence", "kind": "head", "layer": 1, "heads": [2]},
-        {"change": "patch", "kind": "resid_pre", "layer": 1, "positions": [5, 6, 7], "text": "dog"},
+        {
+            "change": "patch",
+            "kind": "resid_pre",
+            "layer": 1,
+            "edited": [5, 6, 7],
+            "positions": [5, 6, 7],
+            "text": "dog",
+        },
+        {"change": "patch", "kind": "head", "layer": 1, "heads": [2], "edited": [5, 6, 7], "text": "dog"},
     ],
 )
-def test_promise_and_truth_stand_side_by_side(tiny, change):
+@pytest.mark.parametrize(
+    "view", [{"prompt": TEXT}, {"prompt": TEXT, "target": 101}, {"prompt": TEXT, "answer": [101, 102]}]
+)
+def test_promise_and_truth_stand_side_by_side_and_the_python_gives_the_same(tiny, change, view):
     reader = Reader({"tiny": tiny})
-    head, seen = reader.ask({"do": "try", "view": {"prompt": TEXT}, **change})
+    head, seen = reader.ask({"do": "try", "view": view, **change})
     assert head["type"] == "done", head
     bars = {bar["name"]: bar["value"] for bar in seen["panels"]["test"][0]["bars"]}
     assert bars == {
         "promised (first order)": seen["facts"]["promised"],
         "true effect (run again)": seen["facts"]["effect"],
     }
-    if change["change"] == "edit":
+    lines = seen["python"].strip().splitlines()
+    scope: dict = {"model": tiny.bench.model}
+    exec("\n".join([*lines[:-1], "found = " + lines[-1].removesuffix(".show()")]), scope)
+    assert scope["found"].promised == pytest.approx(seen["facts"]["promised"], rel=1e-6, abs=1e-9)
+    assert scope["found"].effect == pytest.approx(seen["facts"]["effect"], rel=1e-6, abs=1e-9)
+    if change["change"] == "edit" and view == {"prompt": TEXT}:
         model = tiny.bench.model
         lins = [tj.linearize(model, text) for text in (TEXT, "the dog sat on")]
         top = int(lins[0].logits.argmax())

@@ -129,5 +129,19 @@ def test_an_interrupt_says_how_to_go_on(tmp_path, data, monkeypatch):
         patch.setattr(ScopeJob, "__call__", interrupt)
         code, told = run(data, tmp_path / "out")
     assert code == 130
-    assert "interrupted; what is done is kept" in told
+    assert "interrupted; nothing was done yet" in told
     assert run(data, tmp_path / "out")[0] == 0
+
+
+def test_an_interrupt_says_that_something_is_kept_only_where_it_is(tmp_path, capsys):
+    import typer
+
+    from tl_jacobian.cli.run import ending
+
+    out = tmp_path / "out"
+    for said in ("nothing was done yet", f"what is done is kept in {str(out)!r}"):
+        with pytest.raises(typer.Exit), ending(out):
+            raise KeyboardInterrupt
+        assert said in capsys.readouterr().err
+        (out / "shards").mkdir(parents=True, exist_ok=True)
+        (out / "shards" / "00000.jsonl").touch()

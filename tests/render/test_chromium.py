@@ -22,7 +22,7 @@ import pytest
 from panel_samples import NAN, grid, nasty_strip, paris, row, strip
 
 from tl_jacobian import render
-from tl_jacobian.render.circuitsvis import runtime_scripts, script_json
+from tl_jacobian.render.circuitsvis import packed_scripts, script_json
 from tl_jacobian.results.panels import Scale
 from tl_jacobian.results.tokens import visible
 
@@ -232,7 +232,7 @@ def check_static(figure: Any) -> None:
 
 
 def test_a_bundle_that_fails_leaves_the_static_view(visit: Open) -> None:
-    bundle, _ = runtime_scripts()
+    bundle, _ = packed_scripts()
     output = render.notebook([paris()]).replace(bundle, "window.CircuitsVis = {render() { throw 1; }};")
     (figure,) = visit(notebook([output])).report
     check_static(figure)

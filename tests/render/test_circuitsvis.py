@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 from typing import Any
@@ -13,11 +15,11 @@ from hypothesis import strategies as st
 from panel_samples import NAN, grid, paris, row, strip
 
 from tl_jacobian import render
-from tl_jacobian.render.circuitsvis import runtime_scripts, script_json, strip_script
+from tl_jacobian.render.circuitsvis import packed_scripts, runtime_scripts, script_json, strip_script
 from tl_jacobian.results.panels import Scale, TokenStrip
 from tl_jacobian.results.tokens import visible
 
-BUNDLE_MARK = "var CircuitsVis="
+BUNDLE_MARK, PACKED_MARK = "var CircuitsVis=", "tlJacobianUnpacks = true"
 
 
 def call(panel: TokenStrip) -> dict[str, Any]:
@@ -57,15 +59,52 @@ def test_a_page_with_three_strips_holds_the_bundle_once() -> None:
     assert html.count("</script>") == 2 + 3
 
 
-def test_a_notebook_holds_the_bundle_once_and_only_if_needed() -> None:
+class Shell:
+    """A kernel's shell, as far as it is asked."""
+
+    kernel = object()
+
+    def __init__(self, cell: str | None, execution_count: int) -> None:
+        self.cell, self.execution_count = cell, execution_count
+
+    def get_parent(self) -> dict[str, Any]:
+        return {"metadata": {} if self.cell is None else {"cellId": self.cell}}
+
+
+def carries(cell: str | None, count: int, monkeypatch: pytest.MonkeyPatch, *, panel: Any = None) -> bool:
+    monkeypatch.setattr("IPython.get_ipython", lambda: Shell(cell, count))
+    return PACKED_MARK in render.notebook([panel or paris()])
+
+
+def test_without_a_kernel_the_scripts_are_given_once_and_only_if_needed() -> None:
     outputs = [render.notebook([panel]) for panel in (grid(), paris(), paris(), grid())]
-    assert [output.count(BUNDLE_MARK) for output in outputs] == [0, 1, 0, 0]
+    assert [output.count(PACKED_MARK) for output in outputs] == [0, 1, 0, 0]
     assert [output.count("</script>") for output in outputs] == [0, 3, 1, 0]
+    assert len(outputs[1]) < 600_000
     assert all(len(output) < 25_000 for output in outputs[2:])
     ids = re.findall(r'id="(tlj-\w+-0)"', "".join(outputs))
     assert len(set(ids)) == len(ids)
     render.embed_scripts_again()
-    assert BUNDLE_MARK in render.notebook([paris()])
+    assert PACKED_MARK in render.notebook([paris()])
+
+
+def test_two_cells_carry_the_scripts_and_again_when_they_are_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that neither clearing one output nor running a cell again takes them out of the notebook."""
+    import IPython  # noqa: F401  # as in a kernel
+
+    order = [("a", 1), ("a", 1), ("b", 2), ("c", 3), ("a", 4), ("c", 5), ("b", 6)]
+    assert [carries(*one, monkeypatch) for one in order] == [True, False, True, False, True, False, True]
+    render.embed_scripts_again()
+    assert [carries(None, count, monkeypatch) for count in (7, 8, 9)] == [True, True, False]  # cells without a name
+
+
+def test_what_is_packed_is_the_bundle() -> None:
+    bundle, mount = runtime_scripts()
+    unpack, same = packed_scripts()
+    packed = re.search(r'atob\("([\w+/=]+)"\)', unpack)
+    assert packed
+    assert gzip.decompress(base64.b64decode(packed[1])).decode() == bundle
+    assert same == mount
 
 
 def test_one_row_is_given_as_it_is() -> None:

@@ -8,6 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from panel_samples import contributions
+from rich.color import Color, ColorSystem
+from rich.console import Console
+from rich.style import Style
 
 from tl_jacobian.render.colors import (
     MAX_OPACITY,
@@ -75,18 +78,29 @@ def test_text_is_readable_on_every_colour_of_the_scale(hue: RGB, text: RGB, back
     assert worst >= 4.5
 
 
-@pytest.mark.parametrize("background", [(24, 24, 24), (255, 255, 255)])
-def test_terminal_text_is_readable(background: RGB) -> None:
+@pytest.mark.parametrize("background", ["15;0", "0;15", None])
+@pytest.mark.parametrize("system", ["truecolor", "256", "standard"])
+def test_terminal_text_is_readable(background: str | None, system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after the terminal's own choice of the nearest colours; of 8 it is told names, whose shades it knows."""
+    if background:
+        monkeypatch.setenv("COLORFGBG", background)
     values = [i / 20 - 1 for i in range(41)]
-    scale = scale_of(values)
-    styles = [style_of(value, scale, background) for value in values]
-    pairs = [style.split(" on ") for style in styles if style]
-    assert len(pairs) > 35
-    assert min(contrast(_rgb(text), _rgb(under)) for text, under in pairs) >= 4.5
+    console = Console(force_terminal=True, color_system=system)
+    styles = [style_of(value, scale_of(values), console) for value in values]
+    if system == "standard":
+        assert set(styles) == {"", "underline", "black on yellow", "black on cyan"}
+        return
+    pairs = [Style.parse(style) for style in styles if style]
+    assert len(pairs) > 33
+    near = {"truecolor": ColorSystem.TRUECOLOR, "256": ColorSystem.EIGHT_BIT}[system]
+    shown = [(_nearest(style.color, near), _nearest(style.bgcolor, near)) for style in pairs]
+    assert min(contrast(text, under) for text, under in shown) >= (4.5 if system == "truecolor" else 4.2)
+    if background is None:  # on a light terminal white on black would shout
+        assert {text for text, _ in shown} == {_nearest(Color.parse("#101010"), near)}
 
 
-def _rgb(css: str) -> RGB:
-    return int(css[1:3], 16), int(css[3:5], 16), int(css[5:7], 16)
+def _nearest(color: Color, system: ColorSystem) -> RGB:
+    return tuple(color.downgrade(system).get_truecolor())
 
 
 def test_kinds_have_colours_of_their_own_and_none_is_a_signs() -> None:

@@ -542,3 +542,15 @@ def test_huge_panels_stay_small():
         heat([[float(i % 9) for i in range(n)]] * 20),
     ]
     assert len(render.page(big)) < 2_000_000
+
+
+def test_a_long_grid_is_folded_by_layer_below_its_strongest_rows():
+    names = [f"L{layer}H{head}" for layer in range(10) for head in range(9)]
+    html = render.page([heat([[float(i), -1.0] for i in range(90)], ["a", "b"], rows=names)])
+    folds = re.findall(r"<summary><bdi>(layer \d+, 9 layers)</bdi>", html)
+    assert folds == [f"layer {layer}, 9 layers" for layer in range(10)]
+    shown = re.findall(r"<bdi>(L\d+H\d+)</bdi>", html)
+    assert shown == [*names[:-13:-1], *names]  # the strongest twelve, the strongest first; then each layer's
+    plain = render.page([heat([[1.0]] * 90, ["a"], rows=[f"{i}" for i in range(90)])])
+    assert "max-height:620px" in plain
+    assert "<summary>" not in plain

@@ -29,6 +29,11 @@ def printed(*panels: Panel, encoding: str = "utf-8", **console: Any) -> str:
     return buffer.getvalue().decode(encoding)
 
 
+@pytest.fixture(autouse=True)
+def dark(monkeypatch):
+    monkeypatch.setenv("COLORFGBG", "15;0")
+
+
 def coloured(*panels: Panel, **options: Any) -> str:
     return printed(*panels, force_terminal=True, color_system="truecolor", **options)
 
@@ -71,8 +76,15 @@ def test_a_light_terminal_gets_light_colours(monkeypatch):
     assert int(dark[0]) < 80 < 200 < int(light[0])
 
 
-@pytest.mark.parametrize("console", [{}, {"no_color": True, "force_terminal": True}])
-def test_without_colour_the_highest_values_are_listed(console):
+@pytest.mark.parametrize(
+    "console",
+    [
+        {},
+        {"no_color": True, "force_terminal": True},
+        *({"force_terminal": True, "color_system": system} for system in ("standard", "256", "truecolor")),
+    ],
+)
+def test_the_highest_values_are_listed(console):
     text = ANSI.sub("", printed(paris(hidden=(0,)), predicted(), **console))
     assert "<|bos|>The capital of France is" in text
     rows = re.findall(r"^ *(\d+)  '(.*?)' +([\d.]+)  (█+)", text, re.MULTILINE)

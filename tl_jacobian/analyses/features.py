@@ -225,6 +225,7 @@ def _effects(
         "at": at,
         "into": into,
         "sae": sae.name,
+        **({} if sae.page is None else {"neuronpedia": sae.page}),
         "position": lin.position,
         "goes_on": "the original stream: features + decoder bias + reconstruction error"
         + (", which has features of other layers in it" if len(writes) > 1 else ""),

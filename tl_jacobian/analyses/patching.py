@@ -180,7 +180,7 @@ class PromptPair:
 
     # -- runs ------------------------------------------------------------------------
 
-    def _linearize(self, i: int, positions: Sequence[int]) -> Sequence[Linearization]:
+    def _linearize(self, i: int, positions: list[int]) -> Sequence[Linearization]:
         """A member for each position of one prompt."""
         return linearize_read(self.host, [Read(self.ids[i], positions)], Options(record=self.names)).members
 

@@ -19,8 +19,8 @@ from tl_jacobian.analyses.maps import attribution_map
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.routes import token_route
 from tl_jacobian.app.asks import Drill, Export, Head, Map, Pairs, Read, Try, View, Write
-from tl_jacobian.app.methods import METHODS, direction_of, options_of
-from tl_jacobian.app.python import python_of
+from tl_jacobian.app.methods import METHODS, direction_of, of_the_prompt, options_of
+from tl_jacobian.app.python import linearized, python_of
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import PATTERN, RESID_PRE, Z, in_block
 from tl_jacobian.core.linearization import Linearization, Linearized
@@ -78,12 +78,8 @@ class Seen:
 def _attribution(bench: Bench, view: View, name: str) -> Attribution:
     method = METHODS[name]
     lin = bench.linearization(view, method.record)
-    if isinstance(lin, AnswerLinearization) and not method.answers:
-        raise ArgumentError(
-            f"{method.title} explains one token, not an answer: click a position of the prompt, or choose one of "
-            + ", ".join(one.title for one in METHODS.values() if one.answers)
-        )
-    return method.compute(lin, **options_of(method, lin, view.target, view.minus))
+    found = method.compute(lin, **options_of(method, lin, view.target, view.minus))
+    return found.prompt if of_the_prompt([n for n in (view.scope, view.beside) if n], lin) else found
 
 
 def _grouped(bench: Bench, view: View, a: Attribution) -> Attribution:
@@ -279,29 +275,25 @@ def try_out(bench: Bench, ask: Try) -> Seen:
     call = "from tl_jacobian.analyses.interventions import compare_edit, intervene\n"
     options = "".join(f", {name}={token}" for name, token in tokens.items() if token is not None)
     if ask.change == "edit":
-        other = _other(bench, view, ask)
-        found = compare_edit(lin, bench.linearization(other), **tokens)
-        call += f"other = tj.linearize(model, {list(other.ids or ())})\ncompare_edit(lin, other{options}).show()"
+        other = _other(bench, view, ask, ask.positions)
+        edited = bench.linearization(other)
+        found = compare_edit(lin, edited, **tokens)
+        call += f"other = {linearized(other, edited)}\ncompare_edit(lin, other{options}).show()"
     else:
         replacement: Any = ask.replacement
+        where, how = ("" if hook is None else f', "{hook}"'), f'"{ask.replacement}"'
         if ask.change == "patch":
-            replacement = _activation(lin, bench.linearization(_other(bench, view, ask), record), hook)
+            other = _other(bench, view, ask, ask.edited)
+            edited = bench.linearization(other, record)
+            replacement, how = _activation(lin, edited, hook), f'other.taps["{hook}"]'
+            call += f"other = {linearized(other, edited, hook)}\n"
         at = None if ask.positions is None else [p for p in ask.positions if p < len(lin.tokens)]
         heads = list(ask.heads) if ask.heads is not None and ask.kind == "head" else None
-        found = intervene(
-            lin,
-            None if ask.change == "drop" else hook,
-            positions=at,
-            heads=heads,
-            replacement=replacement,
-            **tokens,
-        )
-        where = "" if ask.change == "drop" else f', "{hook}"'
-        how = f'"{ask.replacement}"' if ask.change != "patch" else "other.taps[hook]"
-        call += f"intervene(lin{where}, positions={at}, heads={heads}, replacement={how}{options}).show()"
+        found = intervene(lin, hook, positions=at, heads=heads, replacement=replacement, **tokens)
+        chosen = "".join(f", {name}={value}" for name, value in (("positions", at), ("heads", heads)) if value)
+        call += f"intervene(lin{where}{chosen}, replacement={how}{options}).show()"
     facts = {"promised": found.promised, "effect": found.effect}
-    recorded = None if record is None else "True"
-    return Seen({"test": found.panels()}, python_of(view, bench.python, lin, call, recorded), facts, value=found)
+    return Seen({"test": found.panels()}, python_of(view, bench.python, lin, call, hook), facts, value=found)
 
 
 def _hook(bench: Bench, ask: Try) -> str | None:
@@ -317,10 +309,10 @@ def _drilled(bench: Bench, view: View) -> str:
     return "drill" if len(bench.text(view)[0]) <= PATTERNS else "long drill"
 
 
-def _other(bench: Bench, view: View, ask: Try) -> View:
-    """The same view with other text in the place of some tokens; all others stay the tokens that they are."""
+def _other(bench: Bench, view: View, ask: Try, edited: Sequence[int] | None) -> View:
+    """The same view with other text in the place of these tokens; all others stay the tokens that they are."""
     tokens, start = bench.text(view)
-    prompt, at = tokens[:start], sorted(ask.positions or ())
+    prompt, at = tokens[:start], sorted(edited or ())
     if not at or at != list(range(at[0], at[0] + len(at))) or at[-1] >= len(prompt):
         raise ArgumentError(f"tokens {at}, expected neighbours inside the prompt's {len(prompt)} tokens")
     written = bench.host.encode(ask.text) if ask.text else []

@@ -112,7 +112,8 @@ class Try(_Asked, frozen=True, tag_field="do", tag="try"):
             place, ``"silence"`` replaces an activation by zero or its mean, ``"patch"`` by that of the edited prompt.
         kind: which activation: heads' outputs, what attention or the MLP wrote, the residual stream before a layer.
         positions: the tokens that are dropped or edited, or where an activation is replaced; None: everywhere.
-        text: of an edit or a patch: what stands in the place of those tokens in the other prompt.
+        edited: of a patch: the tokens in whose place the other prompt, whose activations are taken, has other text.
+        text: of an edit or a patch: that text.
     """
 
     view: View
@@ -121,6 +122,7 @@ class Try(_Asked, frozen=True, tag_field="do", tag="try"):
     layer: Position | None = None
     heads: Annotated[tuple[Position, ...], Meta(max_length=512)] | None = None
     positions: Annotated[tuple[Position, ...], Meta(min_length=1, max_length=4096)] | None = None
+    edited: Annotated[tuple[Position, ...], Meta(min_length=1, max_length=4096)] | None = None
     replacement: Literal["zero", "mean"] = "zero"
     text: Text = ""
 

@@ -45,7 +45,6 @@ def hello(models: Mapping[str, Mapping[str, Any]], view: Mapping[str, Any] | Non
             "explains": one.explains,
             "targeted": one.targeted,
             "contrasts": one.contrasts,
-            "answers": one.answers,
         }
         for name, one in METHODS.items()
     }

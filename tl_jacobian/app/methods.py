@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -40,7 +40,7 @@ class Method:
         targeted: whether it explains one token, so that another can be clicked.
         contrasts: whether it takes a second one.
         record: what ``linearize`` has to record.
-        answers: whether it explains whole answers.
+        prompt_only: whether tokens of an answer, which stays as it is, have no scores.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Method:
     targeted: bool = False
     contrasts: bool = False
     record: str | None = None
-    answers: bool = True
+    prompt_only: bool = False
 
 
 _ENTROPY = 'tj.output_scope(lin, lambda y, z: -(z.softmax(-1) * z.log_softmax(-1)).sum(), name="entropy")'
@@ -97,7 +97,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "input_x_gradient": Method(
             "Input x gradient, signed",
-            "which tokens push the logit up or down, to first order",
+            "which tokens push the logit, or an answer's log-probability, up or down, to first order",
             lambda lin, *a, **o: baselines.input_x_gradient(lin, *a, signed=True, **o),
             "tj.baselines.input_x_gradient(lin{options}, signed=True)",
             targeted=True,
@@ -110,7 +110,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "tj.baselines.path_integrated_scope(lin{options})",
             targeted=True,
             contrasts=True,
-            answers=False,
         ),
         "smoothgrad": Method(
             "SmoothGrad",
@@ -119,15 +118,14 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             f"tj.baselines.smoothgrad(lin{{options}}, {_SIGNS})",
             targeted=True,
             contrasts=True,
-            answers=False,
         ),
         "leave_one_out": Method(
             "Leave-one-out",
-            "by how much the token's log-probability really falls without each token: a run for each",
+            "by how much the log-probability of the token or answer really falls without each token: a run for each",
             baselines.leave_one_out,
             "tj.baselines.leave_one_out(lin{options})",
             targeted=True,
-            answers=False,
+            prompt_only=True,
         ),
         "attention_rollout": Method(
             "Attention rollout",
@@ -146,6 +144,12 @@ def options_of(method: Method, lin: Any, target: int | None, minus: int | None) 
         return {}
     found = {} if target is None else {"target": target}
     return found if minus is None or not method.contrasts else {**found, "minus": minus}
+
+
+def of_the_prompt(names: Sequence[str], lin: Any) -> bool:
+    """Whether methods side by side are shown on the prompt alone, since one of them scores nothing else."""
+    several = isinstance(lin, AnswerLinearization) and len(names) > 1
+    return several and any(METHODS[name].prompt_only for name in names)
 
 
 def direction_of(method: Method, lin: Any, target: int | None, minus: int | None) -> dict[str, Any]:

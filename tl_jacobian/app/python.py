@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tl_jacobian.app.asks import View
-from tl_jacobian.app.methods import METHODS, options_of
+from tl_jacobian.app.methods import METHODS, of_the_prompt, options_of
 
 DEMO = "tj.load_demo_model()"
 
@@ -18,27 +18,19 @@ def python_of(view: View, model: str, lin: Any, more: str = "", record: str | No
         model: the expression that gives the model, or "" where it is the caller's own.
         lin: its linearization, for the names of tokens.
         more: the last lines, in place of those that show the attribution; they find ``model`` and ``lin``.
-        record: what ``linearize`` is to record.
+        record: what ``linearize`` is to record: a hook point, a name of several, or "True" for all.
     """
     lines = ["import tl_jacobian as tj", ""]
     lines += [f"model = {model}"] if model else ["# model: yours"]
-    given = _prompt(view, lines)
-    options = ""
-    if view.position is not None:
-        options += f", position={view.position}"
-    elif view.answer is not None:
-        options += f", answer={list(view.answer)}"
-        options += "" if view.span is None else f", span=slice({view.span[0]}, {view.span[1]})"
-    if view.bos is not None and view.messages is None:
-        options += f", prepend_bos={view.bos}"
-    record = record or METHODS[view.scope].record
-    options += f', record="{record}"' if record and record != "True" else ", record=True" if record else ""
-    lines.append(f"lin = tj.linearize(model, {given}{options})")
+    if view.series is not None:
+        bos = "" if view.bos is None else f", prepend_bos={view.bos}"
+        lines.append(f"series = tj.timeseries.serialize({list(view.series)}, model{bos})")
+    lines.append(f"lin = {linearized(view, lin, record or METHODS[view.scope].record)}")
     if more:
         return "\n".join([*lines, *more.splitlines()]) + "\n"
     names = [view.scope, *([view.beside] if view.beside else [])]
     calls = [_call(name, view, lin) for name in names]
-    grouped = _grouped(view)
+    grouped = (".prompt" if of_the_prompt(names, lin) else "") + _grouped(view)
     if view.series is not None and grouped == "":
         lines += [f"a = {calls[0]}", f"tj.timeseries.number_influence(a, series).show(skip_first={view.skip_first})"]
     elif len(calls) > 1:
@@ -49,9 +41,27 @@ def python_of(view: View, model: str, lin: Any, more: str = "", record: str | No
     return "\n".join(lines) + "\n"
 
 
-def _prompt(view: View, lines: list[str]) -> str:
+def linearized(view: View, lin: Any, record: str | None = None) -> str:
+    """The call that gives this linearization of what is looked at."""
+    options = ""
+    if view.position is not None and view.answer is not None:
+        given = repr(lin.tokens.tolist())  # a position inside the answer: all of the text before it
+    else:
+        given = _given(view)
+        if view.position is not None:
+            options += f", position={view.position}"
+        elif view.answer is not None:
+            options += f", answer={list(view.answer)}"
+            options += "" if view.span is None else f", span=slice({view.span[0]}, {view.span[1]})"
+        if view.bos is not None and view.prompt is not None:
+            options += f", prepend_bos={view.bos}"
+    if record:
+        options += ", record=True" if record == "True" else f', record="{record}"'
+    return f"tj.linearize(model, {given}{options})"
+
+
+def _given(view: View) -> str:
     if view.series is not None:
-        lines.append(f"series = tj.timeseries.serialize({list(view.series)}, model)")
         return "list(series.tokens)"
     if view.messages is not None:
         return repr([{"role": m.role, "content": m.content} for m in view.messages])

@@ -34,6 +34,7 @@ class Explore(anywidget.AnyWidget):
     _css = traitlets.Unicode(style()).tag(sync=True)
     hello = traitlets.Unicode("{}").tag(sync=True)
     still = traitlets.Unicode("").tag(sync=True)  # the id of the static picture
+    state = traitlets.Unicode("").tag(sync=True)  # what is looked at now, JSON of the front end's: it outlives a reload
 
     def __init__(self, bench: Bench, view: Mapping[str, Any]) -> None:
         first = hello({bench.name: bench.host.facts()}, view)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from tl_jacobian.cli.completion import completion_of
 from tl_jacobian.cli.evaluate import evaluate
 from tl_jacobian.cli.live import live
 from tl_jacobian.cli.options import (
@@ -45,7 +46,13 @@ if TYPE_CHECKING:
     from tl_jacobian.core.linearization import Linearized
     from tl_jacobian.results.attribution import Attribution
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Which input tokens drove this prediction?")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # whose columns cut names of options and break words in a narrow window
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Which input tokens drove this prediction?",
+)
 
 
 def _version(wanted: bool) -> bool:
@@ -64,7 +71,7 @@ def main(
     """Jacobian Scopes for TransformerLens: token-level causal attributions."""
 
 
-@app.command()
+@app.command(short_help="Which tokens drove one prediction.")
 def attribute(
     prompt: Annotated[str, typer.Argument(help='The prompt; "-" or nothing reads standard input.')] = "-",
     scope: ScopeOption = DEFAULT_SCOPE,
@@ -206,6 +213,7 @@ def _attributed(lin: Linearized, scope: Any, options: Mapping[str, Any]) -> Attr
     return choose(scope, **options).attribute(lin)
 
 
-app.command()(run)
-app.command()(evaluate)
-app.command("app")(live)
+app.command(short_help="The same for each prompt of a corpus.")(run)
+app.command(short_help="Compare attribution methods.")(evaluate)
+app.command("app", short_help="Open the live view in a browser.")(live)
+app.command(short_help="Print a script for your shell.")(completion_of(app))

@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from tl_jacobian.cli.options import DeviceOption, Dtype, DtypeOption, Host, HostOption, PrecisionOption, fail, told
+from tl_jacobian.cli.interrupts import at_once
+from tl_jacobian.cli.options import (
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    Host,
+    HostOption,
+    PrecisionOption,
+    fail,
+    load_libraries,
+    told,
+)
 from tl_jacobian.errors import JacobianScopeError
 
 if TYPE_CHECKING:
@@ -45,12 +56,14 @@ def live(
 
     Exit codes: 0 ended; 1 it can't be done (the message says why); 2 wrong usage.
     """
-    try:
-        from tl_jacobian.app.server import Server
-    except ImportError as error:
-        fail(f'the page needs FastAPI, uvicorn and websockets ({error}): pip install "tl-jacobian[app]"')
-    from tl_jacobian.app.bench import Limits
-    from tl_jacobian.app.session import Place
+    load_libraries()
+    with at_once():
+        try:
+            from tl_jacobian.app.server import Server
+        except ImportError as error:
+            fail(f'the page needs FastAPI, uvicorn and websockets ({error}): pip install "tl-jacobian[app]"')
+        from tl_jacobian.app.bench import Limits
+        from tl_jacobian.app.session import Place
 
     try:
         with told():

@@ -115,9 +115,15 @@ def load_libraries() -> None:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with an error that says why."""
-    Console(stderr=True).print("error:", style="bold red", end=" ")
-    Console(stderr=True).print(printable(message), markup=False, highlight=False)
+    _say("error:", "bold red", message)
     raise typer.Exit(code)
+
+
+def _say(what: str, style: str, message: str) -> None:
+    """On standard error: in a terminal broken between words, in a pipe or a file one whole line."""
+    console = Console(stderr=True)
+    console.print(what, style=style, end=" ")
+    console.print(printable(message), markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
 @contextmanager
@@ -129,8 +135,7 @@ def told() -> Iterator[None]:
         def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if category is not UserWarning:
                 return shown(message, category, *where, **more)
-            Console(stderr=True).print("warning:", style="bold yellow", end=" ")
-            Console(stderr=True).print(printable(str(message)), markup=False, highlight=False)
+            _say("warning:", "bold yellow", str(message))
 
         warnings.showwarning = tell
         yield

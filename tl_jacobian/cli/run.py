@@ -154,7 +154,9 @@ def ending(out: Path) -> Iterator[bool]:
     except JacobianScopeError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        fail(f"interrupted; what is done is kept in {str(out)!r}, and the same command goes on", 130)
+        kept = any(out.glob("**/shards/[!.]*"))
+        said = f"what is done is kept in {str(out)!r}, and the same command goes on" if kept else "nothing was done yet"
+        fail(f"interrupted; {said}", 130)
     finally:
         if is_launched():
             _part()

@@ -120,7 +120,7 @@ def _edge(tensor: Tensor) -> _Edge:
 
 
 def _together(ends: Sequence[Tensor], starts: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """v^T d(ends)/d(start) in one backward pass; ``is_grads_batched`` can't batch functions with a rule of their own."""
+    """v^T d(ends)/d(start) in one backward pass; ``is_grads_batched`` batches no function with a rule of its own."""
     reached: list[bool] = []
 
     def one(*directions: Tensor) -> tuple[Tensor, ...]:
@@ -132,8 +132,11 @@ def _together(ends: Sequence[Tensor], starts: Sequence[Tensor], v: Sequence[Tens
     return [next(grads) if there else None for there in reached]
 
 
-# Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py).
+# Past 32 directions a batched VJP gains nothing more per direction (benchmarks/fisher_cost.py); nor does it on a
+# processor past so many rows of its matrix products, directions times prompts times tokens: then each direction less
+# in memory is a gain (benchmarks/gpu.py, "rows").
 MAX_CHUNK = 32
+CPU_ROWS = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +170,21 @@ class Graph:
     @property
     def chunk(self) -> int:
         """How many directions one batched VJP takes."""
-        return max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction)))
+        return self._chunk(self.bytes_per_direction)
+
+    def _chunk(self, each: int) -> int:
+        most = CPU_ROWS // self.x.shape[:2].numel() if self.x.device.type == "cpu" else MAX_CHUNK
+        return max(1, min(most, self._that_fit(each)))
+
+    def _that_fit(self, each: int) -> int:
+        return max(1, min(MAX_CHUNK, self.room // max(1, each)))
+
+    @property
+    def held(self) -> int:
+        """How many products may be in memory at once, waiting to be pushed forward together."""
+        each = 2 * self.x.numel() * max(self.x.element_size(), 4)
+        most = MAX_CHUNK if self.results is None else min(MAX_CHUNK, self.results // each)
+        return max(self._that_fit(self.bytes_per_direction), most)
 
     def pull(self, v: Float[Tensor, "k outputs d_out"]) -> Float[Tensor, "k batch pos d_in"]:
         """v^T dy/dx for k directions, all k at once (see :meth:`stream`); outputs of one row add up.
@@ -196,8 +213,7 @@ class Graph:
         Each is ``(chunk, *a.shape)``, or None where y doesn't depend on it.
         """
         more = sum(place.numel() * max(place.element_size(), 4) for place in places)
-        chunk = max(1, min(MAX_CHUNK, self.room // max(1, self.bytes_per_direction + more)))
-        for part in v.split(chunk):
+        for part in v.split(self._chunk(self.bytes_per_direction + more)):
             yield self._products_to(part, [self.x, *places])[1:]
 
     def _products_to(self, v: Float[Tensor, "k outputs d_out"], places: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -274,7 +290,7 @@ class Graph:
             )
 
     def _check_products(self, k: int) -> None:
-        if k > self.chunk:  # a chunk's own are part of what a direction takes
+        if k > self._that_fit(self.bytes_per_direction):  # their own are part of what a direction takes
             size = 2 * k * self.x.numel() * max(self.x.element_size(), 4)  # the parts, and all of them joined
             self.check_results(size, f"{k} products with {tuple(self.x.shape)} embeddings", "ask for fewer at a time")
 

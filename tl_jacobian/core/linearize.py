@@ -153,7 +153,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: str | list[int] | Int[Tensor, " pos"],
+    prompt: str | list[int] | Int[Tensor, " pos"] | Messages,
     *,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,
@@ -171,7 +171,7 @@ def linearize(
 @overload
 def linearize(
     model: Any,
-    prompt: list[str] | list[list[int]] | list[Tensor],
+    prompt: list[str] | list[list[int]] | list[Tensor] | Sequence[Messages],
     *,
     prepend_bos: bool | None = None,
     final_norm: FinalNorm | Literal["original"] | None = None,

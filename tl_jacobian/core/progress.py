@@ -49,19 +49,20 @@ def telling(told: Told) -> Iterator[None]:
 
 
 def progress(total: int, what: str, *, hidden: bool = False) -> tqdm:
-    """A bar that shows up after some seconds and leaves nothing behind; none for a single step.
+    """A bar that shows up after some seconds and leaves nothing behind; none for a single step, or where nobody looks.
 
     ``TQDM_DISABLE=1`` in the environment switches all of them off.
     """
-    off: dict[str, Any] = {"disable": True} if total < 2 or hidden or _quiet.get() else {}
+    off: dict[str, Any] = {"disable": True} if total < 2 or hidden or _quiet.get() or not is_watched() else {}
     bar = _Bar(total=total, desc=what, delay=_PATIENCE, leave=False, **off)
     bar.total, bar.what = total, what  # which a hidden one forgets
     return bar
 
 
 def is_watched() -> bool:
-    """Whether a terminal would show a bar."""
-    return sys.stderr is not None and sys.stderr.isatty()
+    """Whether a terminal or a notebook would show a bar; a pipe or a file would fill with it."""
+    in_notebook = type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
+    return sys.stderr is not None and (sys.stderr.isatty() or in_notebook)
 
 
 @contextmanager
@@ -77,8 +78,8 @@ def quiet() -> Iterator[None]:
 def counting(total: int, done: int, what: str, unit: str, *, hidden: bool = False) -> tqdm:
     """A bar for hours of work: shown at once, and left behind; rate and time left are of this run's share.
 
-    ``done`` of ``total`` were done before. In a log file it writes a line every half minute.
+    ``done`` of ``total`` were done before.
     """
-    pace = 0.2 if sys.stderr is not None and sys.stderr.isatty() else 30.0
-    options: dict[str, Any] = {"mininterval": pace, "maxinterval": max(10.0, pace), "dynamic_ncols": True}
-    return tqdm(total=total, initial=done, desc=what, unit=f" {unit}", disable=hidden, **options)
+    off = hidden or not is_watched()
+    options: dict[str, Any] = {"mininterval": 0.2, "dynamic_ncols": True}
+    return tqdm(total=total, initial=done, desc=what, unit=f" {unit}", disable=off, **options)

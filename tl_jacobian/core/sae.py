@@ -60,6 +60,7 @@ class Dictionary:
         pre: the same before the nonlinearity; None where nobody can tell.
         decode: from features back, after ``encode`` has seen the same activations.
         like: a tensor of its device.
+        page: Neuronpedia's id of it, where it says so: text, nothing is fetched.
         owner: the caller's object, which is left as it was.
     """
 
@@ -75,6 +76,7 @@ class Dictionary:
     decode: Callable[[Float[Tensor, "n features"]], Float[Tensor, "n d_out"]]
     like: Tensor
     owner: Any
+    page: str | None = None
 
     def check_width(self, hook: str, width: int, of: int, what: str) -> None:
         """Raise ArgumentError unless activations at ``hook`` have the width that is expected."""
@@ -141,7 +143,9 @@ def read_sae(sae: Any, at: str | None = None) -> Dictionary:
     size = len(w_dec), d_in, int(w_dec.shape[-1])
     encode, pre, decode = _methods(sae, cfg, get) if methods else _weights(get, cfg, w_enc, w_dec)
     writes, n_out = (() if into is None else (into,)), w_dec.shape[1] if w_dec.ndim == 3 else 1
-    return Dictionary(name, *size, reads, writes, n_out, encode, pre, decode, w_dec.detach(), sae)
+    page = getattr(metadata, "neuronpedia_id", None) or getattr(cfg, "neuronpedia_id", None)
+    page = page if isinstance(page, str) else None
+    return Dictionary(name, *size, reads, writes, n_out, encode, pre, decode, w_dec.detach(), sae, page)
 
 
 def _is_weight(w: Any, dims: tuple[int, ...]) -> bool:

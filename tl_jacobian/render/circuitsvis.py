@@ -9,14 +9,16 @@ strip makes one call with JSON that can't leave its script element (:func:`strip
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, ClassVar
 
 from tl_jacobian.render import words
 from tl_jacobian.render.colors import MAX_OPACITY, NEGATIVE, POSITIVE
@@ -30,7 +32,7 @@ _PLAIN = (1e-2, 1e6)  # limits whose numbers can be read as they are: CircuitsVi
 
 # The runtime may come after the figure (front ends order outputs as they like): ask for 10 s.
 _CALL = """(function call(left) {
-  if (window.tlJacobian && window.tlJacobian.mount) window.tlJacobian.mount(%s);
+  if (window.tlJacobian && window.CircuitsVis) window.tlJacobian.mount(%s);
   else if (left) setTimeout(call, 200, left - 1);
 })(50);"""
 
@@ -142,25 +144,66 @@ def csp_hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
-class Notebook:
-    """What a notebook has been given already: the scripts (1.3 MB) go into its first output that needs them."""
+# The bundle as a notebook stores it, a third of its size; whoever has it already doesn't unpack it again.
+_UNPACK = """(function () {
+  if (window.CircuitsVis || window.tlJacobianUnpacks) return;
+  window.tlJacobianUnpacks = true;
+  var bytes = Uint8Array.from(atob("%s"), function (c) { return c.charCodeAt(0); });
+  var stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  new Response(stream).text().then(function (text) {
+    var script = document.createElement("script");
+    script.textContent = text;
+    document.head.append(script);
+  });
+})();"""
 
-    sent = False
+
+@cache
+def packed_scripts() -> tuple[str, str]:
+    """:func:`runtime_scripts` for a notebook's output."""
+    bundle, mount = runtime_scripts()
+    packed = gzip.compress(bundle.encode(), 9, mtime=0)
+    return _UNPACK % base64.b64encode(packed).decode("ascii"), mount
+
+
+class Notebook:
+    """Which outputs of this notebook carry the scripts (0.5 MB): those of two cells, so that either may be cleared.
+
+    A cell that carries them and is run again carries them again: its old output is gone.
+    """
+
+    CARRIERS = 2
+    cells: ClassVar[list[object]] = []  # that carry them
+    runs: ClassVar[set[object]] = set()  # of cells, in which they were sent
 
     @classmethod
     def scripts(cls) -> tuple[str, ...]:
-        """The runtime, if no output has carried it yet."""
-        if cls.sent:
+        """The runtime, if this output is to carry it."""
+        cell, run = _running_cell()
+        if run in cls.runs or (cell not in cls.cells and len(cls.cells) >= cls.CARRIERS):
             return ()
-        scripts = runtime_scripts()
-        cls.sent = True  # only now: reading the bundle may fail
+        scripts = packed_scripts()
+        cls.runs.add(run)  # only now: reading the bundle may fail
+        if cell not in cls.cells:
+            cls.cells.append(cell)
         return scripts
+
+
+def _running_cell() -> tuple[object, object]:
+    """Names of the cell that runs and of this run of it; None of either outside notebooks."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return None, None
+    asked = shell.get_parent()  # the front end's request: those that number their cells say which one it is
+    return asked.get("metadata", {}).get("cellId", shell.execution_count), shell.execution_count
 
 
 def embed_scripts_again() -> None:
     """Let the next notebook output carry the scripts again.
 
-    For when the output that held them was cleared or overwritten, and the notebook is to be interactive after it is
-    saved and reopened.
+    For when the outputs that held them were cleared, and the notebook is to be interactive after it is saved and
+    reopened.
     """
-    Notebook.sent = False
+    Notebook.cells.clear()
+    Notebook.runs.clear()

@@ -12,6 +12,7 @@ The markup is in ``templates/``. All that is written into it passes ``tokens.vis
 from __future__ import annotations
 
 import math
+import re
 import uuid
 from collections.abc import Sequence
 from functools import cache, singledispatch
@@ -43,7 +44,11 @@ from tl_jacobian.results.tokens import visible
 
 # A cell of a table takes 100 bytes and a place in the browser's memory, a pixel next to nothing.
 MAX_TABLE_CELLS = 5000
-_MANY_ROWS = 48  # more go into a box that scrolls
+_MANY_ROWS = (
+    48  # more are folded by layer, below the strongest ones; those that belong to none go into a box that scrolls
+)
+_STRONGEST = 12
+_OF_A_LAYER = re.compile(r"(?:L|blocks\.)?(\d+)(?:H\d|\.)")
 _MAX_POINTS = 500  # of curves whose numbers are listed below them
 _PICTURE_WIDTH = 760
 _BAR_WIDTH = 130  # pixels of the longest bar, where kinds stand side by side
@@ -112,7 +117,7 @@ def write(panels: Sequence[Panel], path: str | Path) -> Path:
 def notebook(panels: Sequence[Panel]) -> str:
     """HTML for a notebook output.
 
-    The scripts (1.3 MB) are in the first output of this process that needs them; later figures find them in the
+    The scripts (0.5 MB) are in the outputs of the first two cells that need them; later figures find them in the
     notebook page, and stay static where they don't. :func:`embed_scripts_again` puts them into the next output once
     more.
 
@@ -302,17 +307,46 @@ def _(panel: HeatMap, figure_id: str) -> Picture:
     heads = words.column_names(panel)
     small = sum(map(len, panel.values)) <= MAX_TABLE_CELLS
     axes = f"{words.extent(panel)}, {panel.row_axis}s from top to bottom, {panel.column_axis}s from left to right"
+    many = small and len(panel.rows) > _MANY_ROWS
+    rows = _heat_rows(panel) if small else []
+    layers = _layers(panel) if many else {}
     return _picture(
         "heatmap.html",
-        box=_SCROLL if len(panel.rows) > _MANY_ROWS and small else "overflow-x:auto",
+        box=_SCROLL if many and not layers else "overflow-x:auto",
         corner=f"{panel.row_axis} ↓  {panel.column_axis} →",
         heads=heads,
         upright=max(map(len, heads), default=0) <= 3,
-        rows=_heat_rows(panel) if small else (),
+        rows=[rows[i] for i in _strongest_rows(panel)] if layers else rows,
+        folds=[
+            {"name": f"layer {layer}, {words.counted(len(inside), panel.row_axis)}", "rows": [rows[i] for i in inside]}
+            for layer, inside in layers.items()
+        ],
         image=_image(panel) if not small else None,
         axes=axes,
-        legend=_legend(words.full_color(panel), words.heat_facts(panel), signed=words.heat_signed(panel)),
+        legend=_legend(
+            words.full_color(panel),
+            [*words.heat_facts(panel), *([f"the strongest {_STRONGEST} rows first"] if layers else [])],
+            signed=words.heat_signed(panel),
+        ),
     )
+
+
+def _layers(panel: HeatMap) -> dict[int, list[int]]:
+    """Rows by their layer, where all are named by one, such as ``L5H3`` or ``5.mlp``, and several share it."""
+    found: dict[int, list[int]] = {}
+    for i, name in enumerate(panel.rows):
+        if (match := _OF_A_LAYER.match(name)) is None:
+            return {}
+        found.setdefault(int(match[1]), []).append(i)
+    return found if len(found) < len(panel.rows) else {}
+
+
+def _strongest_rows(panel: HeatMap) -> list[int]:
+    """The rows with the numbers furthest from zero, the furthest first."""
+    size = [0.0] * len(panel.rows)
+    for row, _, value in words.numbers(panel):
+        size[row] = max(size[row], abs(value))
+    return sorted(range(len(size)), key=lambda i: -size[i])[:_STRONGEST]
 
 
 def _heat_rows(panel: HeatMap) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Panels in the terminal, with rich: coloured where there is colour, as ranked tables and numbers where there is none.
+"""Panels in the terminal, with rich: coloured where there is colour, with ranked tables and numbers in either case.
 
 Text goes into ``Text`` objects, never through rich's markup, and only after ``tokens.visible`` has turned escape
 sequences into text; what the terminal's encoding lacks is written as escapes.
@@ -25,10 +25,10 @@ from tl_jacobian.render.tables import tables_of
 from tl_jacobian.results.panels import Bar, Bars, Curves, HeatMap, Panel, Scale, StripRow, Table, TokenStrip
 from tl_jacobian.results.tokens import visible
 
-_DARK, _LIGHT = (24, 24, 24), (255, 255, 255)
+_DARK, _LIGHT, _GREY = (24, 24, 24), (255, 255, 255), (185, 185, 185)
 _BLACK_TEXT, _WHITE_TEXT = (16, 16, 16), (245, 245, 245)
 _LEGEND_STEPS = 12
-_FAINT = 0.04  # weaker colours are left out: on a background unlike the assumed one they would mislead
+_FAINT, _FAINT_ON_GREY = 0.04, 0.12  # weaker colours are left out
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 _BAR_WIDTH = 20
 _TOP = 10
@@ -50,8 +50,9 @@ _LEAST_CHART, _WIDEST_CHART = 36, 100  # characters
 def terminal(panels: Sequence[Panel], *, console: Console | None = None) -> None:
     """Print panels.
 
-    Without colour (``NO_COLOR``, a pipe, a dumb terminal) the strongest units of a text are listed in a table instead,
-    and heat maps are numbers. Where there are too many rows or columns, the strongest are printed.
+    The strongest units of a text are listed below it, with their numbers. Without colour (``NO_COLOR``, a pipe, a dumb
+    terminal) they are all there is, and heat maps are numbers. Where there are too many rows or columns, the strongest
+    are printed.
 
     Args:
         panels: what to print, in order.
@@ -113,14 +114,14 @@ def _single(panel: TokenStrip, row: StripRow, console: Console) -> list[Renderab
         return _blocks(panel, panel.inside, row, console)
     if has_color(console):
         caption = [_strongest(panel, row), *_caption(panel, row)] if row.framed else _caption(panel, row)
-        legend = color_bar(row.scale).append(f"  {fit(_joined(caption), console)}", style="dim")
-        return [_text(panel, row, console, terminal_background()), Text(), legend]
-    return _ranked(panel, row, console)
+        legend = color_bar(row.scale, console).append(f"  {fit(_joined(caption), console)}", style="dim")
+        return [_text(panel, row, console), Text(), legend, Text(), *_ranked(panel, row, "", console)]
+    return [_text(panel, row, console), Text(), *_ranked(panel, row, _joined(_caption(panel, row)), console)]
 
 
 def _blocks(panel: TokenStrip, inner: TokenStrip, row: StripRow, console: Console) -> list[RenderableType]:
     """A line for each block, and below it its tokens where they are drawn here."""
-    colored, background = has_color(console), terminal_background()
+    colored = has_color(console)
     tokens = inner.rows[panel.rows.index(row)] if "terminal" in inner.views else None
     blocks = words.blocks(panel, row)
     width = max((len(block.number) for block in blocks), default=0)
@@ -131,7 +132,7 @@ def _blocks(panel: TokenStrip, inner: TokenStrip, row: StripRow, console: Consol
         bar = set_cell_size("" if math.isnan(block.share) else _bar(block.share * room / _BAR_WIDTH, console), room)
         line.append(f"{block.number:>{width}} ")
         line.append(bar, style=hex_color(hue(row.values[block.unit])) if colored else "")
-        style = "dim strike" if math.isnan(block.share) else style_of(row.values[block.unit], row.scale, background)
+        style = "dim strike" if math.isnan(block.share) else style_of(row.values[block.unit], row.scale, console)
         name = fit(block.name, console)
         line.append(" ").append(f"[{name}]" if block.unit in row.framed else name, style=style if colored else "")
         line.append(
@@ -156,36 +157,36 @@ def _inner_text(inner: TokenStrip, row: StripRow, tokens: Sequence[int], console
     text = Text(overflow="fold")
     for before, j in zip([None, *kept], kept, strict=False):
         text.append(" … " if before is not None and j > before + 1 else "", style="dim")
-        style = "dim strike" if j in inner.hidden else style_of(row.values[j], row.scale, terminal_background())
+        style = "dim strike" if j in inner.hidden else style_of(row.values[j], row.scale, console)
         text.append(fit(visible(inner.units[j].text), console), style=style)
     return text
 
 
-def _text(panel: TokenStrip, row: StripRow, console: Console, background: RGB | None) -> Text:
-    """The text, on colours if there is a background; framed units are in brackets."""
-    text = Text(overflow="fold")
+def _text(panel: TokenStrip, row: StripRow, console: Console) -> Text:
+    """The text, on colours if there are any; framed units are in brackets."""
+    text, colored = Text(overflow="fold"), has_color(console)
     hidden, framed = set(panel.hidden), set(row.framed)
     for i, unit in enumerate(panel.units):
         word = fit(visible(unit.text), console)
         style = ""
-        if background is not None:
+        if colored:
             value = row.values[i] if i < len(row.values) else math.nan
             style = (
                 "dim strike"
                 if i in hidden
                 else "dim"
                 if words.is_later(row, i)
-                else style_of(value, row.scale, background)
+                else style_of(value, row.scale, console)
             )
         if i in framed:
             bare = word.lstrip(" ")
             text.append(word[: len(word) - len(bare)])
-            text.append(f"[{bare}]", style=f"bold {style}" if background is not None else "")
+            text.append(f"[{bare}]", style=f"bold {style}" if colored else "")
         else:
             text.append(word, style=style)
         text.append("\n" if "\n" in unit.text else "")
     if row.coming:
-        text.append(f" {fit(visible(row.coming), console)}", style="italic dim" if background is not None else "")
+        text.append(f" {fit(visible(row.coming), console)}", style="italic dim" if colored else "")
     return text
 
 
@@ -199,16 +200,16 @@ def _strongest(panel: TokenStrip, row: StripRow, n: int = 3) -> str:
     return ", ".join(f"{words.quoted(panel.units[i].text)} {words.number(row.values[i])}" for i in best)
 
 
-def _ranked(panel: TokenStrip, row: StripRow, console: Console) -> list[RenderableType]:
-    """The text, and its most influential units as a table with bars."""
+def _ranked(panel: TokenStrip, row: StripRow, caption: str, console: Console) -> list[RenderableType]:
+    """The most influential units as a table with bars; fewer of each where several texts are drawn."""
     table = _grid()
-    for i in words.strongest(panel, row, _TOP):
+    for i in words.strongest(panel, row, _TOP if len(panel.rows) == 1 else _INSIDE):
         name = fit(words.quoted(panel.units[i].text), console)
         bar = _bar(row.scale.strength(row.values[i]), console)
         table.add_row(Text(str(i)), Text(name), Text(words.number(row.values[i])), Text(bar))
     of = sum(not math.isnan(value) for value in row.values)
-    title = f"{len(table.rows)} highest scores of {of} ({_joined(_caption(panel, row))})"
-    return [_text(panel, row, console, None), Text(), Text(fit(title, console)), table]
+    title = f"{len(table.rows)} highest scores of {of}" + (f" ({caption})" if caption else "")
+    return [Text(fit(title, console)), table]
 
 
 def _choices(panel: TokenStrip, console: Console) -> list[RenderableType]:
@@ -250,7 +251,7 @@ def _(panel: HeatMap, console: Console) -> list[RenderableType]:
         return [_dim("empty", console)]
     cells, unit = _cells(panel)
     layout = _layout(panel, cells, console)
-    bar = [color_bar(panel.scales[0])] if has_color(console) and len(panel.scales) == 1 else []
+    bar = [color_bar(panel.scales[0], console)] if has_color(console) and len(panel.scales) == 1 else []
     return [_heat_table(panel, cells, layout, console), Text(), *bar, _heat_legend(panel, layout, unit, console)]
 
 
@@ -308,12 +309,12 @@ def _heat_table(panel: HeatMap, cells: list[list[str]], layout: _Layout, console
     table = Text().append(first + "".join(" " + _right(head, layout.width - 1, console) for head in heads), style="dim")
     for row in layout.rows:
         table.append(f"\n{_right(_ending(names[row], layout.names, console), layout.names, console)}", style="dim")
-        _append_row(table, panel, row, cells[row], layout)
+        _append_row(table, panel, row, cells[row], layout, console)
     return table
 
 
-def _append_row(table: Text, panel: HeatMap, row: int, texts: Sequence[str], layout: _Layout) -> None:
-    background, hidden, values = terminal_background(), set(panel.hidden), panel.values[row]
+def _append_row(table: Text, panel: HeatMap, row: int, texts: Sequence[str], layout: _Layout, console: Console) -> None:
+    hidden, values = set(panel.hidden), panel.values[row]
     marks = _marks(panel)
     for column in layout.columns:
         if column >= len(values):
@@ -322,7 +323,7 @@ def _append_row(table: Text, panel: HeatMap, row: int, texts: Sequence[str], lay
         shown = texts[column] if layout.numbers or math.isnan(value) else marks.get((row, column), "")
         plain = math.isnan(value) or column in hidden
         table.append(" ")
-        style = "dim" if plain else style_of(value, panel.scale(row), background)
+        style = "dim" if plain else style_of(value, panel.scale(row), console)
         table.append(shown.rjust(layout.width - 1), style=style)
 
 
@@ -503,12 +504,11 @@ def _(panel: Table, console: Console) -> list[RenderableType]:
         right = i in panel.numbers
         # Text, not markup: intervals are in brackets.
         table.add_column(Text(fit(visible(name), console)), justify="right" if right else "left", overflow="fold")
-    background = terminal_background()
     for row in panel.rows:
         cells = [Text(fit(visible(cell.text), console)) for cell in row]
         for cell, text in zip(row, cells, strict=True):
             if cell.shade:
-                text.stylize(_painted(min(abs(cell.shade), 1.0), cell.shade, background))
+                text.stylize(_painted(min(abs(cell.shade), 1.0), cell.shade, console))
         table.add_row(*cells)
     above = [Text(fit(_lines(panel.above), console), overflow="fold")] if panel.above else []
     notes = [_dim(visible(note), console) for note in (_joined(map(visible, panel.legend)), *panel.notes) if note]
@@ -527,35 +527,41 @@ def has_color(console: Console) -> bool:
     return console.color_system is not None and not console.no_color
 
 
-def style_of(value: float, scale: Scale, background: RGB) -> str:
-    """A rich style: the value's colour on ``background``, and black or white text, whichever reads better."""
-    return _painted(scale.strength(value), value, background)
+def style_of(value: float, scale: Scale, console: Console) -> str:
+    """A rich style: the value's colour as the background, and black or white text, whichever reads better."""
+    return _painted(scale.strength(value), value, console)
 
 
-def _painted(strength: float, value: float, background: RGB) -> str:
-    if strength < _FAINT:
+def _painted(strength: float, value: float, console: Console) -> str:
+    if console.color_system == "standard":  # 8 or 16 colours, of which no two terminals have the same shades
+        if strength < 1 / 3:
+            return ""
+        return "underline" if strength < 2 / 3 else f"black on {'cyan' if value < 0 else 'yellow'}"
+    background, faint = terminal_background()
+    if strength < faint:
         return ""
     color = over(strength, value, background)
     text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, color))
     return f"{hex_color(text)} on {hex_color(color)}"
 
 
-def color_bar(scale: Scale) -> Text:
+def color_bar(scale: Scale, console: Console) -> Text:
     """The colours from zero (or minus the limit) to the limit."""
-    background = terminal_background()
     low = -scale.limit if scale.signed else 0.0
     legend = Text(f"{words.number(low)} ")
     for step in range(_LEGEND_STEPS):
         value = low + (scale.limit - low) * step / (_LEGEND_STEPS - 1)
-        legend.append(" ", style=style_of(value, scale, background))
+        legend.append(" ", style=style_of(value, scale, console))
     return legend.append(f" {words.number(scale.limit)}")
 
 
-def terminal_background() -> RGB:
-    """The terminal's background as far as the environment tells: dark unless it says light."""
+def terminal_background() -> tuple[RGB, float]:
+    """What colours fade into, as far as the environment tells, and how strong they must be to be drawn at all."""
     # Set by rxvt, Konsole, iTerm and others: "foreground;background", in the 16 standard colours.
     code = os.environ.get("COLORFGBG", "").rpartition(";")[2]
-    return _LIGHT if code in {"7", "15"} else _DARK
+    if not code.isdigit():
+        return _GREY, _FAINT_ON_GREY  # on a light background what fades into black would be white on black
+    return (_LIGHT if code in {"7", "15"} else _DARK), _FAINT
 
 
 def fit(text: str, console: Console) -> str:

@@ -395,21 +395,24 @@ def _admits(hint: Any, kind: Any) -> bool:
 def excerpt(value: Any, most: int = 200) -> str:
     """A value as an error shows it: what it is, never more than fits.
 
-    >>> excerpt(torch.zeros(2, 3)), excerpt("a" * 300)[-5:]
-    ('a tensor of shape (2, 3) and dtype torch.float32', "aaa…'")
+    >>> excerpt(torch.zeros(2, 3)), excerpt("a" * 300)[-5:], excerpt(list(range(300)))[-9:]
+    ('a tensor of shape (2, 3) and dtype torch.float32', "aaa…'", '9, 50, …]')
     """
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape} and dtype {value.dtype}"
-    if isinstance(value, (str, bytes, list, tuple)) and len(value) > most:  # to show them whole may take long
-        text = repr(value[: most + 1])
-        return f"{text[: most - 2]}…{text[-1]}"
+    long = isinstance(value, (str, bytes, list, tuple)) and len(value) > most  # to show them whole may take long
     try:
-        text = repr(value)
+        text = repr(value[: most + 1] if long else value)
     except Exception:
         text = f"a {type(value).__name__}"
-    return text if len(text) <= most else f"{text[: most - 2]}…{text[-1]}"
+    if len(text) <= most and not long:
+        return text
+    kept = text[: most - 2]
+    if isinstance(value, (list, tuple)):  # to the end of one of its entries
+        kept = f"{kept.rpartition(', ')[0]}, " if ", " in kept else kept
+    return f"{kept}…{text[-1]}"
 
 
 def described(hint: Any) -> str:
@@ -444,8 +447,9 @@ _NAMES = {
 
 def _text(hint: Any) -> str:
     origin, args = get_origin(hint), get_args(hint)
-    if isinstance(hint, type) and "__expected__" in vars(hint):
-        return vars(hint)["__expected__"]
+    for kind in (hint, origin):  # as it is, or of something
+        if isinstance(kind, type) and "__expected__" in vars(kind):
+            return vars(kind)["__expected__"]
     if _is_array(hint):
         kind = "an array" if hint.array_type is np.ndarray else "a tensor"  # type: ignore[attr-defined]
         of = {"float": " of floats", "int": " of integers", "bool": " of booleans"}
@@ -495,6 +499,7 @@ def _is_inside(frame: types.FrameType) -> bool:
         "tl_jacobian",
         "jaxtyping",
         "beartype",
+        "contextlib",  # whose managers wrap functions too
     )
 
 

@@ -84,6 +84,11 @@ class Features(Value):
             for c in self.effects.top(k, skip_first=skip_first)
         ]
 
+    def neuronpedia(self, feature: int) -> str | None:
+        """Where Neuronpedia describes a feature, as text: nothing is opened. None where the SAE doesn't say its id."""
+        page = self.effects.metadata.get("neuronpedia")
+        return None if page is None else f"https://www.neuronpedia.org/{page}/{feature}"
+
     def to_dataframe(self) -> pd.DataFrame:
         """One line for each feature and token: feature, token, text, activation, effect."""
         import pandas as pd  # heavy to import, and a dependency of TransformerLens anyway
@@ -98,7 +103,9 @@ class Features(Value):
 
     def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
         """Effects of features by token, what everything adds up to, and how active the features are."""
-        effects = grid_panels(self.effects, skip_first=skip_first)
+        page = self.effects.metadata.get("neuronpedia")
+        facts = () if page is None else (f"features are described at neuronpedia.org/{page}/ and their number",)
+        effects = grid_panels(self.effects, skip_first=skip_first, facts=facts)
         parts = () if self.parts is None else self.parts.panels(skip_first=skip_first)
         activations = grid_panels(self.activations, skip_first=skip_first, views=NOT_IN_FIGURES, text=False)
         return *effects, *parts, *activations

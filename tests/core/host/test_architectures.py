@@ -231,3 +231,12 @@ def test_contributions_add_up_block_by_block(name):
 def test_contributions_that_cannot_add_up_are_refused(name, match):
     with pytest.raises(tj.errors.UnsupportedModelError, match=match):
         tj.residual_contributions(recorded(name))
+
+
+def test_blocks_that_keep_states_in_a_cache_are_run_again_as_they_were():
+    """Qwen3-Next's linear attention runs with a cache alone on some versions, and puts its states there each time."""
+    right, model = plain("qwen3_next"), bridge("qwen3_next")
+    least = resolve(model).footprint(1, len(IDS), 1).peak(recompute=True)
+    lin = tj.linearize(model, IDS, max_memory=least)
+    assert "again" in lin.facts["activations"]
+    assert error(tj.semantic_scope(lin, right.target).scores, right.semantic()) < 1e-6

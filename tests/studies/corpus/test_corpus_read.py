@@ -323,3 +323,9 @@ def test_two_prompts_of_one_name_are_refused(rows, message):
 
 def test_names_that_differ_are_fine():
     module.check_ids(module.as_prompts([{"text": "a", "id": "1"}, {"text": "b", "id": "0"}, "c"]))
+
+
+def test_a_line_of_byte_order_marks_is_blank(tmp_path):
+    path = tmp_path / "joined.txt"
+    path.write_bytes("\ufeff\ufeff\nRome\n\ufeff\nParis\n".encode())
+    assert [prompt.text for prompt in read_corpus(path)] == ["Rome", "Paris"]

@@ -446,7 +446,8 @@ def test_notes_that_were_copied_are_seen(tmp_path):
 # -- progress ------------------------------------------------------------------------
 
 
-def test_progress_counts_what_was_done_before_and_the_errors(tmp_path, capsys):
+def test_progress_counts_what_was_done_before_and_the_errors(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("tl_jacobian.core.progress.is_watched", lambda: True)  # as a terminal is
     toys.run(tmp_path)
     (tmp_path / "done" / "00003.json").unlink()
     toys.run(tmp_path, progress=True)
@@ -465,3 +466,16 @@ def test_nothing_is_printed_without_progress(tmp_path, capsys):
 def test_no_process_group_without_a_launch(tmp_path):
     toys.run(tmp_path)
     assert not torch.distributed.is_initialized()
+
+
+def test_of_lists_that_differ_only_the_difference_is_named():
+    from tl_jacobian.studies.corpus.store import _change
+
+    old, new = {"job.methods": list("abcdefgh"), "k": [1, 2]}, {"job.methods": list("abcdegi"), "k": [2, 1]}
+    assert _change("job.methods", old, new) == "job.methods had ['f', 'h'] and now has ['i']"
+    assert _change("k", old, new) == "k was [1, 2] and is now [2, 1]"
+
+
+def test_a_pipe_gets_no_progress(tmp_path, capsys):
+    toys.run(tmp_path, progress=True)
+    assert capsys.readouterr().err == ""

@@ -195,7 +195,9 @@ def attributed(lin: Any, scopes: Sequence[Chosen], **each: Any) -> list[Any]:
     Three directions that travel together take less than two do one after the other.
     """
     ways = [chosen.explaining(**each) for chosen in scopes]
-    asked = [(c.spec.name, way) for c, way in zip(scopes, ways, strict=True) if c.spec is not None and way is not None]
+    asked: list[tuple[ScopeName, Explain]] = [
+        (c.spec.name, way) for c, way in zip(scopes, ways, strict=True) if c.spec is not None and way is not None
+    ]
     together = iter(apply_each(lin, asked) if asked else ())
     return [c.attribute(lin, **each) if way is None else next(together) for c, way in zip(scopes, ways, strict=True)]
 

@@ -200,6 +200,18 @@ def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True
     v = [t.waiting.reshape(-1, *t.lin.y.shape) for t in traces]
     squared = [torch.empty(len(own), len(t.exact), dtype=torch.float64) for t, own in zip(traces, v, strict=True)]
     ahead = [torch.zeros_like(own) for own in v]
+    ready: list[tuple[list[Slot], Tensor]] = []  # products that go forward again
+
+    def go_forward() -> None:
+        """All that is ready: weighted by what all of it gave, and on a way that is recorded only once."""
+        assert push is not None
+        weighted = [g * _weights(traces, slots, g.shape[:-1]).to(g)[..., None] for slots, g in ready]
+        dy = push(torch.cat(weighted))
+        for (slots, _), part in zip(ready, dy.split([len(grads) for _, grads in ready]), strict=True):
+            for at, i, m in slots:
+                ahead[m][i] = part[at, list(traces[m].lin.rows)].reshape(traces[m].lin.y.shape).to(ahead[m])
+        ready.clear()
+
     for slots, grads in pulled([t.lin for t in traces], v):
         norms = squared_norms(grads)
         for at, i, m in slots:
@@ -210,9 +222,12 @@ def run(traces: Sequence[Traces], push: Push | None = None, *, keep: bool = True
                 g = grads[at, traces[m].lin.prompt_row, None, : pairs.n]
                 pairs.take(g) if i < traces[m].n_taken else pairs.probe(g)
         if push is not None:
-            dy = push(grads * _weights(traces, slots, norms.shape).to(grads)[..., None])
-            for at, i, m in slots:
-                ahead[m][i] = dy[at, list(traces[m].lin.rows)].reshape(traces[m].lin.y.shape).to(ahead[m])
+            graph = traces[0].lin.graph
+            if sum(len(one) for _, one in ready) + len(grads) > graph.held:
+                go_forward()
+            ready.append((slots, grads))
+    if ready:
+        go_forward()
     for m, t in enumerate(traces):
         n = len(t.waiting)
         t.ahead = None if push is None else ahead[m].reshape(n, -1)

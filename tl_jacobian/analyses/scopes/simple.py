@@ -22,7 +22,7 @@ from tl_jacobian.results.arguments import checked, excerpt
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.scopes import Confidence
 
-ScalarOutput = Callable[[Float[Tensor, " d_model"], Any], Tensor]
+ScalarOutput = Callable[[Float[Tensor, " d_model"], Any], Tensor] | Callable[[Float[Tensor, " d_model"]], Tensor]
 
 
 @overload
@@ -142,10 +142,10 @@ def can_take(fn: Callable[..., Any], n: int) -> bool:
     return True
 
 
-def _called(lin: Linearized, fn: ScalarOutput, y: Tensor, call: str) -> Any:
+def _called(lin: Linearized, fn: Callable[..., Any], y: Tensor, call: str) -> Any:
     """What ``fn`` makes of y and the logits; of y alone where that is all it takes, or where y isn't unembedded."""
     if not can_take(fn, 2) and can_take(fn, 1):
-        return fn(y)  # type: ignore[call-arg]
+        return fn(y)
     if lin.output_hook is None:
         return fn(y, lin.unembedding.logits(y))
     try:

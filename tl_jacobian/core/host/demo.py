@@ -106,12 +106,13 @@ def _convert(gguf: Path, folder: Path) -> None:
         ) from error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
-    # It is an ordinary model now; left as "quantised" it would refuse to be saved.
-    del model.config.quantization_config
-    model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    with _one_progress_bar("preparing the demo model, once"):
+        model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
+        # It is an ordinary model now; left as "quantised" it would refuse to be saved.
+        del model.config.quantization_config
+        model.is_quantized, model.hf_quantizer, model.quantization_method = False, None, None
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def _gguf(tmp: Path) -> Path:
@@ -218,6 +219,23 @@ def load_demo_hf(folder: Path | None = None, dtype: torch.dtype = torch.float32)
         # Eager attention, as TransformerBridge needs it, so that all hosts give the same numbers.
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     return model, AutoTokenizer.from_pretrained(folder)
+
+
+@contextmanager
+def _one_progress_bar(what: str) -> Iterator[None]:
+    """In the place of those of transformers, which has one for each step: the tensors that are de-quantised."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    def counted(tensors: Any, **_: Any) -> Any:
+        return tqdm(tensors, desc=what, unit=" tensors", leave=False, mininterval=0.5)
+
+    theirs: Any = getattr(reader, "tqdm", None)
+    reader.tqdm = counted  # type: ignore[attr-defined]
+    try:
+        with _no_progress_bar():
+            yield
+    finally:
+        reader.tqdm = theirs  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from copy import copy
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+from transformers.cache_utils import Cache
 
 from tl_jacobian.core.host.loan import STATE, Loan, lock_of, state_of
 from tl_jacobian.core.host.operations import Rules, rewriting
@@ -110,8 +112,19 @@ class _Run:
 
 
 def _own(value: Any) -> Any:
-    """A copy of the residual stream: a hook may change it in place, and the next run needs it as it came."""
+    """A copy of what a run may change in place, and the next one needs as it came: the residual stream, a cache."""
+    if isinstance(value, Cache):
+        value = copy(value)
+        value.layers = [_own_states(layer) for layer in value.layers]
+        return value
     return value.clone() if isinstance(value, Tensor) and value.requires_grad else value
+
+
+def _own_states(layer: Any) -> Any:
+    """A layer of a cache whose lists of states are its own; a run puts new tensors into them."""
+    layer = copy(layer)
+    vars(layer).update({name: copy(held) for name, held in vars(layer).items() if isinstance(held, (list, dict))})
+    return layer
 
 
 def _weights(block: nn.Module) -> list[tuple[int, int]]:

@@ -311,8 +311,8 @@ def compare(root: Path, wanted: Mapping[str, Any]) -> None:
     old, new = (dict(_flat({key: value for key, value in m.items() if key != _ADVISORY})) for m in both)
     differ = [name for name in dict.fromkeys([*old, *new]) if old.get(name, ...) != new.get(name, ...)]
     if differ:
-        says = "; ".join(f"{name} was {_shown(old, name)} and is now {_shown(new, name)}" for name in differ[:6])
-        more = f"; and {len(differ) - 6} more" if len(differ) > 6 else ""
+        says = "; ".join(_change(name, old, new) for name in differ[:6])
+        more = f"; also {', '.join(differ[6:])}" if len(differ) > 6 else ""
         raise CorpusError(
             f"{str(root)!r} holds another run: {says}{more}. To go on with that run use its settings; for this one "
             "choose another folder"
@@ -378,6 +378,17 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flat(inner, f"{name}.{key}" if name else key)
     else:
         yield name, value
+
+
+def _change(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """How a setting differs; of a list the entries that only one of the two has."""
+    was, now = old.get(name), new.get(name)
+    if isinstance(was, list) and isinstance(now, list):
+        gone, come = [one for one in was if one not in now], [one for one in now if one not in was]
+        lists = (f"had {gone}" if gone else "", f"now has {come}" if come else "")
+        if said := " and ".join(filter(None, lists)):
+            return f"{name} {said}"
+    return f"{name} was {_shown(old, name)} and is now {_shown(new, name)}"
 
 
 def _shown(settings: Mapping[str, Any], name: str) -> str:

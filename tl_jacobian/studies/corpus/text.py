@@ -59,7 +59,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, str | Unreadable]]:
         for number, line in enumerate(found, 1):
             if isinstance(line, str) and "\0" in line:
                 yield number, Unreadable(f"line {number} {_NUL}")
-            elif isinstance(line, str) and line.strip():
+            elif isinstance(line, str) and line.lstrip("\ufeff").strip():  # files joined to one have marks inside
                 yield number, line
             elif isinstance(line, UnicodeDecodeError):
                 yield number, Unreadable(f"line {number} isn't UTF-8: {line}")

@@ -34,7 +34,8 @@ class Explore {
     this.frozen = model.frozen || null;
     this.hello = JSON.parse(model.get("hello") || "{}");
     this.state = { view: tidy({ ...(this.hello.view || {}) }), tab: "drill", values: false };
-    if (model.page && !this.frozen) Object.assign(this.state, fromHash(location.hash) || {});
+    if (!model.page) Object.assign(this.state, JSON.parse(model.get("state") || "{}")); // as it was before a reload
+    else if (!this.frozen) Object.assign(this.state, fromHash(location.hash) || {});
     this.seen = null;
     this.python = "";
     this.tests = [];
@@ -43,7 +44,12 @@ class Explore {
     this.root = h("div", { class: `tlx${model.page ? " tlx-page" : ""}`, lang: "en" });
     this.tip = tooltipOf(this.root);
     this.asker = new Asker(model, (status) => this.showStatus(status));
-    if (model.page) model.on("lost", () => this.asker.lost());
+    if (model.page) model.on("lost", () => this.asker.lost("the connection to the server was lost; what was asked is asked again when it is back"));
+    else model.on("comm_live_update", () => {
+      const message = "the kernel was restarted: run the cell again for a view that answers";
+      this.asker.lost(message);
+      this.fail({ message });
+    });
     el.append(this.root);
     this.build();
     this.fill();
@@ -81,7 +87,10 @@ class Explore {
   }
 
   remember() {
-    if (this.model.page && !this.frozen) history.replaceState(null, "", toHash(this.linked()));
+    if (!this.model.page) {
+      this.model.set("state", stable(this.linked()));
+      this.model.save_changes();
+    } else if (!this.frozen) history.replaceState(null, "", toHash(this.linked()));
   }
 
   // -- the frame ---------------------------------------------------------------------
@@ -524,6 +533,7 @@ class Explore {
   }
 
   showTest() {
+    if (this.frozen) return this.thawTests();
     const at = this.state.drill;
     const head = this.state.head;
     const layers = this.seen ? h("input", { type: "number", min: 0, value: head ? head[0] : 0, class: "tlx-few", "aria-label": "Layer" }) : null;
@@ -534,10 +544,10 @@ class Explore {
     const how = h("select", { "aria-label": "Replaced by" }, h("option", { value: "zero" }, "zero"), h("option", { value: "mean" }, "its mean over the tokens"));
     const edit = h("input", { type: "text", "aria-label": "Other text for the picked tokens", placeholder: " other text", dir: "auto" });
     if (at) edit.value = at.map((one) => this.seen.panels.text[0].units[one].text).join("");
-    const go = (text, make) => h("button", { type: "button", class: "tlx-button", disabled: Boolean(this.frozen), onclick: () => this.test(make()) }, text);
+    const go = (text, make) => h("button", { type: "button", class: "tlx-button", onclick: () => this.test(make()) }, text);
     const where = () => (only.checked && at ? { positions: at } : {});
     const place = () => ({ kind: kind.value, layer: Number(layers.value), ...(kind.value === "head" ? { heads: [Number(heads.value)] } : {}), ...where() });
-    edit.addEventListener("keydown", (event) => event.key === "Enter" && !this.frozen && this.test({ change: "edit", positions: at, text: edit.value }));
+    edit.addEventListener("keydown", (event) => event.key === "Enter" && this.test({ change: "edit", positions: at, text: edit.value }));
     this.results = h("div", { class: "tlx-results" });
     this.detail.replaceChildren(
       h("p", { class: "tlx-small" }, "A score is a promise about small changes. Make a change, and see what it had promised beside what the model then does."),
@@ -547,10 +557,22 @@ class Explore {
         : h("p", { class: "tlx-empty" }, "Click a token to take it out or to edit it."),
       h("div", { class: "tlx-row tlx-test" }, kind, h("label", {}, "layer", layers), heads, h("span", {}, "replaced by"), how, at ? h("label", { class: "tlx-check" }, only, "at the picked token alone") : null,
         go("Silence", () => ({ change: "silence", replacement: how.value, ...place() })),
-        at ? h("button", { type: "button", class: "tlx-button", disabled: Boolean(this.frozen), title: "the activation of the edited prompt takes this one's place",
-          onclick: () => this.test({ change: "patch", ...place(), positions: at, text: edit.value }) }, "Patch from the edited prompt") : null),
+        at ? h("button", { type: "button", class: "tlx-button", title: "the activation takes the value that it has in the prompt with your text in the picked tokens' place; both must have as many tokens",
+          onclick: () => this.test({ change: "patch", ...place(), edited: at, text: edit.value }) }, "Patch from the edited prompt") : null),
       this.results);
     this.drawTests();
+  }
+
+  // In a saved page: the tests of what is looked at.
+  thawTests() {
+    const made = this.frozen.filter((one) => one.do === "try" && stable(one.view) === stable(this.view));
+    this.tests = [];
+    this.results = h("div", { class: "tlx-results" });
+    this.detail.replaceChildren(made.length ? this.results : h("p", { class: "tlx-empty" }, "No test of this was made before the page was saved."));
+    made.forEach((ask, i) => this.asker.ask(`test ${i}`, ask, (seen) => {
+      this.tests.push(seen);
+      this.drawTests();
+    }));
   }
 
   test(change) {

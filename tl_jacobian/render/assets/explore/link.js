@@ -30,12 +30,16 @@ export function fromHash(hash) {
   }
 }
 
+const SILENCE = 5000; // milliseconds after which it is said that a kernel doesn't answer
+
 // Requests to whoever computes: newer ones of a lane take the place of older ones.
 export class Asker {
   constructor(model, onstatus) {
     this.model = model;
     this.onstatus = onstatus;
-    this.next = 1;
+    // A notebook may show one widget twice, and both views hear every answer: each has numbers and lanes of its own.
+    this.next = 1 + Math.floor(Math.random() * 2 ** 30);
+    this.mine = this.next.toString(36);
     this.open = new Map();
     this.known = new Map();
     model.on("msg:custom", (head, buffers) => this.got(head, buffers));
@@ -52,7 +56,7 @@ export class Asker {
       return;
     }
     this.open.set(id, { lane, key, ask, done, failed, began: performance.now(), kept: !["write", "export"].includes(ask.do) });
-    this.model.send({ id, lane, key, ask });
+    this.model.send({ id, lane: `${lane} ${this.mine}`, key, ask });
     this.onstatus(this.status());
   }
 
@@ -74,8 +78,8 @@ export class Asker {
     this.open.delete(id);
   }
 
-  lost() {
-    for (const one of this.open.values()) one.failed?.({ message: "the connection to the server was lost; what was asked is asked again when it is back" });
+  lost(message) {
+    for (const one of this.open.values()) one.failed?.({ message });
     this.open.clear();
     this.onstatus(this.status());
   }
@@ -112,6 +116,8 @@ export class Asker {
   status() {
     const one = [...this.open.values()].find((x) => x.started) || [...this.open.values()][0];
     if (!one) return null;
+    const silent = !this.model.page && !one.started && one.ahead === undefined && performance.now() - one.began > SILENCE;
+    if (silent) return { text: "waiting for the kernel: it is busy with another cell, or it isn't running (then run this cell again)", share: null, left: null };
     const what = one.stopping ? "stopping" : !one.started ? (one.ahead ? `waiting: ${one.ahead} before this` : "waiting") : "computing";
     if (one.progress) {
       const { what: steps, done, total, left } = one.progress;
