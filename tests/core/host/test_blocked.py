@@ -244,7 +244,7 @@ def test_weights_as_large_as_the_prompt_are_long_are_no_scores():
 # -- memory ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama", "gemma2"]))
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
 @pytest.mark.parametrize("recompute", [False, True])
 def test_predicted_memory(architecture, state, recompute, monkeypatch):
     """A block of scores is small beside the whole here, as it is where prompts are long."""
@@ -266,8 +266,6 @@ def test_predicted_memory(architecture, state, recompute, monkeypatch):
     assert ("again" in lin.facts["activations"]) == recompute
     del pulled, pushed
     (made, kept), (pull, _), (push, _) = counted.runs
-    print(f"{need.kept(recompute) / kept:.2f} {need.peak(recompute, push=False) / made:.2f}", end=" ")
-    print(f"{need.peak(recompute, k, push=False) / (kept + pull):.2f} {need.peak(recompute, k) / (kept + push):.2f}")
     assert kept <= need.kept(recompute)
     assert kept + pull <= need.peak(recompute, k, push=False) <= 3.5 * (kept + pull)
     assert kept + push <= need.peak(recompute, k) <= 3.5 * (kept + push)
