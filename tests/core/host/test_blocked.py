@@ -265,7 +265,7 @@ def test_predicted_memory(architecture, state, recompute, monkeypatch):
     assert D_HEAD < CONTEXT
     assert ("again" in lin.facts["activations"]) == recompute
     del pulled, pushed
-    (made, kept), (pull, _), (push, _) = counted.runs
+    (_, kept), (pull, _), (push, _) = counted.runs
     assert kept <= need.kept(recompute)
     assert kept + pull <= need.peak(recompute, k, push=False) <= 3.5 * (kept + pull)
     assert kept + push <= need.peak(recompute, k) <= 3.5 * (kept + push)
