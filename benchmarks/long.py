@@ -66,7 +66,7 @@ class Meter:
         return time.perf_counter() - self.started
 
 
-def loaded(kind: str, device: str) -> Any:
+def loaded(kind: Any, device: str) -> Any:
     """The model, after a forward pass of one token: libraries are loaded then."""
     import torch
 

@@ -258,7 +258,7 @@ def build(
     graph = Graph(trace.x, y, direction, tuple(row for row, _ in places), trace.between, use.room, use.results)
     facts = {
         **_facts(host, bare, affine is not None, use.recompute),
-        **_shortcuts(trace),
+        **_blocks(trace),
         **_left_out(trace),
         **request.notes,
     }
@@ -354,7 +354,7 @@ def _sinks(norms: Tensor | None, row: int, texts: Sequence[str]) -> dict[str, An
     return {"attention_sinks": found} if found else {}
 
 
-def _shortcuts(trace: Trace) -> dict[str, str]:
+def _blocks(trace: Trace) -> dict[str, str]:
     """Nothing of a short prompt's."""
     return {"attention": "in blocks of queries, computed again in each backward pass"} if trace.in_blocks else {}
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tl_jacobian.core.host.operations import Function, GoOn
-from tl_jacobian.core.linalg.blockwise import Block, Cut, Like, blocks_of, blockwise
+from tl_jacobian.core.linalg.blockwise import Block, Cut, Like, blocks_of, blockwise, leaf
 from tl_jacobian.errors import UnsupportedModelError
 
 # Bytes of a block's scores.
@@ -109,6 +109,12 @@ def _each(*values: Any) -> Iterator[Any]:
             yield value
 
 
+_OUT_OF_REACH = (
+    "{} of somebody else's takes attention scores, which are computed in blocks of queries where it can't see them; "
+    "linearize a shorter prompt, or put a hook on hook_pattern that does nothing: all patterns are whole then"
+)
+
+
 @dataclass(frozen=True)
 class _Attention:
     """A :class:`~tl_jacobian.core.linalg.blockwise.Body`: a block of the product of pattern and values."""
@@ -127,7 +133,7 @@ class _Unmade(Tensor):
     Attributes:
         call: how it is made.
         rule: which made it up.
-        where: the model was when the scores were asked for.
+        place: where the model was when the scores were asked for.
         wide: whether it has, or had, more columns than there are keys.
         shared: whether it is a view, or has one.
         whole: its numbers, where somebody has read them; it is an ordinary tensor from then on.
@@ -135,7 +141,7 @@ class _Unmade(Tensor):
 
     call: _Call
     rule: Blocked
-    where: Where
+    place: Where
     wide: bool
     shared: bool
     whole: Tensor | None
@@ -145,7 +151,7 @@ class _Unmade(Tensor):
         made = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls, like.shape, dtype=like.dtype, device=rule.device, requires_grad=requires_grad
         )
-        made.call, made.rule, made.where, made.wide = call, rule, where, wide
+        made.call, made.rule, made.place, made.wide = call, rule, where, wide
         made.shared, made.whole = False, None
         return made  # type: ignore[no-any-return]
 
@@ -158,16 +164,13 @@ class _Unmade(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise UnsupportedModelError(
-            f"{func} reaches for attention scores by a way on which they can't be computed in blocks of queries; "
-            "linearize a shorter prompt"
-        )
+        raise UnsupportedModelError(_OUT_OF_REACH.format(func))
 
     def make(self) -> Tensor:
         """The whole of it."""
         if self.whole is None:
             n = self.rule.n
-            with self.where():
+            with self.place():
                 self.whole = self.call.make(Block(0, n, n), (), {})
             self.rule.made_whole += 1
         return self.whole
@@ -313,6 +316,8 @@ class Blocked:
         about = getattr(getattr(function, "__self__", None), "__name__", "") if name == "__get__" else None
         if about in _ATTRIBUTES or name in _QUESTIONS:
             return _plainly(function, args, kwargs)
+        if any(isinstance(value, _Unmade) and value.grad_fn is not None for value in _each(args, kwargs)):
+            raise UnsupportedModelError(_OUT_OF_REACH.format("an autograd function"))
         args, kwargs = _mapped(_read_already, (args, kwargs))
         unmade = [value for value in _each(args, kwargs) if isinstance(value, _Unmade)]
         if unmade:
@@ -334,7 +339,7 @@ class Blocked:
     ) -> Any:
         """What comes of a function of rows, unmade; None: it isn't one."""
         first = args[0] if args else kwargs.get("input")
-        where, wide = unmade[0].where, any(value.wide for value in unmade)
+        where, wide = unmade[0].place, any(value.wide for value in unmade)
         if name in _IN_PLACE and isinstance(first, _Unmade) and "out" not in kwargs:
             return self._changed(go_on, first, _IN_PLACE[name], args, kwargs, where, wide)
         if name in _BY_ELEMENT and "out" not in kwargs:
@@ -356,7 +361,7 @@ class Blocked:
             return self._viewed(go_on, first, torch.empty(first.shape, device="meta").reshape(*args[1:]).shape)
         if name == "max" and _along_last(args, kwargs, first.ndim) and kwargs.get("keepdim", args[2:3] == (True,)):
             found = [self._unmade(go_on, f, (first,), {}, where, wide) for f in (_largest, _place_of_largest)]
-            return torch.return_types.max(found)
+            return torch.return_types.max(found)  # type: ignore[arg-type]  # they are made of rows: never None
         along = name in _ALONG_KEYS and _along_last(args, kwargs, first.ndim)
         if along or (name == "__getitem__" and _keeps_rows(args[1], first.ndim)):
             return self._unmade(go_on, function, args, kwargs, where, wide)
@@ -417,7 +422,7 @@ class Blocked:
             return x
         if len(shape) < 2 or tuple(shape[-2:]) != tuple(x.shape[-2:]):
             return None
-        made = self._unmade(go_on, _reshaped, (x, [int(size) for size in shape[:-2]]), {}, x.where, x.wide)
+        made = self._unmade(go_on, _reshaped, (x, [int(size) for size in shape[:-2]]), {}, x.place, x.wide)
         if made is not None:
             x.shared = made.shared = True
         return made
@@ -440,7 +445,7 @@ class Blocked:
             operands.append(operand)
             return _Given(len(operands) - 1)
 
-        body = _Attention(call.giving(number, {}), pattern.where)
+        body = _Attention(call.giving(number, {}), pattern.place)
         if self.here is not None and torch.is_grad_enabled():
             self._show(body, operands)
         size = pattern.numel() * pattern.element_size() // self.n
@@ -459,11 +464,11 @@ class Blocked:
         """A first row to the rules behind, with gradient: the blocks of a forward pass are made without."""
         row = Block(0, 1, self.n)
         with torch.enable_grad():
-            body(row, *(operand.cut.of(operand.tensor, row).detach().requires_grad_() for operand in operands))
+            body(row, *(leaf(operand.cut.of(operand.tensor, row)) for operand in operands))
 
     def _looks_back(self, pattern: _Unmade) -> bool:
         """Whether a pattern is exactly zero at later positions, tried on three rows: then they needn't be computed."""
-        with torch.no_grad(), pattern.where():
+        with torch.no_grad(), pattern.place():
             for row in {0, self.n // 2, max(0, self.n - 2)}:
                 if pattern.call.make(Block(row, row + 1, self.n), (), {})[..., row + 1 :].any():
                     return False

@@ -277,7 +277,7 @@ def _hooked(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
             "device": str(device),
             "dtype": dtype,
             "init_weights": False,  # they are about to be replaced, and drawing them would move the caller's RNG
-            "n_ctx": 2048,  # 8192 would hold a causal mask of 64 MB in every layer
+            "n_ctx": int(hf_model.config.max_position_embeddings),
         }
     )
     model = HookedTransformer(cfg, tokenizer, move_to_device=False)

@@ -87,11 +87,11 @@ class Loan:
 
         def thaw() -> None:
             for p in thawed:
-                p.requires_grad_(True)
+                p.requires_grad = True  # unlike its method, also where directions are batched
 
         self._undo.append(thaw)
         for p in thawed:
-            p.requires_grad_(False)
+            p.requires_grad = False
 
     def hook(self, module: nn.Module, hook: Hook, when: When) -> None:
         """A plain PyTorch hook.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tl_jacobian.core.cancel import stop_if_asked
 from tl_jacobian.core.hooks import Z, is_square, layer_of, parsed
 from tl_jacobian.core.host.base import Trace, Watch
+from tl_jacobian.core.linalg.blockwise import leaf
 from tl_jacobian.errors import ContractError, HookPointError
 
 
@@ -114,7 +115,7 @@ class Recorder:
         """x: everything from here on is a function of it."""
         seen = self.lift(shown(point, output))
         own = rearrange(self._positioned(self.watch.source, seen), "batch pos ... -> batch pos (...)")
-        x = (own if self.watch.value is None else self._given(own)).detach().requires_grad_()
+        x = leaf(own if self.watch.value is None else self._given(own))
         if self.open:
             self.x = x
         return raw(point, x.clone().view_as(seen))  # a hook may change it in place, which a leaf forbids

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -60,6 +61,13 @@ class Body(Protocol):
     def __call__(self, block: Block, *parts: Tensor) -> Sequence[Tensor | None]: ...
 
 
+def leaf(tensor: Tensor) -> Tensor:
+    """The same numbers as the start of a graph; also where directions are batched, unlike ``requires_grad_()``."""
+    start = tensor.detach()
+    start.requires_grad = True
+    return start
+
+
 def blocks_of(n: int, rows: int, causal: bool) -> tuple[Block, ...]:
     """n rows in blocks of at most so many; causal: a row depends on as many columns as there are rows up to it.
 
@@ -68,9 +76,7 @@ def blocks_of(n: int, rows: int, causal: bool) -> tuple[Block, ...]:
     """
     parts = math.ceil(n / rows)
     ends = [n * i // parts for i in range(parts + 1)]  # of nearly one size
-    if not causal:
-        return tuple(Block(start, stop, n) for start, stop in zip(ends, ends[1:], strict=False))
-    return tuple(Block(start, stop, stop) for start, stop in zip(ends, ends[1:], strict=False))
+    return tuple(Block(start, stop, stop if causal else n) for start, stop in pairwise(ends))
 
 
 def blockwise(
@@ -124,9 +130,9 @@ class _Blockwise(torch.autograd.Function):
         return (None, None, None, None, *found)
 
     @staticmethod
-    def vmap(
+    def vmap(  # type: ignore[override]  # torch's own is (info, in_dims, *args)
         info: Any,
-        in_dims: tuple[int | None, ...],
+        in_dims: tuple[Any, ...],
         body: Body,
         blocks: Sequence[Block],
         cuts: Sequence[Cut],
@@ -183,9 +189,7 @@ class Pullback:
         again = any(part.requires_grad for parts in each for part in parts)  # somebody differentiates this
         with torch.enable_grad():
             for i in self.wanted:  # each a tensor of its own, though two may be the same
-                inputs[i] = (
-                    inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else inputs[i].detach().requires_grad_()
-                )
+                inputs[i] = inputs[i].view_as(inputs[i]) if inputs[i].requires_grad else leaf(inputs[i])
             made = self.body(block, *inputs)
             attached = [i for i, m in enumerate(made) if m is not None and m.requires_grad]
             if not attached:
