@@ -8,6 +8,7 @@ import torch
 import tl_jacobian as tj
 from tests import cases
 from tl_jacobian.analyses.scopes.choose import attributed, choose
+from tl_jacobian.core import graph
 
 PROMPT = list(b"Paris is in")
 V = torch.linspace(-1, 2, cases.WIDTH, dtype=torch.float64)
@@ -57,3 +58,20 @@ def test_they_share_a_backward_pass(monkeypatch):
 
 def test_nothing_to_do():
     assert attributed(tj.linearize(cases.shared("llama", "bridge"), PROMPT), []) == []
+
+
+@pytest.mark.parametrize("prompts", [PROMPT, [PROMPT, PROMPT[:4]]])
+def test_how_many_travel_together_changes_no_estimate(prompts, monkeypatch):
+    found = []
+    for rows in (1, 40, 1 << 30):
+        monkeypatch.setattr(graph, "CPU_ROWS", rows)
+        made = tj.fisher_scope(tj.linearize(cases.shared("llama", "bridge"), prompts), method="estimate", n_products=20)
+        found.append([a.scores for a in (made if isinstance(made, list) else [made])])
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-6, atol=0)
+
+
+def test_rows_bound_what_travels_together_on_a_processor():
+    lin = tj.linearize(cases.shared("llama", "bridge"), [PROMPT] * 16)
+    assert lin[0].graph.chunk == graph.CPU_ROWS // (16 * len(PROMPT)) == 4
+    assert lin[0].graph.held == graph.MAX_CHUNK
