@@ -8,7 +8,7 @@ TORCH = torch==2.13.0
 
 # A process of tests a core, at most eight; who has none left takes over from another.
 PYTEST = -m pytest -n logical --maxprocesses 8 --dist worksteal
-# Of how many architectures each test takes its examples: two in `make test`, three in `make test-all`.
+# Of how many architectures each test takes its examples: one in `make test` (another one for each), more in `make test-all`.
 MORE = TL_JACOBIAN_TESTS=3
 EVERYTHING = TL_JACOBIAN_TESTS=all
 # Results, figures, linear algebra and the store of a corpus know no host: TransformerLens's version can't change them.

@@ -19,7 +19,7 @@ logging.getLogger("transformer_lens").setLevel(logging.ERROR)
 
 # Of the architectures that a test is parametrized with, so many run: other ones for each test, and on TransformerLens 4
 # other ones than on 3. Tests marked "each_architecture" run on all, and TL_JACOBIAN_TESTS=all runs all.
-_AT_ONCE = 0 if EVERY else int(os.environ.get("TL_JACOBIAN_TESTS", "2"))
+_AT_ONCE = 0 if EVERY else int(os.environ.get("TL_JACOBIAN_TESTS", "1"))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from cases import HAS_HOOKED, shared
@@ -9,6 +11,7 @@ from float64 import OnDevice
 
 import tl_jacobian as tj
 from tl_jacobian.core.unembedding import exact
+from tl_jacobian.studies.evaluation import curves
 
 PROMPT = list(b"Paris is")
 HOSTS = ["hooked-folded", "bridge"] if HAS_HOOKED else ["bridge"]
@@ -43,7 +46,10 @@ ASKED = [
 
 @pytest.mark.filterwarnings("ignore:path_integrated_scope")
 @pytest.mark.parametrize("state", HOSTS)
-def test_nothing_is_float64_where_the_model_is(state):
+def test_nothing_is_float64_where_the_model_is(state, monkeypatch):
+    # As on a device that has no such numbers, where this model only pretends to be.
+    for user in (sys.modules[tj.baselines.leave_one_out.__module__], curves):
+        monkeypatch.setattr(user, "wide", exact)
     model = shared("llama", state, torch.float32)
     tensors = [*torch.nn.Module.parameters(model), *torch.nn.Module.buffers(model)]
     if hasattr(model, "original_model"):

@@ -55,7 +55,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """A fake Jupyter kernel; collects what is displayed."""
     shown: list[Any] = []
     html = SimpleNamespace(HTML=lambda data: data, display=shown.append)
-    shell = SimpleNamespace(kernel=object())
+    shell = SimpleNamespace(kernel=object(), execution_count=1, get_parent=dict)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=html))
     monkeypatch.setitem(sys.modules, "IPython.display", html)
     return shown

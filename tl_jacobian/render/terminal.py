@@ -13,6 +13,7 @@ from functools import singledispatch
 from typing import NamedTuple
 
 from rich.cells import cell_len, set_cell_size
+from rich.color import Color, ColorSystem
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table as RichTable
@@ -26,7 +27,7 @@ from tl_jacobian.results.panels import Bar, Bars, Curves, HeatMap, Panel, Scale,
 from tl_jacobian.results.tokens import visible
 
 _DARK, _LIGHT, _GREY = (24, 24, 24), (255, 255, 255), (185, 185, 185)
-_BLACK_TEXT, _WHITE_TEXT = (16, 16, 16), (245, 245, 245)
+_BLACK_TEXT, _WHITE_TEXT = (16, 16, 16), (255, 255, 255)  # a softer white is no 4.2 above the middle of 256 colours
 _LEGEND_STEPS = 12
 _FAINT, _FAINT_ON_GREY = 0.04, 0.12  # weaker colours are left out
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -541,7 +542,10 @@ def _painted(strength: float, value: float, console: Console) -> str:
     if strength < faint:
         return ""
     color = over(strength, value, background)
-    text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, color))
+    shown = Color.from_rgb(*color)  # what the terminal makes of it
+    if console.color_system == "256":
+        shown = shown.downgrade(ColorSystem.EIGHT_BIT)
+    text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, tuple(shown.get_truecolor())))
     return f"{hex_color(text)} on {hex_color(color)}"
 
 

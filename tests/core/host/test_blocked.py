@@ -244,6 +244,7 @@ def test_weights_as_large_as_the_prompt_are_long_are_no_scores():
 # -- memory ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # followed operation by operation
 @pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
 @pytest.mark.parametrize("recompute", [False, True])
 def test_predicted_memory(architecture, state, recompute, monkeypatch):

@@ -10,6 +10,7 @@ from allocations import Allocations
 from cases import CONTEXT, VOCAB, WIDTH, cases, shared
 
 import tl_jacobian as tj
+from tl_jacobian.core.graph import CPU_ROWS
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.rerun import run
 
@@ -123,7 +124,7 @@ def test_the_budget_sets_the_chunk(architecture, state):
     need = resolve(model).footprint(1, CONTEXT, 1)
     least = need.peak(recompute=True)
     budgets = [least, least + 2 * need.direction, 100 * least]
-    assert [tj.linearize(model, PROMPT, max_memory=b).graph.chunk for b in budgets] == [1, 2, 32]
+    assert [tj.linearize(model, PROMPT, max_memory=b).graph.chunk for b in budgets] == [1, 2, CPU_ROWS // CONTEXT]
 
 
 @one_a_host

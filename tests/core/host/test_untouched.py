@@ -105,10 +105,10 @@ def test_a_tied_parameter_may_come_twice():
 
 def test_a_parameter_that_can_not_be_frozen_gives_back_the_others():
     class Stubborn(nn.Parameter):
-        def requires_grad_(self, requires_grad: bool = True) -> nn.Parameter:
-            if not requires_grad:
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "requires_grad" and not value:
                 raise RuntimeError("I stay as I am")
-            return super().requires_grad_()
+            super().__setattr__(name, value)
 
     first, stubborn = nn.Parameter(torch.ones(3)), Stubborn(torch.ones(3))
     with pytest.raises(RuntimeError, match="I stay as I am"), frozen([first, stubborn]):

@@ -82,6 +82,7 @@ def test_the_table_says_what_was_explained_with_three_examples():
 # -- several ways to remove tokens ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_way_is_the_evaluation_by_it_alone():
     also = [("mean", False), ("delete", False), ("resample", False), ("zero", True)]
     methods = ("random", "recency", "semantic", "token_frequency")

@@ -72,7 +72,7 @@ def blocks_of(n: int, rows: int, causal: bool) -> tuple[Block, ...]:
     """n rows in blocks of at most so many; causal: a row depends on as many columns as there are rows up to it.
 
     >>> blocks_of(5, 2, causal=True)
-    (Block(start=0, stop=2, columns=2), Block(start=2, stop=4, columns=4), Block(start=4, stop=5, columns=5))
+    (Block(start=0, stop=1, columns=1), Block(start=1, stop=3, columns=3), Block(start=3, stop=5, columns=5))
     """
     parts = math.ceil(n / rows)
     ends = [n * i // parts for i in range(parts + 1)]  # of nearly one size
