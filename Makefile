@@ -8,8 +8,8 @@ TORCH = torch==2.13.0
 
 # A process of tests a core, at most eight; who has none left takes over from another.
 PYTEST = -m pytest -n logical --maxprocesses 8 --dist worksteal
-# Of how many architectures each test takes its examples: one in `make test` (another one for each), more in `make test-all`.
-MORE = TL_JACOBIAN_TESTS=3
+# Of how many architectures each test takes its examples: one in `make test` (another one for each), two in `make test-all`.
+MORE = TL_JACOBIAN_TESTS=2
 EVERYTHING = TL_JACOBIAN_TESTS=all
 # Results, figures, linear algebra and the store of a corpus know no host: TransformerLens's version can't change them.
 WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
@@ -39,7 +39,7 @@ test-all: lint docs package $(VENV)/.made
 	$(MAKE) test-tl4
 
 test-tl4: $(VENV4)/.made
-	$(MORE) $(VENV4)/bin/python $(PYTEST) -m "not slow" $(WITH_A_MODEL)
+	$(VENV4)/bin/python $(PYTEST) -m "not slow" $(WITH_A_MODEL)
 
 test-everything: $(VENV)/.made $(VENV4)/.made
 	$(EVERYTHING) $(VENV)/bin/python $(PYTEST)
@@ -82,7 +82,7 @@ clean:
 $(VENV)/.made: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q -c constraints.txt $(TORCH)
-	$(VENV)/bin/pip install -q -c constraints.txt "transformer-lens==3.9.0" -e ".[demo,plot,dev,docs]"
+	$(VENV)/bin/pip install -q -c constraints.txt "transformer-lens==3.9.0" -e ".[demo,plot,dev,docs,notebook,package]"
 	touch $@
 
 $(VENV4)/.made: pyproject.toml constraints.txt
