@@ -266,7 +266,11 @@ def _layout(panel: HeatMap, cells: list[list[str]], console: Console) -> _Layout
     least = for_number if numbers else _BARE
     columns = _furthest(panel, max(1, room // least), lambda row, column: column, len(panel.columns))
     width = max(least, min(wanted, _WIDEST, room // len(columns)))
-    return _Layout(_furthest(panel, _MAX_ROWS, lambda row, _: row, len(panel.rows)), columns, names, width, numbers)
+    rows = _furthest(panel, _MAX_ROWS, lambda row, _: row, len(panel.rows))
+    if len(rows) < len(panel.rows):  # of what was measured for some places alone, those
+        filled = {row for row, _, _ in words.numbers(panel)}
+        rows = [row for row in rows if row in filled] or rows
+    return _Layout(rows, columns, names, width, numbers)
 
 
 def _furthest(panel: HeatMap, n: int, key: Callable[[int, int], int], count: int) -> list[int]:

@@ -63,7 +63,7 @@ class PerturbationCurves(Value):
 
     def __repr__(self) -> str:
         drops = ", ".join(f"{k:g}%: {drop:.3g}" for k, drop in zip(self.k, self.drops.tolist(), strict=True))
-        return f"PerturbationCurves({self.scope}; log-probability falls by {drops} nats)"
+        return f"PerturbationCurves({self.scope}; log-probability falls without the top {drops} nats)"
 
     @property
     def drops(self) -> Float[Tensor, " k"]:

@@ -50,7 +50,7 @@ def products(model, **options):
 def compare(model, state, rules, monkeypatch, **options):
     lin, found = products(model, **options)
     assert rules[-1].n == len(IDS)
-    assert all((rule.attended, rule.made_whole) == (LAYERS, 0) for rule in rules)
+    assert [(rule.attended, rule.made_whole) for rule in rules] == [(LAYERS, 0)] * len(rules)
     assert "blocks of queries" in lin.facts["attention"]
     monkeypatch.setattr(transformer_lens, "LONG", 1000)
     plain, expected = products(model, **options)
