@@ -194,19 +194,8 @@ _BY_ELEMENT = {
     *("add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "rsub", "mul", "__mul__", "__rmul__", "multiply"),
     *("div", "__truediv__", "true_divide", "divide", "neg", "__neg__", "negative", "tanh", "sigmoid", "exp", "clamp"),
     *("where", "masked_fill", "maximum", "minimum", "isnan", "isinf", "isneginf", "isfinite", "nan_to_num"),
-    *(
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "type",
-        "type_as",
-        "float",
-        "double",
-        "half",
-        "bfloat16",
-        "contiguous",
-        "clone",
-    ),
+    *("zeros_like", "ones_like", "full_like"),
+    *("type", "type_as", "float", "double", "half", "bfloat16", "contiguous", "clone"),
     *("detach", "abs", "square", "relu", "eq", "ne", "lt", "le", "gt", "ge", "logical_not", "logical_and"),
 }
 _ALONG_KEYS = {"softmax", "log_softmax", "amax", "amin", "sum", "mean", "logsumexp", "all"}
