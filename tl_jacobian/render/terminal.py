@@ -546,10 +546,11 @@ def _painted(strength: float, value: float, console: Console) -> str:
     if strength < faint:
         return ""
     color = over(strength, value, background)
-    shown = Color.from_rgb(*color)  # what the terminal makes of it
-    if console.color_system == "256":
-        shown = shown.downgrade(ColorSystem.EIGHT_BIT)
-    text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, tuple(shown.get_truecolor())))
+    shown = color
+    if console.color_system == "256":  # what the terminal makes of it
+        red, green, blue = Color.from_rgb(*color).downgrade(ColorSystem.EIGHT_BIT).get_truecolor()
+        shown = (red, green, blue)
+    text = max(_BLACK_TEXT, _WHITE_TEXT, key=lambda candidate: contrast(candidate, shown))
     return f"{hex_color(text)} on {hex_color(color)}"
 
 
