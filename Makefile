@@ -8,8 +8,7 @@ TORCH = torch==2.13.0
 
 # A process of tests a core, at most eight; who has none left takes over from another.
 PYTEST = -m pytest -n logical --maxprocesses 8 --dist worksteal
-# Of how many architectures each test takes its examples: one in `make test` (another one for each), two in `make test-all`.
-MORE = TL_JACOBIAN_TESTS=2
+# Of how many architectures each test takes its examples: one (another one for each test), or all.
 EVERYTHING = TL_JACOBIAN_TESTS=all
 # Results, figures, linear algebra and the store of a corpus know no host: TransformerLens's version can't change them.
 WITH_A_MODEL = tests tl_jacobian --ignore tests/results --ignore tests/render --ignore tests/core/linalg \
@@ -35,7 +34,7 @@ test: quick-lint $(VENV)/.made
 	$(VENV)/bin/python $(PYTEST) -m "not slow"
 
 test-all: lint docs package $(VENV)/.made
-	$(MORE) $(VENV)/bin/python $(PYTEST)
+	$(VENV)/bin/python $(PYTEST)
 	$(MAKE) test-tl4
 
 test-tl4: $(VENV4)/.made
