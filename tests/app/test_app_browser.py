@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
+from chromium import NEEDED
 from readers import place
 from served import serving
 
 import tl_jacobian as tj
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="there is no chromium"),
-]
-if "CI" not in os.environ:
-    pytest.importorskip("playwright", reason="the extra dev isn't installed")
+pytestmark = [pytest.mark.slow, NEEDED]
 
 PROMPT = "The Eiffel Tower stands in Paris. The Colosseum stands in"
 
@@ -33,16 +25,6 @@ def server(model):
     here.bench.warm()
     with serving({"demo": here}) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        found = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
+from chromium import NEEDED
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="there is no chromium"),
-]
-if "CI" not in os.environ:
-    pytest.importorskip("playwright", reason="the extra dev isn't installed")
+pytestmark = [pytest.mark.slow, NEEDED]
 
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "extra" / "live").glob("*.html"))
 TESTS = {"fact": 2, "people": 4}  # interventions that were saved
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as p:
-        found = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.mark.parametrize("width", [360, 1280])
