@@ -423,7 +423,7 @@ class TransformerLensHost:
         """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
         if n_pos < LONG or self.model in _WHOLE or any(map(is_square, taps)):
             return False
-        return not any(_has_hooks(point) for name, point in self.model.hook_dict.items() if is_square(name))
+        return not any(_has_hooks(point) for name, point in self._points().items() if is_square(name))
 
     def _recording(
         self, recorder: Recorder, watched: Iterable[tuple[nn.Module, Hook]]
