@@ -2,12 +2,14 @@
 
     python -m benchmarks.aopc run --data lambada_200.json iwslt2017_de_en_200.json --out runs [--part main]
     python -m benchmarks.aopc run --data ... --out runs --part reduced --model Qwen/Qwen2.5-7B --device cuda
+    python -m benchmarks.aopc run ... --slice 0 4 &  (... --slice 3 4: four processes share the prompts)
     python -m benchmarks.aopc report runs
 
 Each part of the plan takes the shortest prompts of each corpus (``--prompts 200``: all of them), in an order drawn from
-a seed, and writes ``runs/MODEL.PART.CORPUS.json`` after every ``--chunk`` of them: what was done stays when a run is
-killed or its ``--minutes`` are over, and is a fair part of the whole. ``--records`` keeps each chunk's folder, from
-which a run goes on. The report writes aopc.md, aopc.png and aopc.json (numbers, hardly a text) to benchmarks/results.
+a seed, and writes ``runs/MODEL.PART.CORPUS.json`` (with ``--slice`` a file each) after every ``--chunk`` of them: what
+was done stays when a run is killed or its ``--minutes`` are over, and is a fair part of the whole. ``--records`` keeps
+each chunk's folder, from which a run goes on. The report puts slices together, and writes aopc.md, aopc.png and
+aopc.json (numbers, hardly a text) to benchmarks/results.
 
 IWSLT2017's rows come in talks. Where one ends was found by reading: speaker and subject change at rows 42, 96 and 145.
 Four talks are too few to draw from, so ten neighbouring rows of one talk make a block.
@@ -64,7 +66,24 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "main": Part(
+    "main": Part(  # what every prompt can afford
+        200,
+        tj.Trial(
+            methods=(
+                *TRIVIAL,
+                "attention_rollout",
+                "leave_one_out",
+                "integrated_gradients",
+                "integrated_gradients_100",
+                *SCOPES,
+            ),
+            also=(("mean", False), ("delete", False)),
+            sufficiency=False,
+            matched=1,
+        ),
+        rules=True,
+    ),
+    "trace": Part(  # with the whole Fisher trace, which takes some 70 backward passes
         20,
         tj.Trial(
             methods=(
@@ -154,7 +173,10 @@ def run(args: argparse.Namespace) -> None:
     minutes = args.minutes / len(args.data)
     for path in args.data:
         corpus, counts = shortest(path, args.prompts or part.prompts, model.tokenizer)
-        kept = args.records / name / args.part / path.stem if args.records else None
+        of, (slice_, slices) = len(corpus), args.slice
+        corpus = corpus[slice_::slices]
+        where = f"{path.stem}.{slice_}" if slices > 1 else path.stem
+        kept = args.records / name / args.part / where if args.records else None
         done, longest, began = [], 0.0, time.monotonic()
         for number, at in enumerate(range(0, len(corpus), args.chunk)):
             spent = time.monotonic() - began
@@ -162,7 +184,8 @@ def run(args: argparse.Namespace) -> None:
                 break
             # Random numbers of its own. Runs with gradients keep every layer: several processes share a GPU.
             size = min(args.runs, WITH_GRADIENTS)
-            settings = replace(trial.settings, counts=counts, seed=number, batch_size=size)
+            seed = number * slices + slice_
+            settings = replace(trial.settings, counts=counts, seed=seed, batch_size=size)
             done.append(
                 tj.evaluate(
                     model,
@@ -176,10 +199,10 @@ def run(args: argparse.Namespace) -> None:
                 )
             )
             longest = max(longest, time.monotonic() - began - spent)
-            stored = {"model": name, "part": args.part, "of": len(corpus), **without_text(joined(done))}
-            write(args.out / f"{name}.{args.part}.{path.stem}.json", json.dumps(stored, separators=(",", ":")) + "\n")
+            stored = {"model": name, "part": args.part, "of": of, **without_text(joined(done))}
+            write(args.out / f"{name}.{args.part}.{where}.json", json.dumps(stored, separators=(",", ":")) + "\n")
             n, seconds = sum(len(e.records) for e in done), time.monotonic() - began
-            print(f"{name} {args.part} {path.stem}: {n} of {len(corpus)} prompts, {seconds:.0f} s", flush=True)
+            print(f"{name} {args.part} {where}: {n} of {len(corpus)} prompts, {seconds:.0f} s", flush=True)
 
 
 def write(path: Path, text: str) -> None:
@@ -216,10 +239,14 @@ PAPERS = {  # the later version's table: LLaMA-3.2 3B, k and the token that is e
 
 
 def loaded(folder: Path) -> Iterator[tuple[str, str, int, Evaluation]]:
-    """Model, part, how many prompts were to be run, and evaluation of each file; those of talks in blocks."""
+    """Model, part, how many prompts were to be run, and evaluation of each corpus; those of talks in blocks."""
+    files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        e = Evaluation(name=found["name"], records=tuple(found["records"]), metadata=found["metadata"])
+        files.setdefault((found["model"], found["part"], found["name"]), []).append(found)
+    for slices in files.values():
+        found, records = slices[0], [r for one in slices for r in one["records"]]
+        e = Evaluation(name=found["name"], records=tuple(records), metadata=found["metadata"])
         if starts := TALKS.get(e.name):
             talks = [(max(s for s in starts if s <= row), row) for row in (int(r["id"]) for r in e.records)]
             e = e.in_blocks([f"{talk}: {(row - talk) // IN_A_BLOCK}" for talk, row in talks])
@@ -396,6 +423,7 @@ def main() -> None:
     one.add_argument("--batch-size", type=int, default=4, help="prompts linearised together")
     one.add_argument("--runs", type=int, default=16, help="prompts with tokens removed that run together")
     one.add_argument("--chunk", type=int, default=20, help="prompts after which the results so far are written")
+    one.add_argument("--slice", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="prompt I and each Nth on")
     one.add_argument("--minutes", type=float, default=math.inf, help="begin no chunk that would end later")
     one.set_defaults(do=run)
     two = commands.add_parser("report")

@@ -32,6 +32,7 @@ def test_a_part_is_written_chunk_by_chunk_and_read_again(tmp_path, monkeypatch):
         batch_size=2,
         runs=8,
         chunk=2,
+        slice=(0, 1),
         minutes=0.0,
     )
     aopc.run(given)
@@ -43,6 +44,12 @@ def test_a_part_is_written_chunk_by_chunk_and_read_again(tmp_path, monkeypatch):
     assert sorted(r["id"] for r in whole.records) == ["0", "1", "2", "3"]
     assert whole.records[:2] == cut.records  # a run that is cut off is the beginning of the whole
     assert whole.blocks == ("0: 0",) * 4  # rows of the first talk
+    given.out = tmp_path / "slices"
+    for i in range(2):
+        given.slice = (i, 2)
+        aopc.run(given)
+    ((_, _, of, both),) = aopc.loaded(tmp_path / "slices")
+    assert (of, sorted(r["id"] for r in both.records)) == (4, ["0", "1", "2", "3"])
 
 
 @pytest.mark.parametrize("answer", [None, [97, 98]])

@@ -27,7 +27,7 @@ from tl_jacobian.analyses.baselines import (
     token_frequency,
 )
 from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, without_each
-from tl_jacobian.analyses.baselines.runs import BATCH, explained_tokens, prompt_length
+from tl_jacobian.analyses.baselines.runs import BATCH, checked_once, explained_tokens, prompt_length
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.baselines.trivial import check_counts
 from tl_jacobian.analyses.scopes.choose import Chosen, attributed, choose, name_of_function
@@ -389,6 +389,7 @@ def judge_matched(
 
 
 @checked
+@checked_once()
 def judge(
     trial: Trial, batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int]
 ) -> list[dict[str, Any]]:
