@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int
@@ -282,6 +282,8 @@ class Trial:
     Raises:
         ArgumentError: an unknown method or perturbation, or percentages that make no sense.
     """
+
+    __expected__: ClassVar[str] = 'a trial, such as tj.Trial(methods={"mine": fn})'
 
     methods: Sequence[str] | Mapping[str, str | OwnMethod] = PAPER
     k: Sequence[float | int] = PERCENTAGES
