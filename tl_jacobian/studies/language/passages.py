@@ -58,7 +58,7 @@ def segment_counterfactuals(
     if isinstance(segments, Linearized):
         raise ArgumentError(
             "segments is a linearization, expected what to take out: an attribution in units, "
-            'semantic_scope(lin).segments({...}, rest=None), or the segments themselves, {"name": "a piece of the text"}'
+            'semantic_scope(lin).segments({...}, rest=None), or the segments, {"name": "a piece of the text"}'
         )
     if not isinstance(segments, Attribution):
         segments = semantic_scope(lin, target).segments(segments, rest=None, split_first=False)
