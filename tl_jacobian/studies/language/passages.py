@@ -44,8 +44,8 @@ def segment_counterfactuals(
         batch_size: prompts in one forward pass.
 
     Raises:
-        ArgumentError: no attribution and no segments, or the attribution is of another prompt, a unit has tokens of the prompt and of the answer, or
-            nothing would be left of the prompt.
+        ArgumentError: neither an attribution nor segments, an attribution of another prompt, a unit with tokens of the
+            prompt and of the answer, or one without which nothing would be left of the prompt.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "Ann is in Oslo. Bob is in Rome. Bob is in", answer=" Rome")
