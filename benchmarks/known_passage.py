@@ -9,8 +9,8 @@ names the one without which the answer's log-probability falls furthest: a forwa
 predict. Prompts to which the model doesn't give the right answer, token by token, are counted apart.
 Writes known_passage.md, and every prompt's scores to known_passage.json, to benchmarks/results or ``--out``; models
 that are measured again take the place of what is there, and ``--more`` goes on after it, with the same methods. DIR
-holds a model for ``TransformerBridge.boot_transformers``. Beside the scopes Semantic Scope under backward rules, and for the demo model the packages gim-explain and flashtrace
-where they are installed (``benchmarks/peers.py``).
+holds a model for ``TransformerBridge.boot_transformers``. Beside the scopes Semantic Scope under backward rules, and
+for the demo model the packages gim-explain and flashtrace where they are installed (``benchmarks/peers.py``).
 """
 
 from __future__ import annotations
