@@ -7,9 +7,9 @@
 
 Each part of the plan takes the shortest prompts of each corpus (``--prompts 200``: all of them), in an order drawn from
 a seed, and writes ``runs/MODEL.PART.CORPUS.json`` (with ``--slice`` a file each) after every ``--chunk`` of them: what
-was done stays when a run is killed or its ``--minutes`` are over, and is a fair part of the whole. ``--records`` keeps
-each chunk's folder, from which a run goes on. The report puts slices together, and writes aopc.md, aopc.png and
-aopc.json (numbers, hardly a text) to benchmarks/results.
+was done stays when a run is killed or its ``--minutes`` are over, and is a fair part of the whole; another run goes on
+from there. ``--records`` keeps each chunk's folder too. The report puts slices together, and writes aopc.md, aopc.png
+and aopc.json (numbers, hardly a text) to benchmarks/results.
 
 IWSLT2017's rows come in talks. Where one ends was found by reading: speaker and subject change at rows 42, 96 and 145.
 Four talks are too few to draw from, so ten neighbouring rows of one talk make a block.
@@ -177,21 +177,24 @@ def run(args: argparse.Namespace) -> None:
         corpus = corpus[slice_::slices]
         where = f"{path.stem}.{slice_}" if slices > 1 else path.stem
         kept = args.records / name / args.part / where if args.records else None
+        store = args.out / f"{name}.{args.part}.{where}.json"
+        known = records_of(store, [row["id"] for row in corpus])
         done, longest, began = [], 0.0, time.monotonic()
-        for number, at in enumerate(range(0, len(corpus), args.chunk)):
+        # Chunks are numbered from the first prompt on, whatever an earlier run has done of them.
+        for at in range(len(known), len(corpus), args.chunk):
             spent = time.monotonic() - began
             if done and spent + longest > 60 * minutes:
                 break
             # Random numbers of its own. Runs with gradients keep every layer: several processes share a GPU.
             size = min(args.runs, WITH_GRADIENTS)
-            seed = number * slices + slice_
+            seed = at * slices + slice_
             settings = replace(trial.settings, counts=counts, seed=seed, batch_size=size)
             done.append(
                 tj.evaluate(
                     model,
                     corpus[at : at + args.chunk],
                     replace(trial, settings=settings),
-                    out=kept and kept / f"{number:02d}",
+                    out=kept and kept / f"{at:03d}",
                     name=path.stem,
                     batch_size=args.batch_size,
                     shard_size=args.batch_size,
@@ -199,10 +202,21 @@ def run(args: argparse.Namespace) -> None:
                 )
             )
             longest = max(longest, time.monotonic() - began - spent)
-            stored = {"model": name, "part": args.part, "of": of, **without_text(joined(done))}
-            write(args.out / f"{name}.{args.part}.{where}.json", json.dumps(stored, separators=(",", ":")) + "\n")
-            n, seconds = sum(len(e.records) for e in done), time.monotonic() - began
+            made = without_text(joined(done))
+            stored = {"model": name, "part": args.part, "of": of, **made, "records": known + made["records"]}
+            write(store, json.dumps(stored, separators=(",", ":")) + "\n")
+            n, seconds = len(stored["records"]), time.monotonic() - began
             print(f"{name} {args.part} {where}: {n} of {len(corpus)} prompts, {seconds:.0f} s", flush=True)
+
+
+def records_of(store: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What an earlier run has written, of the first of these prompts; it goes on from there."""
+    if not store.exists():
+        return []
+    records = json.loads(store.read_text(encoding="utf-8"))["records"]
+    if [r["id"] for r in records] != list(ids[: len(records)]):
+        raise SystemExit(f"{store} holds other prompts than this run's: give another --out, or take it away")
+    return records
 
 
 def write(path: Path, text: str) -> None:
