@@ -253,12 +253,17 @@ PAPERS = {  # the later version's table: LLaMA-3.2 3B, k and the token that is e
 
 
 def loaded(folder: Path) -> Iterator[tuple[str, str, int, Evaluation]]:
-    """Model, part, how many prompts were to be run, and evaluation of each corpus; those of talks in blocks."""
+    """Model, part, how many prompts were to be run, and evaluation of each corpus; those of talks in blocks.
+
+    The demo model comes first, and so does the main part.
+    """
     files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         files.setdefault((found["model"], found["part"], found["name"]), []).append(found)
-    for slices in files.values():
+    parts = list(PARTS)
+    for key in sorted(files, key=lambda key: (key[0] != "demo", key[0], parts.index(key[1]), key[2])):
+        slices = files[key]
         found, records = slices[0], [r for one in slices for r in one["records"]]
         e = Evaluation(name=found["name"], records=tuple(records), metadata=found["metadata"])
         if starts := TALKS.get(e.name):
