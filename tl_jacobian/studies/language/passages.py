@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.baselines.runs import BATCH, checked_rerun_of, explained_tokens, prompt_length
-from tl_jacobian.analyses.scopes.simple import semantic_scope
+from tl_jacobian.analyses.scopes.apply import apply
+from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.progress import progress
@@ -61,7 +62,11 @@ def segment_counterfactuals(
             'semantic_scope(lin).segments({...}, rest=None), or the segments, {"name": "a piece of the text"}'
         )
     if not isinstance(segments, Attribution):
-        segments = semantic_scope(lin, target).segments(segments, rest=None, split_first=False)
+        scored = apply(lin, "semantic", lambda one: explain_logit(one, target))
+        try:
+            segments = scored.segments(segments, rest=None, split_first=False)
+        except ArgumentError as error:
+            raise ArgumentError(f"segments: {error}") from None
     if segments.tokens != tuple(lin.tokens.tolist()):
         raise ArgumentError(
             f"the {segments.scope} attribution is of another prompt ({''.join(segments.str_tokens)[:60]!r}), expected "
