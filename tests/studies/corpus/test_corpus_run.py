@@ -201,8 +201,8 @@ def test_settings_can_be_read_back(tmp_path):
     [
         TargetError("no such token"),
         MemoryBudgetError("too long"),
-        MemoryError("too long"),
-        torch.OutOfMemoryError("too long"),
+        pytest.param(MemoryError("too long"), marks=pytest.mark.slow),
+        pytest.param(torch.OutOfMemoryError("too long"), marks=pytest.mark.slow),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
     ],
     ids=lambda e: type(e).__name__,
