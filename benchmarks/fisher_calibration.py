@@ -1,7 +1,7 @@
 """The Fisher estimate against exact scores on many prompts: its error, and whether its error bars tell the truth.
 
-    python -m benchmarks.fisher_calibration --data PROMPTS.json ... [--count 20] [--tokens 25] [--kind bridge]
-        [--device cuda]
+python -m benchmarks.fisher_calibration --data PROMPTS.json ... [--count 20] [--tokens 25] [--kind bridge]
+    [--device cuda]
 """
 
 from __future__ import annotations
