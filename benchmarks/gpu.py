@@ -524,10 +524,8 @@ def main() -> None:
     say = Report(args.out or (OUT.with_name("gpu_tiny.md") if args.tiny else OUT))
     say("# On a GPU")
     say()
-    say(
-        f"`python -m benchmarks.gpu --parts {' '.join(args.parts)}`, {args.model or 'demo model'}: {machine}; torch {torch.__version__}, float32"
-    )
-    say(f"products `{torch.get_float32_matmul_precision()}`.")
+    say(f"`python -m benchmarks.gpu --parts {' '.join(args.parts)}`, {args.model or 'demo model'}: {machine};")
+    say(f"torch {torch.__version__}, float32 products `{torch.get_float32_matmul_precision()}`.")
     say()
     for part in args.parts:
         began = time.perf_counter()
