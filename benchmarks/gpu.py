@@ -324,7 +324,9 @@ def _quantisers() -> dict[str, Quantise]:
                 new.weight = bnb.nn.Params4bit(layer.weight.data.cpu(), requires_grad=False, quant_type=kind)
                 new = new.to(layer.weight.device)
                 model.get_submodule(name.rpartition(".")[0]).__setattr__(name.rpartition(".")[2], new)
-                yield name, bnb.functional.dequantize_4bit(new.weight.data, new.weight.quant_state)
+                state = copy.copy(new.weight.quant_state)
+                state.dtype = torch.float32  # what its kernels multiply a float32 activation by
+                yield name, bnb.functional.dequantize_4bit(new.weight.data, state)
 
         found |= {f"bitsandbytes {kind}": partial(four_bits, kind) for kind in ("nf4", "fp4")}
     with contextlib.suppress(ImportError):
