@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -100,10 +99,10 @@ class TransformerBridgeHost(TransformerLensHost):
         generates = source.can_generate() if hasattr(source, "can_generate") else True
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
-    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
+    def _point(self, name: str) -> nn.Module:
         # hook_embed is another name of embed_ln.hook_out where a model normalises its embeddings (BLOOM), and on some
         # (Granite) a view that has been scaled: x is what the embedding layer gives, Hugging Face's inputs_embeds.
-        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name, points)
+        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name)
 
     def _passes(self, name: str) -> bool:
         return parsed(name).path == RESID_MID  # another name of ln2.hook_in
