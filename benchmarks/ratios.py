@@ -9,6 +9,13 @@ from collections.abc import Callable, Mapping
 
 def medians(contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = True) -> dict[str, float]:
     """Median seconds of each contender over rounds in which all take turns, after one warm-up (if ``warm``)."""
+    return {name: statistics.median(times) for name, times in in_turn(contenders, rounds, warm=warm).items()}
+
+
+def in_turn(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = True
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + warm):
         for name, run in contenders.items():
@@ -16,4 +23,4 @@ def medians(contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm
             run()
             if turn or not warm:  # the first round warms caches up
                 seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
