@@ -33,6 +33,7 @@ from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
+from tl_jacobian.core.host.past import PAST_FAILS, Past
 from tl_jacobian.core.host.precision import Precision, computing, described, in_float32, rules_for
 from tl_jacobian.core.host.recompute import fire
 from tl_jacobian.core.host.recompute import recompute as recomputed
@@ -362,10 +363,24 @@ class TransformerLensHost:
         watch: Watch = END_TO_END,
         recompute: bool = False,
         under: Conditions | None = None,
+        past: Past | None = None,
     ) -> Trace:
         recorded = self.rule is not None and torch.is_grad_enabled()  # values are the same without
         backward = Backward(self.rule) if recorded and self.rule else None
-        return self._traced(tokens, Places(tokens.shape[1], rows, positions), watch, recompute, under, None, backward)
+        places = Places(tokens.shape[1], rows, positions)
+        cache = None if past is None else self._cache(past, len(tokens))
+        return self._traced(tokens, places, watch, recompute, under, None, backward, cache)
+
+    def past(self, tokens: Sequence[int], watch: Watch, under: Conditions | None = None) -> Past | None:
+        places = Places(len(tokens), torch.tensor([0]), torch.tensor([len(tokens) - 1]))
+        try:
+            with forgetting():
+                cache = self._cache(None, 1)
+                self._traced(torch.tensor([list(tokens)]), places, watch, under=under, cache=cache)
+                found = self._kept(cache, len(tokens))
+        except PAST_FAILS:  # runs start at the beginning then
+            return None
+        return found if found.whole(len(self.model.blocks)) else None
 
     def _traced(
         self,
@@ -376,6 +391,7 @@ class TransformerLensHost:
         under: Conditions | None = None,
         look: Look | None = None,
         backward: Backward | None = None,
+        cache: Any = None,
     ) -> Trace:
         """:meth:`forward`, under a backward rule or none; every module is shown to ``look``."""
         with lock_of(self.model), Loan() as loan, loan:
@@ -401,7 +417,8 @@ class TransformerLensHost:
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
             blocked = Blocked(tokens.shape[1], None if backward is None else backward.here)
-            in_blocks = self._attends_in_blocks(tokens.shape[1] if look is None else LONG, watch.taps)
+            long = LONG if look is not None else 0 if cache is not None else tokens.shape[1]
+            in_blocks = self._attends_in_blocks(long, watch.taps)
             if in_blocks:
                 rules = (*rules, blocked)
             if backward is not None:
@@ -413,7 +430,7 @@ class TransformerLensHost:
             else:
                 loan.forget(modules)
             with computing(self.model, rules, self.precision, modules):
-                logits = self._run(tokens.to(self._device))
+                logits = self._run(tokens.to(self._device), cache)
         if backward is not None:
             backward.check(self.model, self.hook_points())
         if in_blocks and (blocked.made_whole or not blocked.attended):
@@ -594,7 +611,15 @@ class TransformerLensHost:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
         return False
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, cache: Any = None) -> Tensor:
+        raise NotImplementedError
+
+    def _cache(self, past: Past | None, n: int) -> Any:
+        """The library's own cache of keys and values: empty, or with the past of each of n rows."""
+        raise NotImplementedError
+
+    def _kept(self, cache: Any, length: int) -> Past:
+        """What such a cache was given."""
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
