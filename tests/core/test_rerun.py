@@ -14,6 +14,7 @@ from untouched import assert_untouched, snapshot
 
 import tl_jacobian as tj
 from tl_jacobian.analyses.baselines.leave_one_out import without_each
+from tl_jacobian.core import build
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.past import Past
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
@@ -148,9 +149,11 @@ def after_a_past(monkeypatch):
         return forward(self, *args, past=past, **options)
 
     monkeypatch.setattr(TransformerLensHost, "forward", counted)
+    monkeypatch.setattr(build, "_SHORT", 16)
     return starts
 
 
+@pytest.mark.each_architecture
 @pytest.mark.parametrize(("architecture", "state"), cases())
 @pytest.mark.parametrize("answer", [None, "is it"])
 def test_runs_that_go_on_from_keys_and_values_give_what_whole_runs_give(

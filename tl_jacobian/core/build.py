@@ -130,7 +130,8 @@ class Request:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-_SHORT = 16  # tokens; nothing is gained on a shorter prompt
+# Tokens of a prompt on which going on from keys and values gains something (benchmarks/shared_prefix.py).
+_SHORT = 48
 
 
 @dataclass(frozen=True, eq=False)
