@@ -132,7 +132,7 @@ def test_a_text_ends_with_any_of_the_end_tokens_that_generation_knows():
     assert len(tj.attribute_generation(model, prompt, 4)) > 1
 
 
-LONG = list(b"Paris is in the north of France, it ")
+SENTENCE = list(b"Paris is in the north of France, it ")
 
 
 def without_a_past(monkeypatch):
@@ -161,7 +161,7 @@ def test_runs_that_go_on_from_keys_and_values_give_what_whole_runs_give(
 ):
     """To rounding in float64, on every architecture; a window of 16 tokens on Gemma's local layers included."""
     model = shared(architecture, state)
-    lin = tj.linearize(model, LONG, answer=answer)
+    lin = tj.linearize(model, SENTENCE, answer=answer)
     before = snapshot(model)
     found = without_each(lin, lin.answer if answer else (3,), batch_size=8)
     assert max(after_a_past) >= 32
@@ -178,7 +178,7 @@ def test_runs_that_go_on_from_keys_and_values_give_what_whole_runs_give(
 def test_a_past_that_gives_other_logits_is_not_used(state, after_a_past, monkeypatch):
     if not exists("llama", state):
         pytest.skip("TransformerLens 4 has the bridge alone")
-    lin = tj.linearize(shared("llama", state), LONG)
+    lin = tj.linearize(shared("llama", state), SENTENCE)
     whole = without_each(lin, (3,))
     before = Past.before
 
@@ -195,14 +195,14 @@ def test_a_past_that_gives_other_logits_is_not_used(state, after_a_past, monkeyp
 def test_hooks_that_may_mix_positions_see_whole_prompts(after_a_past):
     model = shared("llama", "bridge")
     with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda x, hook: x - x.mean(1, keepdim=True))]):
-        lin = tj.linearize(model, LONG)
+        lin = tj.linearize(model, SENTENCE)
         without_each(lin, (3,))
     assert not any(after_a_past)
 
 
 def test_without_room_for_keys_and_values_runs_are_whole(after_a_past, monkeypatch):
     model = shared("llama", "bridge")
-    lin = tj.linearize(model, LONG, max_memory="40MiB")
+    lin = tj.linearize(model, SENTENCE, max_memory="40MiB")
     monkeypatch.setattr(Past, "bytes", property(lambda self: 1 << 30))
     without_each(lin, (3,))
     assert not any(after_a_past)
