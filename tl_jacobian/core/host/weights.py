@@ -18,11 +18,12 @@ from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tl_jacobian.core.host.loan import modules_of, place_of
 from tl_jacobian.errors import ContractError
 
-_PLAIN = (Tensor, nn.Parameter)  # others may know few operations
+_TENSORS = (Tensor, nn.Parameter)  # others may know few operations
 _SAMPLES = 64  # of each tensor; about a millisecond for a hundred million weights
 
 
@@ -99,11 +100,13 @@ class Weights:
 
     def _alike(self) -> dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]]:
         """Those whose samples can be joined. Weights elsewhere (offloaded: on the meta device) have no numbers."""
-        groups: dict[tuple[torch.device, torch.dtype], list[_Weight]] = {}
+        groups: dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]] = {}
         for weight in self._weights:
-            tensor = weight.own()
-            if tensor is not None and not (tensor.is_meta or tensor.is_quantized) and tensor.numel():
-                groups.setdefault((tensor.device, tensor.dtype), []).append((weight.name, tensor))
+            if (tensor := weight.own()) is None:
+                continue
+            for part in _plain(tensor):
+                if not (part.is_meta or part.is_quantized) and part.numel():
+                    groups.setdefault((part.device, part.dtype), []).append((weight.name, part))
         return groups
 
     def _sampled(self) -> list[Tensor]:
@@ -171,6 +174,15 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _plain(tensor: Tensor) -> Iterator[Tensor]:
+    """What holds a weight's numbers: itself, or what it wraps (a quantised weight's integers and scales)."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, name))
+    else:
+        yield tensor
+
+
 def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
@@ -178,6 +190,6 @@ def _version(tensor: Tensor) -> int:
 def _sample(tensor: Tensor) -> Tensor:
     n = tensor.numel()
     step = max(1, n // _SAMPLES)
-    if type(tensor) in _PLAIN and tensor.is_contiguous():  # in one operation: there are hundreds of them
+    if type(tensor) in _TENSORS and tensor.is_contiguous():  # in one operation: there are hundreds of them
         return tensor.as_strided((min(_SAMPLES, -(-n // step)),), (step,))
     return tensor.detach().flatten()[::step][:_SAMPLES]
