@@ -73,7 +73,7 @@ def main() -> None:
         for shape in args.shapes:
             n, batch = map(int, shape.split("x"))
             ids = model.tokenizer(TEXT * 100)["input_ids"][:n]
-            lins = tj.linearize(model, [ids] * batch)
+            lins: Any = tj.linearize(model, [ids] * batch)
             graph = lins[0].graph
             v = torch.randn(DIRECTIONS, *graph.y.shape, generator=torch.Generator().manual_seed(0))
 
