@@ -36,7 +36,7 @@ from tl_jacobian.analyses.scopes.choose import attributed, choose
 from tl_jacobian.core.host.demo import kinds, load_demo_hf
 from tl_jacobian.core.memory import text_of
 
-OUT = Path(__file__).parent / "results" / "peers_cost.md"
+OUT = Path(__file__).parent / "results" / "peers.md"
 ANSWER = 8  # tokens
 PEERS = ("inseq", "captum", "gim", "flashtrace")
 THREE = [choose("semantic"), choose("temperature"), choose("fisher", rank=1)]

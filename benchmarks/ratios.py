@@ -15,6 +15,18 @@ def medians(
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
     """Median seconds of each contender over rounds in which all take turns, after one warm-up (if ``warm``)."""
+    seconds = in_turn(contenders, rounds, warm=warm, clock=clock)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def in_turn(
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds of each contender in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + warm):
         for name, run in contenders.items():
@@ -22,4 +34,4 @@ def medians(
             run()
             if turn or not warm:  # the first round warms caches up
                 seconds[name].append(clock() - started)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds

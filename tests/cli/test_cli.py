@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+import torch
 from cases import HAS_HOOKED, make
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from tl_jacobian.cli.app import app
 from tl_jacobian.core import prompts
 from tl_jacobian.core.host import load
 from tl_jacobian.results.arguments import warn
+from tl_jacobian.results.comparison import Comparison
 
 runner = CliRunner()
 
@@ -56,6 +58,24 @@ def test_files_are_written(tmp_path):
     assert result.exit_code == 0, result.output
     assert "CircuitsVis" in html.read_text()
     assert tj.Attribution.load(saved).target.startswith("logit of 's'")
+
+
+def test_several_scopes_stand_side_by_side(tmp_path):
+    """With the numbers that each has alone; an option goes to the scopes that take it."""
+    out, alone = tmp_path / "three.json", tmp_path / "one.json"
+    scopes = ("--scope", "semantic", "--scope", "temperature", "--scope", "fisher", "--rank", "2", "--target", "a")
+    result = run("Paris is", *scopes, "--json", str(out), "--html", str(tmp_path / "page.html"))
+    assert result.exit_code == 0, result.output
+    found = Comparison.load(out).attributions
+    assert [a.scope for a in found] == ["semantic", "temperature", "fisher"]
+    for a, own in zip(found, (["--target", "a"], [], ["--rank", "2"]), strict=True):
+        assert run("Paris is", "--scope", a.scope, *own, "--json", str(alone)).exit_code == 0
+        one = tj.Attribution.load(alone)
+        assert a.target == one.target
+        torch.testing.assert_close(a.scores, one.scores)
+    twice = run("Paris is", "--scope", "semantic", "--scope", "semantic")
+    assert twice.exit_code == 2
+    assert "each once" in twice.output
 
 
 def test_prompt_from_standard_input_without_its_last_newline():

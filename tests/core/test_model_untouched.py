@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from contextlib import nullcontext
 
 import pytest
@@ -177,3 +179,14 @@ def test_two_threads_in_turn(architecture, state):
         thread.join()
     torch.testing.assert_close(results["a"], results["b"], rtol=0, atol=0)
     torch.testing.assert_close(results["a"], every_scope(model), rtol=0, atol=0)
+
+
+@one_a_host
+def test_a_model_that_is_let_go_of_is_freed(architecture, state):
+    """Nothing that is remembered of a model and its weights keeps them."""
+    model = fresh(architecture, state)
+    every_scope(model)
+    gone = weakref.ref(model), weakref.ref(next(iter(model.parameters())))
+    del model
+    gc.collect()
+    assert [which() for which in gone] == [None, None]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from allocations import Allocations
-from cases import LAYERS, cases, make, shared
+from cases import LAYERS, cases, exists, make, shared
+from untouched import assert_untouched, snapshot
 
 import tl_jacobian as tj
+from tl_jacobian.analyses.baselines.leave_one_out import without_each
+from tl_jacobian.core import build
 from tl_jacobian.core.host.hosts import resolve
+from tl_jacobian.core.host.past import Past
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.core.linearize import Options, linearize_read
 from tl_jacobian.core.prompts import Read
@@ -125,3 +130,79 @@ def test_a_text_ends_with_any_of_the_end_tokens_that_generation_knows():
         assert found.metadata["ended"]
     model.original_model.generation_config.eos_token_id = None
     assert len(tj.attribute_generation(model, prompt, 4)) > 1
+
+
+SENTENCE = list(b"Paris is in the north of France, it ")
+
+
+def without_a_past(monkeypatch):
+    monkeypatch.setattr(TransformerLensHost, "past", lambda *args, **options: None)
+
+
+@pytest.fixture
+def after_a_past(monkeypatch):
+    """How many tokens each run went on from."""
+    starts, forward = [], TransformerLensHost.forward
+
+    def counted(self, *args, past=None, **options):
+        starts.append(0 if past is None else past.length)
+        return forward(self, *args, past=past, **options)
+
+    monkeypatch.setattr(TransformerLensHost, "forward", counted)
+    monkeypatch.setattr(build, "_SHORT", 16)
+    return starts
+
+
+@pytest.mark.each_architecture
+@pytest.mark.parametrize(("architecture", "state"), cases())
+@pytest.mark.parametrize("answer", [None, "is it"])
+def test_runs_that_go_on_from_keys_and_values_give_what_whole_runs_give(
+    architecture, state, answer, after_a_past, monkeypatch
+):
+    """To rounding in float64, on every architecture; a window of 16 tokens on Gemma's local layers included."""
+    model = shared(architecture, state)
+    lin = tj.linearize(model, SENTENCE, answer=answer)
+    before = snapshot(model)
+    found = without_each(lin, lin.answer if answer else (3,), batch_size=8)
+    assert max(after_a_past) >= 32
+    assert_untouched(before, model)
+    without_a_past(monkeypatch)
+    after_a_past.clear()
+    whole = without_each(lin, lin.answer if answer else (3,), batch_size=8)
+    assert not any(after_a_past)
+    torch.testing.assert_close(found.log_prob, whole.log_prob, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(found.kl, whole.kl, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("state", ["hooked", "bridge"])
+def test_a_past_that_gives_other_logits_is_not_used(state, after_a_past, monkeypatch):
+    if not exists("llama", state):
+        pytest.skip("TransformerLens 4 has the bridge alone")
+    lin = tj.linearize(shared("llama", state), SENTENCE)
+    whole = without_each(lin, (3,))
+    before = Past.before
+
+    def doubled(self, n):
+        return replace(before(self, n), layers=[(2 * keys, values) for keys, values in before(self, n).layers])
+
+    monkeypatch.setattr(Past, "before", doubled)
+    after_a_past.clear()
+    again = without_each(lin, (3,))
+    assert len([start for start in after_a_past if start]) == 1  # the one that it was tried with
+    torch.testing.assert_close(again.log_prob, whole.log_prob, rtol=1e-9, atol=1e-11)
+
+
+def test_hooks_that_may_mix_positions_see_whole_prompts(after_a_past):
+    model = shared("llama", "bridge")
+    with model.hooks(fwd_hooks=[("blocks.1.hook_resid_pre", lambda x, hook: x - x.mean(1, keepdim=True))]):
+        lin = tj.linearize(model, SENTENCE)
+        without_each(lin, (3,))
+    assert not any(after_a_past)
+
+
+def test_without_room_for_keys_and_values_runs_are_whole(after_a_past, monkeypatch):
+    model = shared("llama", "bridge")
+    lin = tj.linearize(model, SENTENCE, max_memory="40MiB")
+    monkeypatch.setattr(Past, "bytes", property(lambda self: 1 << 30))
+    without_each(lin, (3,))
+    assert not any(after_a_past)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_values
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,13 +30,13 @@ from tl_jacobian.cli.options import (
     PrecisionOption,
     RankOption,
     RuleOption,
-    ScopeOption,
+    ScopesOption,
     TargetIdOption,
     TargetOption,
     fail,
     load_libraries,
+    options_of_each,
     rule_option,
-    scope_options,
     told,
 )
 from tl_jacobian.cli.run import run
@@ -45,6 +45,7 @@ from tl_jacobian.errors import JacobianScopeError, PromptError
 if TYPE_CHECKING:
     from tl_jacobian.core.linearization import Linearized
     from tl_jacobian.results.attribution import Attribution
+    from tl_jacobian.results.comparison import Comparison
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,7 +75,7 @@ def main(
 @app.command(short_help="Which tokens drove one prediction.")
 def attribute(
     prompt: Annotated[str, typer.Argument(help='The prompt; "-" or nothing reads standard input.')] = "-",
-    scope: ScopeOption = DEFAULT_SCOPE,
+    scope: ScopesOption = [DEFAULT_SCOPE],  # noqa: B006  # typer's
     target: TargetOption = None,
     target_id: TargetIdOption = None,
     minus: MinusOption = None,
@@ -119,7 +120,10 @@ def attribute(
 
     Exit codes: 0 done; 1 the request can't be answered (the message says why); 2 wrong usage.
     """
-    options = scope_options(scope, target if target_id is None else target_id, minus, confidence, rank, method)
+    if len(set(scope)) < len(scope):
+        raise typer.BadParameter(f"--scope {' --scope '.join(scope)}: each once")
+    given = target if target_id is None else target_id
+    options = options_of_each(scope, given, minus, confidence, rank, method)
     for path in (html, json):
         _check_writable(path)
     if messages is not None and prompt != "-":
@@ -143,8 +147,8 @@ def attribute(
         asked = _read(prompt) if messages is None else _read_messages(messages)
         with told():
             lin = _linearize(model, host, device, dtype, asked, explained)
-            result = _attributed(lin, str(scope), options)
-        result = _grouped(result, By.words if words else by)
+            found = _attributed(lin, list(map(str, scope)), options)
+        result = _together([_grouped(one, By.words if words else by) for one in found])
     except JacobianScopeError as error:
         fail(str(error))
     # Shown before anything is written: minutes of work must not be lost to a full disk.
@@ -207,10 +211,17 @@ def _linearize(
     return tj.linearize(loaded, prompt, **{**options, "answer": answer})
 
 
-def _attributed(lin: Linearized, scope: Any, options: Mapping[str, Any]) -> Attribution:
-    from tl_jacobian.analyses.scopes.choose import choose
+def _attributed(lin: Linearized, scopes: list[Any], options: Sequence[Mapping[str, Any]]) -> list[Attribution]:
+    from tl_jacobian.analyses.scopes.choose import attributed, choose
 
-    return choose(scope, **options).attribute(lin)
+    return attributed(lin, [choose(scope, **own) for scope, own in zip(scopes, options, strict=True)])
+
+
+def _together(found: Sequence[Attribution]) -> Attribution | Comparison:
+    """One alone, or several as one picture, one page and one file."""
+    from tl_jacobian.results.comparison import compare
+
+    return found[0] if len(found) == 1 else compare(found)
 
 
 app.command(short_help="The same for each prompt of a corpus.")(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, get_args
@@ -56,6 +56,12 @@ def _help(option: str) -> str:
 _EXPLAINED = "; ".join(f"{name}: {SCOPES[name].explains}" for name in ON_COMMAND_LINE)
 DEFAULT_SCOPE = ON_COMMAND_LINE[0]
 ScopeOption = Annotated[Scope, typer.Option(help=f"What to explain. {_EXPLAINED}.")]
+ScopesOption = Annotated[
+    list[Scope],
+    typer.Option(
+        help=f"What to explain; given several times, all from shared backward passes, side by side. {_EXPLAINED}."
+    ),
+]
 TargetOption = Annotated[str | None, typer.Option(help=_help("target"))]
 TargetIdOption = Annotated[int | None, typer.Option(help="The same as a token id.")]
 MinusOption = Annotated[str | None, typer.Option(help=_help("minus"))]
@@ -89,15 +95,28 @@ def scope_options(
     method: Method | None,
 ) -> dict[str, str | int | None]:
     """The options of a scope, plain; a usage error for those that it doesn't take."""
+    return options_of_each([scope], target, minus, confidence, rank, method)[0]
+
+
+def options_of_each(
+    scopes: Sequence[Scope],
+    target: str | int | None,
+    minus: str | None,
+    confidence: ConfidenceChoice | None,
+    rank: int | None,
+    method: Method | None,
+) -> list[dict[str, str | int | None]]:
+    """:func:`scope_options` for several scopes: each has those that it takes, and one of them must."""
     options = {"target": target, "minus": minus, "confidence": confidence, "rank": rank, "method": method}
-    spec = SCOPES[scope]
+    specs = [SCOPES[scope] for scope in scopes]
     for name, value in options.items():
-        if value is not None and not spec.takes(name):
+        if value is not None and not any(spec.takes(name) for spec in specs):
             takers = " or ".join(taker.name for taker in takers_of(name))
-            raise typer.BadParameter(f"--{name} is for --scope {takers}, not {spec.name}")
+            raise typer.BadParameter(f"--{name} is for --scope {takers}, not {', '.join(spec.name for spec in specs)}")
     if method is not None and rank is not None:
         raise typer.BadParameter("--method is for --scope fisher, without --rank")
-    return {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+    plain = {name: str(value) if isinstance(value, str) else value for name, value in options.items()}
+    return [{name: value if spec.takes(name) else None for name, value in plain.items()} for spec in specs]
 
 
 def rule_option(rule: list[RuleChoice] | None) -> Any:

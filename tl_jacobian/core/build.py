@@ -24,15 +24,16 @@ from tl_jacobian.core.graph import Graph, recording
 from tl_jacobian.core.hooks import EMBED, Taps
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.past import PAST_FAILS, Past
 from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.linearization import Linearization, LinearizationBatch
-from tl_jacobian.core.memory import at_once, plan
+from tl_jacobian.core.memory import Footprint, at_once, plan
 from tl_jacobian.core.norms import NormAffine, is_bare
 from tl_jacobian.core.prompts import Read
-from tl_jacobian.core.rerun import padded, run
+from tl_jacobian.core.rerun import Continue, padded, run
 from tl_jacobian.core.sinks import attention_sinks, residual_norms
 from tl_jacobian.core.unembedding import Unembedding, precise
-from tl_jacobian.errors import ArgumentError, ContractError, UnsupportedModelError
+from tl_jacobian.errors import ArgumentError, ContractError, MemoryBudgetError, UnsupportedModelError
 
 _PACKAGES = ("tl_jacobian", "transformer-lens", "transformers", "torch")
 
@@ -129,6 +130,10 @@ class Request:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
+# Tokens of a prompt on which going on from keys and values gains something (benchmarks/shared_prefix.py).
+_SHORT = 48
+
+
 @dataclass(frozen=True, eq=False)
 class HostRerun:
     """A :class:`~tl_jacobian.core.rerun.Rerun` of one prompt, or of a prompt and its answer, as it was linearised.
@@ -183,6 +188,37 @@ class HostRerun:
         runs = [run(self.host, [self.tokens] * len(v), Watch(source, value=v), at, self.under).logits for v in parts]
         return self._by_run(runs, len(values))
 
+    def continued(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, "*answer d_vocab"]) -> Continue:
+        n, watch = len(self.tokens), Watch(self.request.watch.source, value=x[None])
+        half = min(n // 2, min(self.read.positions))
+        known = None if self.under.mix or half < _SHORT // 2 else self.host.past(self.tokens, watch, self.under)
+        if known is not None:  # tried on what is known: a model may see its past in a way of its own
+            try:
+                now = self._after(known, half, x[None])[0].to(logits)
+            except (MemoryBudgetError, *PAST_FAILS):
+                known = None
+            else:
+                known = known if _alike(now, logits, self.host.unembedding().weight.dtype) else None
+
+        def run_on(values: Float[Tensor, "n pos d_in"], start: int) -> Float[Tensor, "n *answer d_vocab"]:
+            if known is None or not n // 8 < start <= min(self.read.positions):
+                return self.logits(values)
+            return self._after(known, start, values)
+
+        return run_on
+
+    def _after(
+        self, known: Past, start: int, values: Float[Tensor, "n pos d_in"]
+    ) -> Float[Tensor, "n *answer d_vocab"]:
+        """Logits of runs that go on from the keys and values of what comes before."""
+        past, source = known.before(start), self.request.watch.source
+        at = [position - start for position in self.read.positions]
+        runs = [
+            run(self.host, [self.tokens[start:]] * len(v), Watch(source, value=v), at, self.under, past).logits
+            for v in values[:, start:].split(self._at_once(len(values), each=2 * known.bytes))  # copied twice at most
+        ]
+        return self._by_run(runs, len(values))
+
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n *answer d_vocab"]:
         if self.request.watch.value is not None:
             raise ArgumentError("this prompt ran with input_value=, which fits no other tokens; linearize without it")
@@ -200,11 +236,19 @@ class HostRerun:
         """Of the caller's budget, beside what the linearization keeps."""
         return None if self.request.budget is None else max(0, self.request.budget - self.held)
 
-    def _at_once(self, most: int, record: bool = False) -> int:
-        """How many runs go through the model together; hooks of the caller may mix what they see."""
+    def _at_once(self, most: int, record: bool = False, each: int = 0) -> int:
+        """How many runs go through the model together; hooks of the caller may mix what they see.
+
+        Args:
+            each: bytes that a run takes besides.
+        """
         if self.under.mix:
             return 1
-        footprint = lambda n: self.host.footprint(n, len(self.tokens), n * len(self.read.positions))  # noqa: E731
+
+        def footprint(n: int) -> Footprint:
+            found = self.host.footprint(n, len(self.tokens), n * len(self.read.positions))
+            return replace(found, ends=found.ends + n * each)
+
         return at_once(footprint, most, self._left, self.host.available_memory(), self.held, record)
 
 

@@ -6,7 +6,7 @@ The tokens that a model writes itself are chosen from the very forward pass that
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -16,12 +16,15 @@ from torch import Tensor
 from tl_jacobian.core.graph import forgetting
 from tl_jacobian.core.host.base import END_TO_END, Host, Trace, Watch
 from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.past import Past
 from tl_jacobian.core.progress import progress
 from tl_jacobian.core.unembedding import exact
 from tl_jacobian.errors import ArgumentError, PromptError
 from tl_jacobian.results.arguments import is_id
 
 T = TypeVar("T")
+# From n values of x and the position before which they are x's own to logits.
+Continue = Callable[[Float[Tensor, "n pos d_in"], int], Float[Tensor, "n *answer d_vocab"]]
 
 
 @runtime_checkable
@@ -56,6 +59,14 @@ class Rerun(Protocol):
         """Logits at the explained position for each of n values of x, a row for each of several."""
         ...
 
+    def continued(self, x: Float[Tensor, "pos d_in"], logits: Float[Tensor, "*answer d_vocab"]) -> Continue:
+        """:meth:`logits` of values that are those of x before some position, which isn't run again where that can be.
+
+        Args:
+            x: the linearization's own, and logits: what the model gives there.
+        """
+        ...
+
     def prompts(self, tokens: Sequence[Sequence[int]]) -> Float[Tensor, "n *answer d_vocab"]:
         """Logits after the last token of n other prompts, or at the positions that predict the same answer to them.
 
@@ -76,18 +87,20 @@ def run(
     watch: Watch = END_TO_END,
     positions: Sequence[int] = (-1,),
     under: Conditions | None = None,
+    past: Past | None = None,
 ) -> Trace:
     """One forward pass of several prompts, each explained at its last token; no graph is recorded.
 
     Args:
         positions: explained in every prompt instead, one after the other; negative ones count from its end.
         under: hooks and modes; default: as they are now.
+        past: of what comes before these tokens.
     """
     with forgetting():
         at = [[position % len(ids) for position in positions] for ids in prompts]
         rows = torch.tensor([row for row, own in enumerate(at) for _ in own])
         places = torch.tensor([i for own in at for i in own])
-        return host.forward(padded(prompts), rows, places, watch, under=under)
+        return host.forward(padded(prompts), rows, places, watch, under=under, past=past)
 
 
 def together(host: Host, prompts: Sequence[T]) -> list[Sequence[T]]:

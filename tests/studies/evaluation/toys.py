@@ -56,6 +56,9 @@ class ToyRerun:
         self.runs.append(len(values))
         return self.read(values, self.tokens) @ UNEMBED
 
+    def continued(self, x: Tensor, logits: Tensor) -> Callable[[Tensor, int], Tensor]:
+        return lambda values, start: self.logits(values)
+
     def linearized(self, values: Tensor) -> Iterator[Sequence[Linearization]]:
         yield members(self.tokens, self.read, values)
 

@@ -96,8 +96,10 @@ def without_each(
         return values
 
     falls, divergences = [], []
+    run, start = rerun.continued(x, lin.logits), 0  # of a causal model what comes before the first is the same
     for values in batches(prompt_length(lin), without, batch_size, "tokens left out"):
-        for logits in rerun.logits(values):  # one at a time: an answer's are as many as its tokens
+        start, first = start + len(values), start
+        for logits in run(values, first):  # one at a time: an answer's are as many as its tokens
             new = wide(logits).log_softmax(-1)
             falls.append(before - log_prob(new, tokens))
             divergences.append((old.exp() * (old - new)).sum(-1).clamp_min(0.0).sum())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tl_jacobian.core.hooks import EMBED
 from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.past import Past
 from tl_jacobian.core.host.weights import Weights
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine
@@ -202,15 +203,21 @@ class Host(Protocol):
         watch: Watch = END_TO_END,
         recompute: bool = False,
         under: Conditions | None = None,
+        past: Past | None = None,
     ) -> Trace:
         """Run the model once, recording; only ``positions`` (of ``rows``) are normalised and unembedded.
 
         With ``recompute`` a block's activations are computed again in every backward pass, not kept. The caller's
-        hooks and modes are those of ``under``, or today's.
+        hooks and modes are those of ``under``, or today's. With a ``past`` the tokens, and positions, are those that
+        come after it, in every row; for runs that record nothing.
 
         Raises:
             HookPointError: a watched hook point doesn't exist, or has no activation for each position.
         """
+        ...
+
+    def past(self, tokens: Sequence[int], watch: Watch, under: Conditions | None = None) -> Past | None:
+        """Keys and values of a prompt; None where the model has no such thing, or not of every position."""
         ...
 
     def conditions(self) -> Conditions:

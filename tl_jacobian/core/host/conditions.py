@@ -130,7 +130,10 @@ class Conditions:
 
 
 def _is_hooked(module: nn.Module) -> bool:
-    return any(map(module.__dict__.__getitem__, _HOOKS))
+    own = module.__dict__  # written out: it is asked of every module, of which a bridge has thousands
+    return bool(
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    )
 
 
 def _each(module: nn.Module, state: dict[str, Any]) -> Iterator[tuple[str, int, Any]]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from tl_jacobian.core.hooks import EMBED, RESID_MID, parsed
 from tl_jacobian.core.host.backward import Rule, rule_name
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.loan import Loan, modules_in
 from tl_jacobian.core.host.memory import Habits
+from tl_jacobian.core.host.past import Past
 from tl_jacobian.core.host.precision import Precision
 from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.errors import UnsupportedModelError
@@ -44,10 +45,31 @@ class HookedTransformerHost(TransformerLensHost):
                 "change an earlier prediction"
             )
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, cache: Any = None) -> Tensor:
         # With a tokenizer that pads on the left, the model would guess a mask from the ids;
         # prompts here are padded on the right, where a causal model needs none.
-        return self.model(tokens, return_type="logits", padding_side="right")
+        if cache is None:
+            return self.model(tokens, return_type="logits", padding_side="right")
+        return self.model(
+            tokens,
+            return_type="logits",
+            past_kv_cache=cache,
+            attention_mask=torch.ones_like(tokens),
+            padding_side="right",
+        )
+
+    def _cache(self, past: Past | None, n: int) -> Any:
+        from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+
+        cache = TransformerLensKeyValueCache.init_cache(self.cfg, self._device, n)
+        if past is not None:
+            for entry, (keys, values) in zip(cache.entries, past.rows(n), strict=True):
+                entry.past_keys, entry.past_values = keys, values
+            cache.previous_attention_mask = torch.ones(n, past.length, dtype=torch.int, device=self._device)
+        return cache
+
+    def _kept(self, cache: Any, length: int) -> Past:
+        return Past([(entry.past_keys, entry.past_values) for entry in cache.entries], 1, length)
 
     def _architecture(self) -> str | None:
         return self.cfg.original_architecture
@@ -100,21 +122,32 @@ class TransformerBridgeHost(TransformerLensHost):
         generates = source.can_generate() if hasattr(source, "can_generate") else True
         return generates and bool(self.model.adapter.supports_causal_loss) and not encoder_decoder
 
-    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
+    def _point(self, name: str) -> nn.Module:
         # hook_embed is another name of embed_ln.hook_out where a model normalises its embeddings (BLOOM), and on some
         # (Granite) a view that has been scaled: x is what the embedding layer gives, Hugging Face's inputs_embeds.
-        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name, points)
+        return self.model.embed if name in (EMBED, "embed.hook_out") else super()._point(name)
 
     def _passes(self, name: str) -> bool:
         return parsed(name).path == RESID_MID  # another name of ln2.hook_in
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, cache: Any = None) -> Tensor:
         with Loan() as loan, loan:
             if (positions := getattr(self.model, "pos_embed", None)) is not None:
                 # The bridge leaves the batch's size there, for whichever thread reads it next.
                 loan.by_thread(positions, "_current_batch_size")
+            if cache is not None:
+                return self.model(tokens, return_type="logits", past_key_values=cache, use_cache=True)
             # No cache of keys and values: nothing is generated, and it would copy them.
             return self.model(tokens, return_type="logits", use_cache=self._needs_cache)
+
+    def _cache(self, past: Past | None, n: int) -> Any:
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate([] if past is None else past.rows(n)):
+            cache.update(keys, values, layer)
+        return cache
+
+    def _kept(self, cache: Any, length: int) -> Past:
+        return Past([(layer.keys, layer.values) for layer in cache.layers], 2, length)
 
     @cached_property
     def _needs_cache(self) -> bool:

@@ -157,18 +157,20 @@ class Loan:
     def _again(self, hook: Hook) -> Hook:
         return hook if isinstance(hook, _Mine) else _Again(hook, self)  # those of a loan know themselves where to act
 
-    def forget(self, module: nn.Module) -> None:
-        """Attributes in which a module would keep a part of the graph are put back.
+    def forget(self, modules: Iterable[nn.Module]) -> None:
+        """Attributes in which modules would keep a part of the graph are put back.
 
         TransformerBridge's attention keeps its last pattern, and with it every activation before it.
         """
-        before = [(m, dict(m.__dict__)) for m in nn.Module.modules(module)]
+        # Hook points, most of a bridge's modules, keep nothing.
+        before = [(parts := m.__dict__, parts.copy()) for m in modules if "fwd_hooks" not in m.__dict__]
 
         def forget() -> None:
-            for part, old in before:
-                for name, value in list(part.__dict__.items()):
-                    if isinstance(value, Tensor) and value.requires_grad and value is not old.get(name):
-                        part.__dict__[name] = old.get(name)
+            for now, old in before:
+                changed = [name for name, value in list(now.items()) if value is not old.get(name)]
+                for name in changed:
+                    if isinstance(now[name], Tensor) and now[name].requires_grad:
+                        now[name] = old.get(name)
 
         self._undo.append(forget)
 

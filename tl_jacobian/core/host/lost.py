@@ -53,9 +53,8 @@ _KNOWN: WeakKeyDictionary[nn.Module, tuple[Weights, dict[Hashable, Found]]] = We
 def known(model: nn.Module, weights: Weights, key: Hashable, find: Callable[[], Found]) -> Found:
     """What was found before, of the same weights and hooks; else what is found now."""
     before = _KNOWN.get(model)
-    if before is None or not before[0].same():
-        before = (weights, {})
-        _KNOWN[model] = before
+    if before is None or before[0] is not weights:
+        before = _KNOWN[model] = weights, {}
     if key not in before[1]:
         before[1][key] = find()
     return before[1][key]

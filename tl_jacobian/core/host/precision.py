@@ -292,8 +292,13 @@ def described(weights: Iterable[Tensor], precision: Precision) -> str:
 
 
 @contextmanager
-def computing(model: nn.Module, rules: Rules, precision: Precision) -> Iterator[None]:
+def computing(
+    model: nn.Module, rules: Rules, precision: Precision, modules: Sequence[nn.Module] | None = None
+) -> Iterator[None]:
     """Where a model is run: what it computes is as precise as was asked for, or refused.
+
+    Args:
+        modules: all of the model, where they are known.
 
     Raises:
         UnsupportedModelError: a part of the model rounds where no rule reaches.
@@ -302,7 +307,7 @@ def computing(model: nn.Module, rules: Rules, precision: Precision) -> Iterator[
         with rewriting(rules):
             yield
         return
-    check_exact(model)
+    check_exact(model, modules)
     with unrounded(), rewriting(rules):
         try:
             yield
@@ -328,10 +333,11 @@ _QUANTISED = (
 )
 
 
-def check_exact(model: nn.Module) -> None:
+def check_exact(model: nn.Module, modules: Sequence[nn.Module] | None = None) -> None:
     """Raise UnsupportedModelError where weights are quantised in a way that rounds activations as well."""
     roots = (model, getattr(model, "original_model", model))
-    kinds = {type(part) for module in modules_in(*roots) for part in (module, *module._parameters.values())}
+    modules = modules_in(*roots) if modules is None else modules
+    kinds = {type(part) for module in modules for part in (module, *module._parameters.values())}
     found = {kind for kind in kinds if f"{kind.__module__}.{kind.__qualname__}".startswith(_QUANTISED)}
     if not found:
         return

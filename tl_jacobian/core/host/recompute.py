@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.cache_utils import Cache
 
-from tl_jacobian.core.host.loan import STATE, Loan, lock_of, state_of
+from tl_jacobian.core.host.loan import STATE, Loan, lock_of, modules_in, state_of
 from tl_jacobian.core.host.operations import Rules, rewriting
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ContractError
@@ -107,7 +107,7 @@ class _Run:
         return out
 
     def _forward(self, loan: Loan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        loan.forget(self.block)
+        loan.forget(modules_in(self.block))
         return self.forward(*map(_own, args), **{name: _own(value) for name, value in kwargs.items()})
 
 

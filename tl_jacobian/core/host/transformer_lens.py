@@ -33,11 +33,12 @@ from tl_jacobian.core.host.lost import Found, Look, known, looking, search
 from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
 from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
+from tl_jacobian.core.host.past import PAST_FAILS, Past
 from tl_jacobian.core.host.precision import Precision, computing, described, in_float32, rules_for
 from tl_jacobian.core.host.recompute import fire
 from tl_jacobian.core.host.recompute import recompute as recomputed
 from tl_jacobian.core.host.recorder import Cut, Places, Recorder, hook_point
-from tl_jacobian.core.host.weights import Weights
+from tl_jacobian.core.host.weights import Weights, weights_of
 from tl_jacobian.core.memory import Footprint
 from tl_jacobian.core.norms import NormAffine, affine_of
 from tl_jacobian.core.unembedding import Unembedding, precise
@@ -362,10 +363,24 @@ class TransformerLensHost:
         watch: Watch = END_TO_END,
         recompute: bool = False,
         under: Conditions | None = None,
+        past: Past | None = None,
     ) -> Trace:
         recorded = self.rule is not None and torch.is_grad_enabled()  # values are the same without
         backward = Backward(self.rule) if recorded and self.rule else None
-        return self._traced(tokens, Places(tokens.shape[1], rows, positions), watch, recompute, under, None, backward)
+        places = Places(tokens.shape[1], rows, positions)
+        cache = None if past is None else self._cache(past, len(tokens))
+        return self._traced(tokens, places, watch, recompute, under, None, backward, cache)
+
+    def past(self, tokens: Sequence[int], watch: Watch, under: Conditions | None = None) -> Past | None:
+        places = Places(len(tokens), torch.tensor([0]), torch.tensor([len(tokens) - 1]))
+        try:
+            with forgetting():
+                cache = self._cache(None, 1)
+                self._traced(torch.tensor([list(tokens)]), places, watch, under=under, cache=cache)
+                found = self._kept(cache, len(tokens))
+        except PAST_FAILS:  # runs start at the beginning then
+            return None
+        return found if found.whole(len(self.model.blocks)) else None
 
     def _traced(
         self,
@@ -376,13 +391,16 @@ class TransformerLensHost:
         under: Conditions | None = None,
         look: Look | None = None,
         backward: Backward | None = None,
+        cache: Any = None,
     ) -> Trace:
         """:meth:`forward`, under a backward rule or none; every module is shown to ``look``."""
         with lock_of(self.model), Loan() as loan, loan:
             if under is not None:
                 under.enter(loan)
-            parameters = self._parameters()
-            check_dropout(self.model)
+            modules = modules_in(*self._roots())  # once: a bridge has thousands
+            parameters = _parameters_of(modules)
+            if any(module.training for module in modules):
+                check_dropout(self.model)
             check_weights(parameters)
             rules, n_heads = self._rules(parameters), int(getattr(self.cfg, "n_heads", 0) or 0)
             recorder = Recorder(places, watch, self._where_to_cut(), n_heads, precise if rules else _as_it_is)
@@ -392,14 +410,15 @@ class TransformerLensHost:
                 for name, module in modules_of(*self._roots()):
                     hooks.append((module, partial(looking, look, name), "after, with keywords"))
             loan.freeze(parameters)
-            for module in modules_in(*self._roots()):
+            for module in modules:
                 # A block that runs again in the backward pass would miss the hooks of this one.
                 if module.__dict__.get("gradient_checkpointing"):
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
             blocked = Blocked(tokens.shape[1], None if backward is None else backward.here)
-            in_blocks = self._attends_in_blocks(tokens.shape[1] if look is None else LONG, watch.taps)
+            long = LONG if look is not None else 0 if cache is not None else tokens.shape[1]
+            in_blocks = self._attends_in_blocks(long, watch.taps)
             if in_blocks:
                 rules = (*rules, blocked)
             if backward is not None:
@@ -409,9 +428,9 @@ class TransformerLensHost:
             if recompute:
                 recomputed(loan, self.model, self.model.blocks, rules)
             else:
-                loan.forget(self.model.blocks)
-            with computing(self.model, rules, self.precision):
-                logits = self._run(tokens.to(self._device))
+                loan.forget(modules)
+            with computing(self.model, rules, self.precision, modules):
+                logits = self._run(tokens.to(self._device), cache)
         if backward is not None:
             backward.check(self.model, self.hook_points())
         if in_blocks and (blocked.made_whole or not blocked.attended):
@@ -470,16 +489,16 @@ class TransformerLensHost:
 
     def _watched(self, recorder: Recorder) -> list[tuple[nn.Module, Hook]]:
         """The hooks that record activations, each at its hook point."""
-        watch, points = recorder.watch, self._points()
-        source = self._point(watch.source, points)
+        watch = recorder.watch
+        source = self._point(watch.source)
         if self._passes(watch.source):
             raise HookPointError(
                 f"on {self.name} an activation put in at {watch.source} reaches the MLP alone, and the residual stream "
                 f"goes on without it; use {watch.source.replace(RESID_MID, ATTN_OUT)}, whose Jacobian is the same"
             )
         tap = {True: recorder.passing, False: recorder.tap}
-        taps = [(self._point(name, points), partial(tap[self._passes(name)], name)) for name in watch.taps]
-        after = [(self._point(watch.output, points), recorder.output)] if watch.output else []
+        taps = [(self._point(name), partial(tap[self._passes(name)], name)) for name in watch.taps]
+        after = [(self._point(watch.output), recorder.output)] if watch.output else []
         return [(source, recorder.source), *taps, *after]
 
     def hook_points(self) -> tuple[str, ...]:
@@ -525,7 +544,7 @@ class TransformerLensHost:
             return Conditions(*self._roots())
 
     def weights(self) -> Weights:
-        return Weights(self._roots())
+        return weights_of(self.model, *self._roots())
 
     def lost_gradient(self, tokens: Sequence[int], recompute: bool = False) -> Lost | None:
         now, weights = self.conditions(), self.weights()
@@ -584,20 +603,27 @@ class TransformerLensHost:
             self._seen_points = now, self.model.hook_dict
         return self._seen_points[1]
 
-    def _point(self, name: str, points: Mapping[str, nn.Module]) -> nn.Module:
-        """The module whose output is the activation of that name, of the model's hook points."""
-        return hook_point(points, name)
+    def _point(self, name: str) -> nn.Module:
+        """The module whose output is the activation of that name."""
+        return hook_point(self._points(), name)
 
     def _passes(self, name: str) -> bool:
         """Whether the residual stream is seen at that hook point and doesn't go through it."""
         return False
 
-    def _run(self, tokens: Tensor) -> Tensor:
+    def _run(self, tokens: Tensor, cache: Any = None) -> Tensor:
+        raise NotImplementedError
+
+    def _cache(self, past: Past | None, n: int) -> Any:
+        """The library's own cache of keys and values: empty, or with the past of each of n rows."""
+        raise NotImplementedError
+
+    def _kept(self, cache: Any, length: int) -> Past:
+        """What such a cache was given."""
         raise NotImplementedError
 
     def _parameters(self) -> list[nn.Parameter]:
-        own = (p for module in modules_in(*self._roots()) for p in module._parameters.values())
-        return list({id(p): p for p in own if p is not None}.values())
+        return _parameters_of(modules_in(*self._roots()))
 
     @property
     def _device(self) -> torch.device:
@@ -635,6 +661,11 @@ class TransformerLensHost:
             return "never"
         watched = _has_hooks(getattr(self.model, "ln_final", None))
         return "unembed" if watched else self.earliest_cut
+
+
+def _parameters_of(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    own = (p for module in modules for p in module._parameters.values())
+    return list({id(p): p for p in own if p is not None}.values())
 
 
 def _edit(fn: Callable[[Tensor], Tensor], activation: Tensor, hook: Any) -> Tensor:
