@@ -60,10 +60,11 @@ function ticks(low, high, count) {
   return found;
 }
 
-function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
+// Options: tip, onpick(point), lines(point): what the tooltip says of it.
+function curvesPlot(panel, wide, tall, { tip, onpick, lines, shared }) {
   const [left, right, top, bottom] = [52, 10, 10, 34];
   const all = panel.curves;
-  const xs = all.flatMap((c) => c.x);
+  const xs = all.flatMap((c) => c.x).filter((x) => x !== null);
   const ys = all.flatMap((c) => [...c.y, ...(c.low || []), ...(c.high || [])]).filter((y) => y !== null);
   const bars = all.some((c) => c.marks === "bars");
   let [x0, x1] = shared || [Math.min(...xs), Math.max(...xs)];
@@ -103,7 +104,7 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
   const points = [];
   for (const curve of all) {
     const color = curveColor(curve, curve.role ? 0 : index++, free);
-    const here = curve.x.map((x, i) => [x, curve.y[i], i]).filter(([, y]) => y !== null);
+    const here = curve.x.map((x, i) => [x, curve.y[i], i]).filter(([x, y]) => x !== null && y !== null);
     const narrow = Math.max(1.5, Math.min(9, ((wide - left - right) / Math.max(1, here.length)) * 0.7));
     for (const [x, y, i] of here) points.push({ curve, x, y, i, px: X(x), py: Y(y), color });
     if (curve.low?.length && curve.marks !== "bars") {
@@ -117,7 +118,9 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
         if (curve.low?.length) svg.append(h("line", { x1: X(x), x2: X(x), y1: Y(curve.low[i]), y2: Y(curve.high[i]), class: "tlx-error" }));
       }
     } else {
-      if (curve.marks === "line") svg.append(h("polyline", { points: here.map(([x, y]) => `${X(x)},${Y(y)}`).join(" "), fill: "none", stroke: color, "stroke-width": 1.8 }));
+      // A point without a number is a gap in the line.
+      const path = here.map(([x, y, i], k) => `${k && here[k - 1][2] === i - 1 ? "L" : "M"}${X(x)},${Y(y)}`).join("");
+      if (curve.marks === "line" && path) svg.append(h("path", { d: path, fill: "none", stroke: color, "stroke-width": 1.8 }));
       if (curve.marks === "points" || here.length <= 60) {
         for (const [x, y] of here) svg.append(h("circle", { cx: X(x), cy: Y(y), r: curve.marks === "points" ? 2.6 : 2.1, fill: color }));
       }
@@ -140,7 +143,7 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
     dot.setAttribute("cx", p.px);
     dot.setAttribute("cy", p.py);
     dot.setAttribute("visibility", "visible");
-    tip?.show([visible(p.curve.name), `${panel.x_axis}: ${number(p.x)}`, `${panel.y_axis}: ${number(p.y)}`], event.clientX, event.clientY);
+    tip?.show(lines?.(p) || [visible(p.curve.name), `${panel.x_axis}: ${number(p.x)}`, `${panel.y_axis}: ${number(p.y)}`], event.clientX, event.clientY);
   });
   svg.addEventListener("pointerleave", () => {
     dot.setAttribute("visibility", "hidden");
@@ -178,7 +181,7 @@ function listed(panel) {
   fold.addEventListener("toggle", () => {
     if (!fold.open || fold.childElementCount > 1) return;
     const curves = [...panel.curves, ...(panel.below?.curves || [])];
-    const x = [...new Set(curves.flatMap((curve) => curve.x))].sort((a, b) => a - b).slice(0, 1000);
+    const x = [...new Set(curves.flatMap((curve) => curve.x).filter((x) => x !== null))].sort((a, b) => a - b).slice(0, 1000);
     const values = curves.map((curve) => new Map(curve.x.map((at, i) => [at, curve.y[i]])));
     const head = h("tr", {}, h("th", {}, panel.x_axis), curves.map((curve) => h("th", {}, visible(curve.name || panel.y_axis))));
     const body = x.map((at) => h("tr", {}, h("th", {}, number(at)), values.map((one) => h("td", {}, one.has(at) ? number(one.get(at)) : ""))));
@@ -187,17 +190,29 @@ function listed(panel) {
   return fold;
 }
 
-export function drawTable(panel) {
+// Options: onpick(index of a row).
+export function drawTable(panel, { onpick } = {}) {
   const cell = (one, i) => {
     const shade = tint({ limit: 1 }, one.shade || 0);
     return h("td", { class: panel.numbers.includes(i) ? "tlx-right" : "", style: { background: shade } }, visible(one.text));
+  };
+  const line = (row, index) => {
+    if (!onpick) return h("tr", {}, row.map(cell));
+    const label = row.map((one, i) => `${visible(panel.header[i])} ${visible(one.text) || "none"}`).join(", ");
+    const node = h("tr", { class: "tlx-pick", tabIndex: 0, role: "button", "aria-label": label, onclick: () => onpick(index) }, row.map(cell));
+    node.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      onpick(index);
+    });
+    return node;
   };
   return h(
     "div",
     {},
     panel.above ? h("p", { class: "tlx-above" }, visible(panel.above)) : null,
     h("div", { class: "tlx-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, panel.header.map((name) => h("th", {}, visible(name))))),
-      h("tbody", {}, panel.rows.map((row) => h("tr", {}, row.map(cell)))))),
+      h("tbody", {}, panel.rows.map(line)))),
     panel.notes.map((note) => h("p", { class: "tlx-small" }, visible(note))),
   );
 }
