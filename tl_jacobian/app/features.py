@@ -127,12 +127,15 @@ def _removed(bench: Bench, ask: Feature, sae: Sae) -> Seen:
         raise ArgumentError(
             f"{sae.of.name} writes at {len(sae.into)} layers at once; one activation at a time is replaced here"
         )
-    lin, hook = bench.linearization(view, "features"), sae.into[0]
+    (hook,) = sae.into
+    lin = bench.linearization(view, "features")
     if ask.position >= len(lin.tokens):
         raise ArgumentError(f"token {ask.position} comes after the explained position {lin.position}")
     h = lin.taps[hook]
     part = sae.of.written(lin.taps[sae.at].reshape(len(h), -1), ask.feature).reshape(h.shape).to(h)
-    tokens = {} if isinstance(lin, AnswerLinearization) else {"target": view.target, "minus": view.minus}
+    tokens: dict[str, Any] = {}
+    if not isinstance(lin, AnswerLinearization):
+        tokens = {"target": view.target, "minus": view.minus}
     found = intervene(lin, hook, positions=[ask.position], replacement=h - part, **tokens)
     here = quoted(lin.str_tokens[ask.position])
     found = dataclasses.replace(found, what=f"feature {ask.feature} out at token {ask.position}, {here}")
