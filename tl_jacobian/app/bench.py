@@ -48,7 +48,7 @@ class Limits:
     """
 
     answers: int = 64 << 20
-    linearizations: int = 1 << 30
+    linearizations: int = 2 << 30
     tokens: int | None = None
     memory: int | str | None = None
 

@@ -73,6 +73,7 @@ def live(
             fail(f'the page needs FastAPI, uvicorn and websockets ({error}): pip install "tl-jacobian[app]"')
         from tl_jacobian.app.bench import Limits
         from tl_jacobian.app.session import Place
+        from tl_jacobian.core.host import load  # noqa: F401  # what _bench needs
 
     try:
         with told():
@@ -86,7 +87,9 @@ def live(
         fail(str(error))
     Console().print(f"The live view: {server.url}", markup=False, highlight=False, soft_wrap=True)
     if open:
-        threading.Timer(0.5, webbrowser.open, [server.url]).start()
+        opening = threading.Timer(0.5, webbrowser.open, [server.url])
+        opening.daemon = True  # an interrupt doesn't wait for it
+        opening.start()
     server.run()
 
 

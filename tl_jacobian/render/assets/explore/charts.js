@@ -11,7 +11,10 @@ export function drawBars(panel, { tip, onpick, marks, most = 40 } = {}) {
   const bars = panel.bars.slice(0, most);
   const limit = Math.max(...panel.bars.map((bar) => Math.abs(bar.value || 0) + (bar.error || 0)), 1e-30);
   const signed = bars.some((bar) => bar.value < 0);
-  const list = h("ul", { class: "tlx-bars" + (signed ? " tlx-signed" : "") });
+  const shown = (bar) => `${write(bar.value)}${bar.error === null || bar.error === undefined ? "" : ` ± ${write(bar.error)}`}`;
+  // Every row's track is as wide as the others', so that lengths can be compared.
+  const widths = { "--value": `${Math.max(5, ...bars.map((bar) => shown(bar).length)) + 1}ch`, ...(marks && bars.some((_, i) => marks(i)) ? { "--mark": "78px" } : {}) };
+  const list = h("ul", { class: "tlx-bars" + (signed ? " tlx-signed" : ""), style: widths });
   let line = null;
   bars.forEach((bar, index) => {
     const same = bar.line && bar.line === line;
@@ -27,11 +30,11 @@ export function drawBars(panel, { tip, onpick, marks, most = 40 } = {}) {
       const whisker = { "inset-inline-start": `${middle - half}%`, width: `${2 * half}%` };
       track.append(h("span", { class: "tlx-whisker", style: whisker }));
     }
-    const value = `${write(bar.value)}${bar.error === null || bar.error === undefined ? "" : ` ± ${write(bar.error)}`}`;
+    const value = shown(bar);
     const name = bar.line ? (same ? "" : bar.line) : bar.name;
     const mark = marks?.(index);
     const parts = [
-      h("bdi", { class: "tlx-name" }, visible(name).trimStart() || "\u00a0"),
+      h("bdi", { class: "tlx-name" }, visible(name).trimStart() || (name ? "␣".repeat(name.length) : "\u00a0")),
       track,
       h("span", { class: "tlx-value" }, value),
       mark ? h("span", { class: "tlx-mark" }, mark) : null,
@@ -60,10 +63,11 @@ function ticks(low, high, count) {
   return found;
 }
 
-// Options: tip, onpick(point), lines(point): what the tooltip says of it.
-function curvesPlot(panel, wide, tall, { tip, onpick, lines, shared }) {
+// Options: tip, onpick(point), lines(point): what the tooltip says of it, label(point): a text beside it.
+function curvesPlot(panel, wide, tall, { tip, onpick, lines, label, shared }) {
   const [left, right, top, bottom] = [52, 10, 10, 34];
-  const all = panel.curves;
+  const left_out = (curve, x) => curve.marks === "bars" && x < (panel.hidden || 0);
+  const all = panel.curves.map((curve) => ({ ...curve, y: curve.y.map((y, i) => (left_out(curve, curve.x[i]) ? null : y)) }));
   const xs = all.flatMap((c) => c.x).filter((x) => x !== null);
   const ys = all.flatMap((c) => [...c.y, ...(c.low || []), ...(c.high || [])]).filter((y) => y !== null);
   const bars = all.some((c) => c.marks === "bars");
@@ -92,7 +96,7 @@ function curvesPlot(panel, wide, tall, { tip, onpick, lines, shared }) {
   svg.append(h("text", { x: (left + wide) / 2, y: tall - 3, "text-anchor": "middle", class: "tlx-axis" }, panel.x_axis));
   svg.append(h("text", { transform: `translate(12 ${tall / 2 - 8}) rotate(-90)`, "text-anchor": "middle", class: "tlx-axis" }, panel.y_axis));
   if (panel.hidden) {
-    svg.append(h("rect", { x: X(x0), y: top, width: Math.max(4, X(panel.hidden - 0.5) - X(x0)), height: tall - top - bottom, class: "tlx-hatched" }));
+    svg.append(h("rect", { x: X(x0), y: top, width: Math.max(8, X(panel.hidden - 0.5) - X(x0)), height: tall - top - bottom, class: "tlx-hatched" }));
   }
   for (const guide of panel.guides || []) {
     const [a, b, c, d] = guide.axis === "y" ? [left, wide - right, Y(guide.at), Y(guide.at)]
@@ -125,6 +129,14 @@ function curvesPlot(panel, wide, tall, { tip, onpick, lines, shared }) {
         for (const [x, y] of here) svg.append(h("circle", { cx: X(x), cy: Y(y), r: curve.marks === "points" ? 2.6 : 2.1, fill: color }));
       }
     }
+  }
+  const told = new Set();
+  for (const point of label ? points : []) {
+    const at = `${point.px} ${point.py}`;
+    if (told.has(at)) continue;
+    told.add(at);
+    const end = point.px > wide - 70;
+    svg.append(h("text", { x: point.px + (end ? -4 : 4), y: point.py - 4, "text-anchor": end ? "end" : "start", class: "tlx-label" }, visible(label(point))));
   }
   const dot = h("circle", { r: 5, class: "tlx-dot", visibility: "hidden" });
   svg.append(dot);
@@ -160,7 +172,7 @@ export function drawCurves(panel, options = {}) {
     const wide = Math.max(280, Math.min(1100, box.clientWidth || 640));
     if (Math.abs(wide - drawn) < 2) return;
     drawn = wide;
-    const { svg, range } = curvesPlot(panel, wide, panel.square ? Math.min(wide, 420) : 230, options);
+    const { svg, range } = curvesPlot(panel, wide, panel.square ? Math.min(wide, 420) : options.tall || 230, options);
     const parts = [svg];
     if (panel.below) parts.push(curvesPlot(panel.below, wide, 170, { ...options, shared: range }).svg);
     const named = [...panel.curves, ...(panel.below?.curves || [])].filter((curve) => curve.name);

@@ -60,7 +60,7 @@ function findEdges(app, ask, box) {
     const lines = (point) => [visible(edgeAt(point).ends.join(" → ")), `predicted: ${visible(edgeAt(point).value)}`, visible(graph.detail)];
     box.replaceChildren(
       h("div", { class: "tlx-columns" },
-        drawPanel(graph, { tip: app.tip, lines, onpick: (point) => point && open(...edgeAt(point).ends),
+        drawPanel(graph, { tip: app.tip, lines, tall: 430, label: (point) => edgeAt(point).ends[point.i % 3], onpick: (point) => point && open(...edgeAt(point).ends),
           help: "From the head or MLP that writes up to the one that reads. Click an end of an edge." }),
         drawPanel(table, { tip: app.tip, help: "Click an edge to see both ends, and to measure it.", onpick: (i) => open(...seen.facts.edges[i]) })),
       one,
@@ -70,7 +70,7 @@ function findEdges(app, ask, box) {
   }, (head) => { box.replaceChildren(); app.fail(head); });
 }
 
-// Both ends of an edge, and what measures it.
+// The heads at both ends of an edge, and what measures it.
 function showEdge(app, ask, { target, minus }, box) {
   const ends = app.state.edge;
   app.results = h("div", { class: "tlx-results" });
@@ -81,13 +81,16 @@ function showEdge(app, ask, { target, minus }, box) {
     return { do: "try", view: { ...edgeView(app), target, minus }, change: "patch", layer: Number(layer), ...place, edited: ask.edited, text: ask.text };
   };
   const patchable = ends.filter((name) => name !== "logits");
-  const shown = ends.map((name) => {
-    const part = HEAD.exec(name);
+  const shown = ends.filter((name) => HEAD.test(name)).map((name) => {
+    const [layer, head] = HEAD.exec(name).slice(1).map(Number);
     const place = h("div", {});
-    if (part) drawEnd(app, name, Number(part[1]), Number(part[2]), place);
-    return h("section", { class: "tlx-side" }, h("div", { class: "tlx-head" }, h("b", {}, name),
-      part ? quiet("its drill-down →", () => { app.state.drill = [...ask.edited]; app.state.head = [Number(part[1]), Number(part[2])]; app.draw(); app.showTab("drill"); }) : h("span", {}, name === "logits" ? "the prediction itself" : "an MLP: it has no attention pattern")),
-      place);
+    drawEnd(app, name, layer, head, place);
+    const drill = () => {
+      Object.assign(app.state, { drill: [...ask.edited], head: [layer, head] });
+      app.draw();
+      app.showTab("drill");
+    };
+    return h("section", { class: "tlx-side" }, h("div", { class: "tlx-head" }, h("b", {}, `Head ${name}`), quiet("its drill-down →", drill)), place);
   });
   box.replaceChildren(
     h("div", { class: "tlx-head" }, h("b", {}, `Edge ${ends.join(" → ")}`),
