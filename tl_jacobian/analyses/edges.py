@@ -299,7 +299,12 @@ class Edges:
             row_axis="sender",
             column_axis="receiver",
             signed=True,
-            metadata={"clean": self.pair.ids[0], "corrupted": self.pair.ids[1], **self.pair.host.facts()},
+            metadata={
+                "clean": self.pair.ids[0],
+                "corrupted": self.pair.ids[1],
+                **self.aim.tokens,
+                **self.pair.host.facts(),
+            },
         )
 
     # -- path patching ---------------------------------------------------------------

@@ -64,11 +64,13 @@ class Aim(NamedTuple):
         fn: a function of the logits that the pair holds, ``(1, pos, d_vocab)``.
         name: what it is called.
         positions: whose logits it depends on: all that the pair holds, or -1 alone.
+        tokens: whose logits it is the difference of, as metadata has them; none of another metric.
     """
 
     fn: Metric
     name: str
     positions: tuple[int, ...] = (-1,)
+    tokens: Mapping[str, int] = _NONE
 
 
 @dataclass(frozen=True)
@@ -517,7 +519,8 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
             "what to compare, target=... and minus=..., or give a metric"
         )
     name = f"logit of {name_of(vocabulary, token)} minus logit of {name_of(vocabulary, other)}"
-    return Aim(lambda logits: logits[0, -1, token] - logits[0, -1, other], name)
+    tokens = {"target_token": token, "minus_token": other}
+    return Aim(lambda logits: logits[0, -1, token] - logits[0, -1, other], name, tokens=tokens)
 
 
 def _of_all_logits(metric: Metric, logits: Float[Tensor, "1 pos d_vocab"]) -> Metric:

@@ -29,24 +29,33 @@ def edges(bench: Bench, ask: Edges) -> Seen:
     if len(lin.tokens) > _MOST:
         raise ArgumentError(f"{len(lin.tokens)} tokens; a view draws the edges of {_MOST} at most")
     other = other_text(bench, view, ask.edited, ask.text)
-    edited = bench.linearization(other)
-    clean, corrupted = lin.tokens.tolist(), edited.tokens.tolist()
+    clean, corrupted = lin.tokens.tolist(), bench.text(other)[0]
+    corrupted = corrupted if other.position is None else corrupted[: other.position + 1]
     if clean == corrupted:
         raise ArgumentError("the other prompt is the same: write other text, of as many tokens, for the picked ones")
-    target = int(lin.logits.argmax()) if view.target is None else view.target
-    minus = int(edited.logits.argmax()) if view.minus is None else view.minus
-    if target == minus:
-        raise ArgumentError(
-            f"both prompts predict {lin.decode(target)!r}: Shift-click another predicted token to contrast with it, or "
-            "write other text"
-        )
     options = {name: value for name, value in bench.options.items() if name == "precision"}
     check = [tuple(pair) for pair in ask.check]
-    found = edge_attribution(
-        bench.model, clean, corrupted, target=target, minus=minus, check=check or 0, progress=False, **options
-    )
+    try:
+        found = edge_attribution(
+            bench.model,
+            clean,
+            corrupted,
+            target=view.target,
+            minus=view.minus,
+            check=check or 0,
+            progress=False,
+            **options,
+        )
+    except ArgumentError as error:
+        if "are the same token" not in str(error):
+            raise
+        raise ArgumentError(
+            "both prompts predict the same token: Shift-click another predicted one to contrast with it, or write "
+            "other text"
+        ) from error
+    target, minus = (found.metadata[name] for name in ("target_token", "minus_token"))
     call = "from tl_jacobian.analyses.edges import edge_attribution\n"
-    call += f"other = {linearized(other, edited)}\n"
+    call += f"other = {linearized(other, lin)}\n"
     call += "edge_attribution(model, lin.tokens.tolist(), other.tokens.tolist(), "
     call += f"target={target}, minus={minus}, check={check or 0}).show()"
     shown = found.panels()
