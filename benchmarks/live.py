@@ -255,7 +255,7 @@ def actions(page: Page, bench: Metered) -> list[str]:
         ".tlx-panel-table",
     )
     if bench.sae is not None:
-        sae, hook = bench.sae.given, bench.sae.at
+        sae, hook, read = bench.sae.given, bench.sae.at, bench.sae.of
         here.add(
             "features of an SAE",
             lambda n: tj.feature_scope(lin(n, record=[hook]), sae),
@@ -272,7 +272,7 @@ def actions(page: Page, bench: Metered) -> list[str]:
 
         def of_first(n: int) -> None:
             inside = tj.linearize(model, prompt(n), output_hook=hook, position=1)
-            tj.feature_scope(inside, sae, int(bench.sae.of.activations(inside.y[None])[0].argmax()))
+            tj.feature_scope(inside, sae, int(read.activations(inside.y[None])[0].argmax()))
 
         here.add(
             "tokens of a feature", of_first, featured, lambda: page.keyboard.press("Enter"), ".tlx-headbox .tlx-head"

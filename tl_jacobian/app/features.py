@@ -123,7 +123,7 @@ def feature(bench: Bench, ask: Feature) -> Seen:
 def _removed(bench: Bench, ask: Feature, sae: Sae) -> Seen:
     """The feature's part of the stream taken out at one token: promise and truth."""
     view = ask.view
-    if len(sae.into) > 1:
+    if len(sae.into) != 1:
         raise ArgumentError(
             f"{sae.of.name} writes at {len(sae.into)} layers at once; one activation at a time is replaced here"
         )
