@@ -93,6 +93,7 @@ class Bench:
         self.linearizations = Cache[Linearized](limits.linearizations)
         self._moment: tuple[Any, Any] | None = None
         self._pace: dict[str, float] = {}
+        self._now: dict[Any, Linearized] = {}  # of the ask that is answered now, however large
         self.sae = sae
         if sae is not None:
             feature_scope(linearize(model, [0, 0], record=sae.record, **self.options), sae.given, **sae.options())
@@ -144,7 +145,10 @@ class Bench:
         """What an ask gives, as panels."""
         if ask.view.scope not in METHODS or ask.view.beside not in {"", *METHODS}:
             raise ArgumentError(f"scope={ask.view.scope!r}, beside={ask.view.beside!r}, expected {', '.join(METHODS)}")
-        return ANSWERS[type(ask)](self, ask)
+        try:
+            return ANSWERS[type(ask)](self, ask)
+        finally:
+            self._now.clear()
 
     def _forget_if_changed(self) -> None:
         """What was computed with other weights or hooks is forgotten."""
@@ -203,7 +207,7 @@ class Bench:
         where = (view.position, view.answer, view.span) if view.position is None else view.position
         base = (tuple(tokens), start, where, view.messages, ends)
         for recorded in (record, *_MORE) if record is None else (record,):
-            if (kept := self.linearizations.get((base, recorded))) is not None:
+            if (kept := self._now.get((base, recorded)) or self.linearizations.get((base, recorded))) is not None:
                 return kept
         made = self._arguments(view, tokens, start)
         if ends is not None:
@@ -211,6 +215,7 @@ class Bench:
         kept = self.sae.record if record == "features" and self.sae is not None else _RECORDS.get(record or "", record)
         lin = linearize(self.model, **made, record=kept)
         taps = tuple(lin.taps) if len(lin.taps) else ()
+        self._now[base, record] = lin
         footprint = self.host.footprint(1, len(lin.tokens), len(lin.positions), taps)
         again = "again" in str(lin.facts.get("activations", ""))
         self.linearizations.put((base, record), lin, footprint.kept(again))
