@@ -2,12 +2,14 @@
 
     python -m benchmarks.aopc run --data lambada_200.json iwslt2017_de_en_200.json --out runs [--part main]
     python -m benchmarks.aopc run --data ... --out runs --part reduced --model Qwen/Qwen2.5-7B --device cuda
+    python -m benchmarks.aopc run ... --slice 0 4 &  (... --slice 3 4: four processes share the prompts)
     python -m benchmarks.aopc report runs
 
 Each part of the plan takes the shortest prompts of each corpus (``--prompts 200``: all of them), in an order drawn from
-a seed, and writes ``runs/MODEL.PART.CORPUS.json`` after every ``--chunk`` of them: what was done stays when a run is
-killed or its ``--minutes`` are over, and is a fair part of the whole. ``--records`` keeps each chunk's folder, from
-which a run goes on. The report writes aopc.md, aopc.png and aopc.json (numbers, hardly a text) to benchmarks/results.
+a seed, and writes ``runs/MODEL.PART.CORPUS.json`` (with ``--slice`` a file each) after every ``--chunk`` of them: what
+was done stays when a run is killed or its ``--minutes`` are over, and is a fair part of the whole; another run goes on
+from there. ``--records`` keeps each chunk's folder too. The report puts slices together, and writes aopc.md, aopc.png
+and aopc.json (numbers, hardly a text) to benchmarks/results.
 
 IWSLT2017's rows come in talks. Where one ends was found by reading: speaker and subject change at rows 42, 96 and 145.
 Four talks are too few to draw from, so ten neighbouring rows of one talk make a block.
@@ -64,7 +66,24 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "main": Part(
+    "main": Part(  # what every prompt can afford
+        200,
+        tj.Trial(
+            methods=(
+                *TRIVIAL,
+                "attention_rollout",
+                "leave_one_out",
+                "integrated_gradients",
+                "integrated_gradients_100",
+                *SCOPES,
+            ),
+            also=(("mean", False), ("delete", False)),
+            sufficiency=False,
+            matched=1,
+        ),
+        rules=True,
+    ),
+    "trace": Part(  # with the whole Fisher trace, which takes some 70 backward passes
         20,
         tj.Trial(
             methods=(
@@ -154,21 +173,28 @@ def run(args: argparse.Namespace) -> None:
     minutes = args.minutes / len(args.data)
     for path in args.data:
         corpus, counts = shortest(path, args.prompts or part.prompts, model.tokenizer)
-        kept = args.records / name / args.part / path.stem if args.records else None
+        of, (slice_, slices) = len(corpus), args.slice
+        corpus = corpus[slice_::slices]
+        where = f"{path.stem}.{slice_}" if slices > 1 else path.stem
+        kept = args.records / name / args.part / where if args.records else None
+        store = args.out / f"{name}.{args.part}.{where}.json"
+        known = records_of(store, [row["id"] for row in corpus])
         done, longest, began = [], 0.0, time.monotonic()
-        for number, at in enumerate(range(0, len(corpus), args.chunk)):
+        # Chunks are numbered from the first prompt on, whatever an earlier run has done of them.
+        for at in range(len(known), len(corpus), args.chunk):
             spent = time.monotonic() - began
             if done and spent + longest > 60 * minutes:
                 break
             # Random numbers of its own. Runs with gradients keep every layer: several processes share a GPU.
             size = min(args.runs, WITH_GRADIENTS)
-            settings = replace(trial.settings, counts=counts, seed=number, batch_size=size)
+            seed = at * slices + slice_
+            settings = replace(trial.settings, counts=counts, seed=seed, batch_size=size)
             done.append(
                 tj.evaluate(
                     model,
                     corpus[at : at + args.chunk],
                     replace(trial, settings=settings),
-                    out=kept and kept / f"{number:02d}",
+                    out=kept and kept / f"{at:03d}",
                     name=path.stem,
                     batch_size=args.batch_size,
                     shard_size=args.batch_size,
@@ -176,10 +202,21 @@ def run(args: argparse.Namespace) -> None:
                 )
             )
             longest = max(longest, time.monotonic() - began - spent)
-            stored = {"model": name, "part": args.part, "of": len(corpus), **without_text(joined(done))}
-            write(args.out / f"{name}.{args.part}.{path.stem}.json", json.dumps(stored, separators=(",", ":")) + "\n")
-            n, seconds = sum(len(e.records) for e in done), time.monotonic() - began
-            print(f"{name} {args.part} {path.stem}: {n} of {len(corpus)} prompts, {seconds:.0f} s", flush=True)
+            made = without_text(joined(done))
+            stored = {"model": name, "part": args.part, "of": of, **made, "records": known + made["records"]}
+            write(store, json.dumps(stored, separators=(",", ":")) + "\n")
+            n, seconds = len(stored["records"]), time.monotonic() - began
+            print(f"{name} {args.part} {where}: {n} of {len(corpus)} prompts, {seconds:.0f} s", flush=True)
+
+
+def records_of(store: Path, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What an earlier run has written, of the first of these prompts; it goes on from there."""
+    if not store.exists():
+        return []
+    records = json.loads(store.read_text(encoding="utf-8"))["records"]
+    if [r["id"] for r in records] != list(ids[: len(records)]):
+        raise SystemExit(f"{store} holds other prompts than this run's: give another --out, or take it away")
+    return records
 
 
 def write(path: Path, text: str) -> None:
@@ -216,10 +253,19 @@ PAPERS = {  # the later version's table: LLaMA-3.2 3B, k and the token that is e
 
 
 def loaded(folder: Path) -> Iterator[tuple[str, str, int, Evaluation]]:
-    """Model, part, how many prompts were to be run, and evaluation of each file; those of talks in blocks."""
+    """Model, part, how many prompts were to be run, and evaluation of each corpus; those of talks in blocks.
+
+    The demo model comes first, and so does the main part.
+    """
+    files: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
-        e = Evaluation(name=found["name"], records=tuple(found["records"]), metadata=found["metadata"])
+        files.setdefault((found["model"], found["part"], found["name"]), []).append(found)
+    parts = list(PARTS)
+    for key in sorted(files, key=lambda key: (key[0] != "demo", key[0], parts.index(key[1]), key[2])):
+        slices = files[key]
+        found, records = slices[0], [r for one in slices for r in one["records"]]
+        e = Evaluation(name=found["name"], records=tuple(records), metadata=found["metadata"])
         if starts := TALKS.get(e.name):
             talks = [(max(s for s in starts if s <= row), row) for row in (int(r["id"]) for r in e.records)]
             e = e.in_blocks([f"{talk}: {(row - talk) // IN_A_BLOCK}" for talk, row in talks])
@@ -293,12 +339,20 @@ CLAIMS = (  # what, whose AOPC is above whose
 )
 
 
-def claims(found: Sequence[Evaluation]) -> Iterator[str]:
+def claims(found: Sequence[Evaluation], more: Sequence[Evaluation]) -> Iterator[str]:
+    """What comes out of each; what isn't measured there is read from a smaller run over the same corpus."""
     yield "| claim | " + " | ".join(e.name for e in found) + " |"
     yield "| --- |" + " --- |" * len(found)
-    differences = [e.differences() for e in found]
-    for claim, more, less in CLAIMS:
-        yield f"| {claim} | " + " | ".join(verdict(of, more, less) for of in differences) + " |"
+    smaller = {e.name: e for e in more}
+    runs = [(e, smaller[e.name]) if e.name in smaller else (e,) for e in found]
+    differences = {id(e): e.differences() for run in runs for e in run}
+    for claim, above, below in CLAIMS:
+        cells = []
+        for run in runs:
+            asked = next((e for e in run if {above, below} <= set(e.methods)), run[0])
+            prompts = "" if asked is run[0] else f", {len(asked.usable)} prompts"
+            cells.append(verdict(differences[id(asked)], above, below) + prompts)
+        yield f"| {claim} | " + " | ".join(cells) + " |"
 
 
 Loaded = tuple[str, str, int, Evaluation]
@@ -356,7 +410,7 @@ def _ordered(values: dict[str, float]) -> str:
 
 def report(args: argparse.Namespace) -> None:
     every = list(loaded(args.folder))
-    main = [e for model, part, _, e in every if (model, part) == ("demo", "main")]
+    main, trace = ([e for m, p, _, e in every if (m, p) == ("demo", part)] for part in ("main", "trace"))
     (RESULTS / "aopc.json").write_text(
         json.dumps([{"model": m, "part": p, "of": n, **without_text(e)} for m, p, n, e in every], separators=(",", ":"))
         + "\n",
@@ -368,7 +422,9 @@ def report(args: argparse.Namespace) -> None:
     head = Template(Path(__file__).with_name("aopc_report.md").read_text(encoding="utf-8"))
     lines = [
         head.substitute(
-            summary="\n".join(summary(every)), paper="\n".join(beside_the_paper(main)), claims="\n".join(claims(main))
+            summary="\n".join(summary(every)),
+            paper="\n".join(beside_the_paper(main)),
+            claims="\n".join(claims(main, trace)),
         )
     ]
     for model, part, n, e in every:
@@ -396,6 +452,7 @@ def main() -> None:
     one.add_argument("--batch-size", type=int, default=4, help="prompts linearised together")
     one.add_argument("--runs", type=int, default=16, help="prompts with tokens removed that run together")
     one.add_argument("--chunk", type=int, default=20, help="prompts after which the results so far are written")
+    one.add_argument("--slice", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="prompt I and each Nth on")
     one.add_argument("--minutes", type=float, default=math.inf, help="begin no chunk that would end later")
     one.set_defaults(do=run)
     two = commands.add_parser("report")

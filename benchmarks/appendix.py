@@ -1,6 +1,7 @@
 """What the paper's figures and appendices say of long series, of Integrated Gradients and of costs, on the demo model.
 
     python -m benchmarks.appendix run [--parts forgetting loss integrals costs] [--device cuda] [--minutes 4]
+    python -m benchmarks.appendix merge FILE ...     (runs with an --out of their own, into the results)
     python -m benchmarks.appendix report
 
 - ``forgetting`` (figures 5 and 11; contexts of 56 and of the paper's 360 numbers): how much log-influence rises from
@@ -11,7 +12,8 @@
   uniform steps, and the integrand's norms on the way.
 - ``costs`` (A.4 and A.5): what Integrated Gradients and the exact Fisher Scope cost in Semantic Scopes.
 
-A run writes appendix.json to benchmarks/results or ``--out``, after every series; the report appendix.md from it.
+A run writes appendix.json to benchmarks/results or ``--out``, after every series, beside those that are there; the
+report appendix.md from it.
 """
 
 from __future__ import annotations
@@ -156,14 +158,37 @@ def run(args: argparse.Namespace) -> None:
     for n in LENGTHS.keys() - set(args.numbers or LENGTHS):
         LENGTHS.pop(n)
     for part in args.parts:
-        began, rows = time.monotonic(), []
+        began, rows, known = time.monotonic(), [], found.get(part, {}).get("rows", [])
         for row in PARTS[part](model, args.device):
             rows.append(row)
-            found[part] = {"machine": machine, "rows": rows}
+            found[part] = {"machine": machine, "rows": joined(known, rows)}
             store.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
             if time.monotonic() - began > 60 * args.minutes:
                 break
         print(f"{part}: {len(rows)} rows, {time.monotonic() - began:.0f} s", flush=True)
+
+
+def joined(known: list[Row], rows: list[Row]) -> list[Row]:
+    """Series that were measured before stay, unless they are measured again; other parts are made anew."""
+
+    def series(row: Row) -> tuple[Any, ...]:
+        return row["system"], row["numbers"], row["seed"]
+
+    if not rows or "system" not in rows[0]:
+        return rows
+    again = {series(row) for row in rows}
+    return [row for row in known if series(row) not in again] + rows
+
+
+def merge(args: argparse.Namespace) -> None:
+    """What several runs wrote, into the results."""
+    store = RESULTS / "appendix.json"
+    found: dict[str, Any] = json.loads(store.read_text(encoding="utf-8"))
+    for path in args.files:
+        for part, new in json.loads(path.read_text(encoding="utf-8")).items():
+            found[part] = new | {"rows": joined(found.get(part, {}).get("rows", []), new["rows"])}
+    store.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+    report()
 
 
 # -- report -----------------------------------------------------------------------------
@@ -277,6 +302,9 @@ def main() -> None:
     one.add_argument("--minutes", type=float, default=math.inf, help="of each part")
     one.add_argument("--out", type=Path, default=RESULTS)
     one.set_defaults(do=run)
+    two = commands.add_parser("merge")
+    two.add_argument("files", type=Path, nargs="+")
+    two.set_defaults(do=merge)
     commands.add_parser("report").set_defaults(do=lambda _: report())
     args = parser.parse_args()
     args.do(args)

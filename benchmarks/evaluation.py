@@ -1,6 +1,6 @@
 """What an evaluation costs: evaluate() against the straightforward script, on the same weights in one run.
 
-    python -m benchmarks.evaluation [--data FILE ...] [--count 4] [--tokens 100] [--rounds 1] [--processes 2]
+    python -m benchmarks.evaluation [--data FILE ...] [--count 4] [--tokens 100] [--rounds 1] [--processes 2 | --busy]
 
 Both make the six attributions of the paper's table and score the target without the top 5, 10 and 20%. The
 script takes one prompt at a time through the Hugging Face model: a forward and a backward pass for each method and for
@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import cache, partial
 from multiprocessing import get_context
 from typing import Any
@@ -136,7 +137,11 @@ def main() -> None:
     prompts.add_arguments(parser, count=4, tokens=100)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--processes", type=int, default=0, help="also evaluate() in these many processes")
+    parser.add_argument("--busy", action="store_true", help="count this process's own seconds: others don't matter")
+    parser.add_argument("--short-warm-up", action="store_true", help="warm up on eight tokens, not with a whole round")
     args = parser.parse_args()
+    if args.busy and args.processes:
+        parser.error("--busy counts the seconds of one process, so no --processes")
     hf, tokenizer = load_demo_hf()
     script, ids = Script(hf), prompts.read(args, tokenizer)
     corpus = [tj.corpus.CorpusPrompt(i, str(i), tokens=tuple(one)) for i, one in enumerate(ids)]
@@ -149,8 +154,13 @@ def main() -> None:
         contenders[f"evaluate, {args.processes} processes"] = lambda: processes.evaluated(corpus)
     found: dict[str, Tensor] = {}
     runs = {name: partial(lambda name: found.update({name: contenders[name]()}), name) for name in contenders}
-    t = medians(runs, args.rounds)
-    size = f"{len(ids)} prompts of {sum(map(len, ids)) / len(ids):.0f} tokens, {torch.get_num_threads()} threads"
+    if args.short_warm_up:
+        script.drops(ids[0][:8], 0)
+        evaluated(_model(), [replace(one, tokens=(one.tokens or ())[:8]) for one in corpus[:2]])
+    clock = time.process_time if args.busy else time.perf_counter
+    t = medians(runs, args.rounds, warm=not args.short_warm_up, clock=clock)
+    threads = f"{torch.get_num_threads()} threads" + (", seconds of the processor" if args.busy else "")
+    size = f"{len(ids)} prompts of {sum(map(len, ids)) / len(ids):.0f} tokens, {threads}"
     print(f"| {size} | prompts/s | ratio | same drop within 0.001 |\n|---|---|---|---|")
     for name, seconds in t.items():
         apart = (found[name].double() - found["script"].double()).abs()

@@ -8,9 +8,9 @@ token ("mean"); what it says is first is the passage with the highest. ``passage
 names the one without which the answer's log-probability falls furthest: a forward pass each, and what the others are to
 predict. Prompts to which the model doesn't give the right answer, token by token, are counted apart.
 Writes known_passage.md, and every prompt's scores to known_passage.json, to benchmarks/results or ``--out``; models
-that are measured again take the place of what is there. DIR holds a model for ``TransformerBridge.boot_transformers``.
-Beside the scopes Semantic Scope under backward rules, and for the demo model the packages gim-explain and flashtrace
-where they are installed (``benchmarks/peers.py``).
+that are measured again take the place of what is there, and ``--more`` goes on after it, with the same methods. DIR
+holds a model for ``TransformerBridge.boot_transformers``. Beside the scopes Semantic Scope under backward rules, and
+for the demo model the packages gim-explain and flashtrace where they are installed (``benchmarks/peers.py``).
 """
 
 from __future__ import annotations
@@ -136,6 +136,7 @@ def main() -> None:
     options.add_argument("--device", default="cpu")
     options.add_argument("--dtype", default="float32")
     options.add_argument("--minutes", type=float, default=math.inf, help="for each model")
+    options.add_argument("--more", action="store_true", help="go on after the prompts that are there")
     options.add_argument("--out", type=Path, default=RESULTS, help="folder")
     given = options.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -145,13 +146,17 @@ def main() -> None:
         label = f"demo model (SmolLM2-135M-Instruct, {given.dtype})"
         if name != "demo":
             label = f"{Path(name).resolve().name}, {given.dtype} weights"
-        model, rows, began = load_model(name, "bridge", device=given.device, dtype=given.dtype), [], time.perf_counter()
-        methods = methods_of(model, name, given.device)
-        for task in passages(given.n):
+        model, began = load_model(name, "bridge", device=given.device, dtype=given.dtype), time.perf_counter()
+        methods, rows = methods_of(model, name, given.device), []
+        if given.more and label in measured:
+            rows = measured[label]["rows"]
+            methods = {method: fn for method, fn in methods.items() if method in rows[0]["scores"]}
+        known = len(rows)
+        for task in passages(given.n)[known:]:
             if time.perf_counter() - began > 60 * given.minutes:
                 break
             rows.append(measure(model, task, methods))
-            seconds = (time.perf_counter() - began) / len(rows)
+            seconds = (time.perf_counter() - began) / (len(rows) - known)
             print(len(rows), rows[-1]["right"], f"{seconds:.1f} s a prompt", flush=True)
             about = f"TransformerBridge, {given.device}, {seconds:.1f} s a prompt."
             measured[label] = {"rows": rows, "about": about}

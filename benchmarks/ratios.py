@@ -7,13 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def medians(contenders: Mapping[str, Callable[[], object]], rounds: int, *, warm: bool = True) -> dict[str, float]:
+def medians(
+    contenders: Mapping[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Median seconds of each contender over rounds in which all take turns, after one warm-up (if ``warm``)."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + warm):
         for name, run in contenders.items():
-            started = time.perf_counter()
+            started = clock()
             run()
             if turn or not warm:  # the first round warms caches up
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return {name: statistics.median(times) for name, times in seconds.items()}

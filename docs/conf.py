@@ -38,6 +38,7 @@ suppress_warnings = ["ref.python"]  # attributes of several values have one name
 # Files that lie elsewhere in the repository are pages too: a copy for each build, which git ignores.
 COPIES = {
     "notebooks": (ROOT / "notebooks", "*.ipynb"),
+    "notebooks/qwen": (ROOT / "notebooks" / "qwen", "*.ipynb"),
     "evidence": (ROOT / "benchmarks" / "results", "*.md"),
 }
 
@@ -59,7 +60,7 @@ copy_pages()
 # On GitHub links lead to where files lie; here to their pages.
 _LINKS = [
     (re.compile(r"\]\((?:\.\./)*benchmarks/results/([\w.-]+\.md)"), r"](/evidence/\1"),
-    (re.compile(r"\]\((?:\.\./)*notebooks/([\w.-]+\.ipynb)"), r"](/notebooks/\1"),
+    (re.compile(r"\]\((?:\.\./)*notebooks/([\w./-]+\.ipynb)"), r"](/notebooks/\1"),
     (re.compile(r"\]\((?:\.\./)*docs/"), "](/"),
     (re.compile(r"\]\((?:\.\./)*CONTRIBUTING\.md"), "](/contributing.md"),
     (re.compile(r"\]\((?:\.\./)*CHANGELOG\.md"), "](/changelog.md"),

@@ -7,6 +7,7 @@ import torch
 from cases import shared, tokenizer
 
 import tl_jacobian as tj
+from tl_jacobian.core.host.transformer_lens import TransformerLensHost
 from tl_jacobian.errors import ArgumentError, PromptError
 
 PROMPT, ANSWER = "Paris is", " in Fr, über"
@@ -79,6 +80,13 @@ def test_what_the_model_writes_is_its_most_probable_text(model):
             assert int(model(torch.tensor([text]))[0, -1].argmax()) == token
         text.append(token)
     assert len(lin) == 3
+
+
+def test_an_answer_that_is_only_an_end_token_is_said_to_be(model, monkeypatch):
+    monkeypatch.setattr(TransformerLensHost, "is_eos", lambda *_: True)
+    with pytest.warns(UserWarning, match="the model ends the text at once.*give a conversation as messages"):
+        lin = tj.linearize(model, ids(PROMPT), answer=tj.GENERATE, max_new_tokens=3)
+    assert len(lin) == 1
 
 
 @pytest.mark.parametrize(

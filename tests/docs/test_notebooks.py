@@ -3,11 +3,13 @@
 A notebook whose first code cell reads ``TLJ_SHORT`` takes minutes as it is committed. The tests run it in its short
 mode, and only ask that every cell still gives outputs of the same kinds.
 
-``python tests/docs/test_notebooks.py [02 ...]`` executes them in full, or those named, and stores the new outputs.
+``python tests/docs/test_notebooks.py [02 ...]`` executes them in full, or those named, and stores the new outputs;
+with ``--model NAME=FOLDER`` on another model than the demo one (its variable is ``TLJ_MODEL``), in ``notebooks/NAME/``.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
@@ -23,6 +25,7 @@ import pytest
 
 REPO = Path(__file__).parents[2]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
+OTHERS = sorted((REPO / "notebooks").glob("*/*.ipynb"))  # the same cells on other models
 BUNDLE, PACKED = "var CircuitsVis=(", "tlJacobianUnpacks = true"  # how CircuitsVis' script begins, and what unpacks it
 NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:root|home|tmp|opt|work|usr|Users|var)/|[A-Z]:\\\\")
@@ -31,6 +34,7 @@ REQUEST = re.compile(
 )
 
 SHORT = "TLJ_SHORT"  # the variable of a notebook's short mode
+MODEL = "TLJ_MODEL"  # and of the model of those that run on others too
 
 
 def has_short_mode(path: Path) -> bool:
@@ -144,7 +148,7 @@ def test_same_allows_rounding_only():
     assert not same("' Sofa' 3", "' Katze' 3")
 
 
-@every_notebook
+@pytest.mark.parametrize("path", [*NOTEBOOKS, *OTHERS], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_committed_outputs_show_without_a_network(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
@@ -162,6 +166,12 @@ def test_committed_outputs_show_without_a_network(path):
             for text in texts(output):
                 assert not MACHINE_PATH.search(text), MACHINE_PATH.search(text)
                 assert not REQUEST.search(text), REQUEST.search(text)
+
+
+def test_other_models_ran_the_same_cells():
+    for path in OTHERS:
+        ours, theirs = (nbformat.read(p, as_version=4) for p in (REPO / "notebooks" / path.name, path))
+        assert [cell.source for cell in ours.cells] == [cell.source for cell in theirs.cells]
 
 
 def displays(cell: Any) -> bool:
@@ -185,7 +195,15 @@ def test_a_fresh_run_gives_the_committed_outputs(path, tmp_path):
 
 
 if __name__ == "__main__":
-    wanted = [path for path in NOTEBOOKS if not sys.argv[1:] or any(part in path.stem for part in sys.argv[1:])]
-    for each in wanted:
+    options = argparse.ArgumentParser()
+    options.add_argument("parts", nargs="*")
+    options.add_argument("--model", metavar="NAME=FOLDER")
+    given = options.parse_args()
+    name, _, folder = (given.model or "").partition("=")
+    if folder:
+        os.environ[MODEL] = str(Path(folder).resolve())
+    for each in [path for path in NOTEBOOKS if not given.parts or any(part in path.stem for part in given.parts)]:
         with tempfile.TemporaryDirectory() as scratch:
-            nbformat.write(tidy(execute(each, scratch)), each)
+            made = tidy(execute(each, scratch))
+        (each.parent / name).mkdir(exist_ok=True)
+        nbformat.write(made, each.parent / name / each.name)

@@ -263,6 +263,9 @@ def test_roles_and_messages_are_groups_of_tokens():
     assert a.roles().scores.tolist() == [5.0, 12.0]
     assert make([3.0, 12.0, 4.0], regions=REGIONS, combine="sum").roles().scores.tolist() == [7.0, 12.0]
     assert a.messages().scores.tolist() == [4.0]
+    per_token = a.roles(mean=True)  # root mean square of 3 and 4
+    torch.testing.assert_close(per_token.scores, torch.tensor([12.5**0.5, 12.0]))
+    assert make([3.0, 12.0, 5.0], regions=REGIONS, combine="sum").roles(mean=True).scores.tolist() == [4.0, 12.0]
     with pytest.raises(ArgumentError, match=r"knows no roles: give linearize\(\) the prompt as messages"):
         make([1.0]).roles()
     with pytest.raises(ArgumentError, match="this attribution is per word"):

@@ -373,6 +373,7 @@ def test_grids_and_maps_know_roles():
     )
     assert grid.roles().columns == ("template", "user", "assistant")
     assert grid.roles().values[0].tolist() == [1.0 + 4, 2.0 + 3, 5.0 + 6 + 7 + 8]
+    assert grid.roles(mean=True).values[0].tolist() == [5.0 / 2, 5.0 / 2, 26.0 / 4]
     assert grid.sentences(split_first=False).columns == ("<u>", "Hi yes", "<a>", "no", "it.", "Is")
     with pytest.raises(ArgumentError, match="this Grid knows no roles: give linearize"):
         dataclasses.replace(grid, regions={}).roles()
@@ -395,6 +396,9 @@ def test_grids_and_maps_know_roles():
     assert (roles.next_texts, roles.str_tokens) == (("assistant",), ("template", "user", "assistant"))
     squares = [[1 + 16, 4 + 9, 25], [1 + 16, 4 + 9, 25 + 36], [1 + 16, 4 + 9, 25 + 36 + 49]]
     torch.testing.assert_close(roles.scores[0], torch.tensor(squares).sum(0).float().sqrt())
+    per_token = m.roles(mean=True).scores[0]  # of two, two and three tokens, for three targets
+    sizes = torch.tensor([2, 2, 3]) * 3
+    torch.testing.assert_close(per_token, (torch.tensor(squares).sum(0) / sizes).float().sqrt())
     with pytest.raises(ArgumentError, match="this AttributionMap knows no messages"):
         dataclasses.replace(m, regions={}).messages()
     written = dataclasses.replace(m, regions={}, metadata={"generated_from": 5})

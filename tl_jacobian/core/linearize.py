@@ -347,7 +347,14 @@ def _written(host: Host, prompt: Any, answer: Any, prepend_bos: bool | None, n: 
     if answer is not GENERATE:
         return prompt, answer
     start = read_prompt(host, prompt, [-1], prepend_bos).tokens
-    return prompt, generate(host, start, whole("max_new_tokens", n))[len(start) :]
+    written = generate(host, start, whole("max_new_tokens", n))[len(start) :]
+    if host.is_eos(written[0]):
+        warn(
+            f"answer=GENERATE: the model ends the text at once, so that the answer is its end token "
+            f"{host.decode(written)!r} alone; give a conversation as messages, end the prompt where an answer would "
+            "begin, or give the answer as text"
+        )
+    return prompt, written
 
 
 def linearize_read(host: Host, prompts: Sequence[Read], options: Options = _DEFAULTS) -> LinearizationBatch[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tl_jacobian.render import chart
 
@@ -31,8 +31,13 @@ def name_ticks(ax: Axes, which: Literal["x", "y"], names: Sequence[str], size: i
         text.set_parse_math(False)  # a prompt's dollar signs are text
 
 
+_INSIDE = 9  # names in a legend that leave room for what they name
+
+
 def add_legend(ax: Axes) -> None:
-    legend = ax.legend(fontsize=8, frameon=False)
+    many = len(ax.get_legend_handles_labels()[1]) > _INSIDE
+    beside: dict[str, Any] = dict(loc="center left", bbox_to_anchor=(1.0, 0.5)) if many else {}
+    legend = ax.legend(fontsize=8, frameon=False, **beside)
     for text in legend.get_texts():
         text.set_parse_math(False)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _INK = "#222222"
 _MARKERS = "osDv^PX*"
+_LINES = ("-", "--", ":")
 _SMALL = 7  # points; of all text in a series, to be read at a journal's column width
 _BELOW = 0.36  # the part of the height that the curves below have
 
@@ -114,6 +115,7 @@ def _draw_curve(
         look: dict[str, Any] = dict(
             marker="." if small else _MARKERS[order % len(_MARKERS)], markersize=4, linewidth=1.2
         )
+        look["linestyle"] = _LINES[order // len(_MARKERS) % len(_LINES)]  # once colours and markers come again
         ax.errorbar(x, y, yerr=around, capsize=2, color=color, label=label, **look)
 
 

@@ -395,8 +395,8 @@ class Attribution(Value, InSegments):
             )
         return found
 
-    def _of_regions(self, regions: Sequence[Region]) -> Attribution:
-        return in_segments(self, regions, reading_order=False)  # the template's own last
+    def _of_regions(self, regions: Sequence[Region], mean: bool) -> Attribution:
+        return in_segments(self, regions, targets=1 if mean else None, reading_order=False)  # the template's own last
 
     def _begins(self) -> list[int]:
         return sorted({*super()._begins(), *([self.answer_start] if self.answer_start else [])})

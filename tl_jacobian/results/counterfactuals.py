@@ -169,7 +169,7 @@ class Counterfactuals(Value):
         table = Table(
             title="Counterfactuals",
             detail=f"{self.quantity} = {words.number(self.value)}",
-            facts=(*self._facts(), *words.model_facts(self.metadata)),
+            facts=(*self._facts(), self._columns, *words.model_facts(self.metadata)),
             header=(self._unit, *_HEADER),
             rows=tuple(self._cells(edit, scores, changes) for edit in ranked(self.edits)),
             numbers=(1, 3, 4, 5),
@@ -194,6 +194,16 @@ class Counterfactuals(Value):
     def _unit(self) -> str:
         """What is edited: a word, or a segment."""
         return str(self.metadata.get("unit", "word"))
+
+    @property
+    def _columns(self) -> str:
+        along, of = (
+            (", summed along the answer", " of another answer") if "answer_tokens" in self.metadata else ("", "")
+        )
+        return (
+            f"KL: how far the whole distribution of the next token moves{along}, whatever the target's share in it; "
+            f"predicted: the most probable {'first' if of else 'next'} token{of}, after the edit"
+        )
 
     def _facts(self) -> tuple[str, ...]:
         """The unedited prompt's prediction, and whether scores and changes rank words alike."""

@@ -401,9 +401,9 @@ class InSegments:
         """The value per segment: disjoint ones in reading order; jointly, or per token."""
         raise NotImplementedError
 
-    def _of_regions(self: S, regions: Sequence[Region]) -> S:
-        """The value per region of a conversation."""
-        return self._of_segments(sorted(regions, key=lambda region: region.positions), mean=False)
+    def _of_regions(self: S, regions: Sequence[Region], mean: bool) -> S:
+        """The value per region of a conversation; jointly, or per token."""
+        return self._of_segments(sorted(regions, key=lambda region: region.positions), mean)
 
     def _begins(self) -> Iterable[int]:
         """Tokens with which something else begins, whatever comes before: a message, an answer."""
@@ -465,33 +465,38 @@ class InSegments:
 
         return self._in_parts(spans, mean, split_first)
 
-    def roles(self: S) -> S:
+    @checked
+    def roles(self: S, *, mean: bool = False) -> S:
         """The same per role of a conversation: ``"system"``, ``"user"``, ``"assistant"``, ...
 
         A role's score is that of all its tokens jointly; ``"template"`` has the tokens that the chat template adds,
-        which include a default system prompt. Long messages gather more: they have more tokens to move. A map has
-        roles on both sides: whose tokens are predicted, and whose they are predicted from.
+        which include a default system prompt. Long messages gather more: they have more tokens to move; per token that
+        is evened out. A map has roles on both sides: whose tokens are predicted, and whose they are predicted from.
+
+        Args:
+            mean: per token instead of jointly; see :meth:`segments`.
 
         Raises:
             ArgumentError: the prompt wasn't given as messages, or scores aren't per token.
         """
-        return self._by_region("roles")
+        return self._by_region("roles", mean)
 
-    def messages(self: S) -> S:
+    @checked
+    def messages(self: S, *, mean: bool = False) -> S:
         """The same per message of a conversation: ``"user 1"``, ``"assistant 1"``, ``"user 2"``, ...
 
         Otherwise as :meth:`roles`.
         """
-        return self._by_region("messages")
+        return self._by_region("messages", mean)
 
-    def _by_region(self: S, kind: str) -> S:
+    def _by_region(self: S, kind: str, mean: bool) -> S:
         self._token_text()  # which says why not, where columns are no tokens or don't add up
         if kind not in self.regions:
             raise ArgumentError(
                 f"this {type(self).__name__} knows no {kind}: give linearize() the prompt as messages, "
                 '[{"role": "user", "content": "..."}], for which the chat template is applied'
             )
-        return self._of_regions(self.regions[kind])
+        return self._of_regions(self.regions[kind], mean)
 
     @checked
     def lines(self: S, *, mean: bool = False, split_first: bool = True) -> S:

@@ -32,6 +32,7 @@ def test_a_part_is_written_chunk_by_chunk_and_read_again(tmp_path, monkeypatch):
         batch_size=2,
         runs=8,
         chunk=2,
+        slice=(0, 1),
         minutes=0.0,
     )
     aopc.run(given)
@@ -41,8 +42,19 @@ def test_a_part_is_written_chunk_by_chunk_and_read_again(tmp_path, monkeypatch):
     aopc.run(given)
     ((_, _, _, whole),) = aopc.loaded(tmp_path / "runs")
     assert sorted(r["id"] for r in whole.records) == ["0", "1", "2", "3"]
-    assert whole.records[:2] == cut.records  # a run that is cut off is the beginning of the whole
+    assert whole.records[:2] == cut.records  # another run goes on after what was cut off
+    (store,) = (tmp_path / "runs").iterdir()
+    store.write_text(store.read_text().replace('"id":"', '"id":"1'))
+    with pytest.raises(SystemExit, match="holds other prompts than this run's"):
+        aopc.run(given)
+    store.write_text(store.read_text().replace('"id":"1', '"id":"'))
     assert whole.blocks == ("0: 0",) * 4  # rows of the first talk
+    given.out = tmp_path / "slices"
+    for i in range(2):
+        given.slice = (i, 2)
+        aopc.run(given)
+    ((_, _, of, both),) = aopc.loaded(tmp_path / "slices")
+    assert (of, sorted(r["id"] for r in both.records)) == (4, ["0", "1", "2", "3"])
 
 
 @pytest.mark.parametrize("answer", [None, [97, 98]])

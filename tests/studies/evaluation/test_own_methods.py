@@ -114,3 +114,8 @@ def test_inseqs_scores():
     mine = tj.Attribution.from_scores(lin, scores, name="inseq", target=target, unit="logits")
     ours = tj.baselines.input_x_gradient(lin, target, signed=True)
     torch.testing.assert_close(mine.scores, ours.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_methods_in_the_place_of_a_trial_are_told_where_they_go():
+    with pytest.raises(ArgumentError, match=r"trial: got a dict, expected a trial, such as tj.Trial\(methods="):
+        tj.evaluate(shared("llama", "bridge"), [[80, 81, 82], [81, 82]], {"mine": len})

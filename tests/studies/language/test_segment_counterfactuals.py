@@ -49,6 +49,18 @@ def test_a_single_token_is_asked_for_too():
     assert c.edits[0].change == pytest.approx((after - before)[7].item(), abs=1e-5)
 
 
+def test_segments_may_be_given_as_they_are():
+    """Beside Semantic Scope's scores; the picture says what its columns are."""
+    lin = tj.linearize(shared("llama", "bridge"), PROMPT, answer=ANSWER)
+    told = tj.semantic_scope(lin).segments(UNITS, rest=None, split_first=False)
+    found = segment_counterfactuals(lin, UNITS)
+    assert found == segment_counterfactuals(lin, told)
+    assert any(fact.startswith("KL: how far the whole distribution") for fact in found.panels()[0].facts)
+    assert any("first token of another answer" in fact for fact in found.panels()[0].facts)
+    with pytest.raises(ArgumentError, match=r"segments is a linearization, expected what to take out: an attribution"):
+        segment_counterfactuals(lin, lin)
+
+
 def test_what_cannot_be_taken_out_is_refused():
     lin = tj.linearize(shared("llama", "bridge"), PROMPT, answer=ANSWER)
     a = tj.semantic_scope(lin)

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int
@@ -27,7 +27,7 @@ from tl_jacobian.analyses.baselines import (
     token_frequency,
 )
 from tl_jacobian.analyses.baselines.leave_one_out import Measure, left_out, without_each
-from tl_jacobian.analyses.baselines.runs import BATCH, explained_tokens, prompt_length
+from tl_jacobian.analyses.baselines.runs import BATCH, checked_once, explained_tokens, prompt_length
 from tl_jacobian.analyses.baselines.simple import input_x_gradients
 from tl_jacobian.analyses.baselines.trivial import check_counts
 from tl_jacobian.analyses.scopes.choose import Chosen, attributed, choose, name_of_function
@@ -283,6 +283,8 @@ class Trial:
         ArgumentError: an unknown method or perturbation, or percentages that make no sense.
     """
 
+    __expected__: ClassVar[str] = 'a trial, such as tj.Trial(methods={"mine": fn})'
+
     methods: Sequence[str] | Mapping[str, str | OwnMethod] = PAPER
     k: Sequence[float | int] = PERCENTAGES
     perturbation: Perturbation = "zero"
@@ -389,6 +391,7 @@ def judge_matched(
 
 
 @checked
+@checked_once()
 def judge(
     trial: Trial, batch: LinearizationBatch, targets: Sequence[int | None], prompts: Sequence[int]
 ) -> list[dict[str, Any]]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_jacobian.analyses.baselines.runs import BATCH, checked_rerun_of, explained_tokens, prompt_length
+from tl_jacobian.analyses.scopes.apply import apply
+from tl_jacobian.analyses.scopes.simple import explain_logit
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.progress import progress
@@ -19,34 +23,50 @@ from tl_jacobian.results.counterfactuals import Counterfactuals, Edit
 
 @checked
 def segment_counterfactuals(
-    lin: Linearized, segments: Attribution, target: Target | None = None, *, batch_size: int = BATCH
+    lin: Linearized, segments: Any, target: Target | None = None, *, batch_size: int = BATCH
 ) -> Counterfactuals:
     """Take each segment's tokens out of the prompt, let the rest move up, and ask for the same target or answer again.
 
     Nothing is tokenised again: the prompt without a passage is its other tokens, a chat template's own included. An
-    answer stays as it is; the prediction beside each edit is then the token that would begin another one.
+    answer stays as it is.
+
+    Each edit has ``value``, the log-probability without the segment; ``change``, by how much it rises; ``kl``, how far
+    the whole distribution of the next token moves (summed along an answer), in nats: it is large too where the target
+    is as probable as before and others aren't; ``prediction``, the most probable next token without the segment, or
+    the one that would begin another answer.
 
     Args:
         lin: the prompt, linearized; with an answer or without.
         segments: its attribution in units to take out: ``a.segments({...}, rest=None)``, ``a.messages()``,
-            ``a.sentences()``, ``a.words()``. Units of an answer's own tokens are left alone.
+            ``a.sentences()``, ``a.words()``; or what :meth:`Attribution.segments` takes, a dict of names to pieces of
+            the text, say, beside Semantic Scope's scores. Units of an answer's own tokens are left alone.
         target: whose log-probability is measured; default the attribution's, or the most probable next token. An answer
             is its own.
         batch_size: prompts in one forward pass.
 
     Raises:
-        ArgumentError: the attribution is of another prompt, a unit has tokens of the prompt and of the answer, or
-            nothing would be left of the prompt.
+        ArgumentError: neither an attribution nor segments, an attribution of another prompt, a unit with tokens of the
+            prompt and of the answer, or one without which nothing would be left of the prompt.
 
     >>> import tl_jacobian as tj
     >>> lin = tj.linearize(tj.load_demo_model(), "Ann is in Oslo. Bob is in Rome. Bob is in", answer=" Rome")
     >>> who = {"Ann": "Ann is in Oslo.", "Bob": " Bob is in Rome."}
-    >>> told = tj.semantic_scope(lin).segments(who, rest=None, split_first=False)
-    >>> ann, bob = tj.language.segment_counterfactuals(lin, told).edits
+    >>> ann, bob = tj.language.segment_counterfactuals(lin, who).edits
     >>> bob.change < ann.change
     True
     """
     whole("batch_size", batch_size)
+    if isinstance(segments, Linearized):
+        raise ArgumentError(
+            "segments is a linearization, expected what to take out: an attribution in units, "
+            'semantic_scope(lin).segments({...}, rest=None), or the segments, {"name": "a piece of the text"}'
+        )
+    if not isinstance(segments, Attribution):
+        scored = apply(lin, "semantic", lambda one: explain_logit(one, target))
+        try:
+            segments = scored.segments(segments, rest=None, split_first=False)
+        except ArgumentError as error:
+            raise ArgumentError(f"segments: {error}") from None
     if segments.tokens != tuple(lin.tokens.tolist()):
         raise ArgumentError(
             f"the {segments.scope} attribution is of another prompt ({''.join(segments.str_tokens)[:60]!r}), expected "
@@ -93,7 +113,12 @@ def segment_counterfactuals(
         value=value.item(),
         prediction=first.predictions[0],
         edits=tuple(edits),
-        metadata={"score": found.metadata.get("score"), "unit": "segment", **lin.facts},
+        metadata={
+            "score": found.metadata.get("score"),
+            "unit": "segment",
+            **({"answer_tokens": list(asked)} if isinstance(lin, AnswerLinearization) else {}),
+            **lin.facts,
+        },
     )
 
 
