@@ -3,7 +3,7 @@
 Each action is clicked in a real chromium on the demo model, on a prompt of its own each time; the library's call for
 the same is timed beside it, in this process.
 
-    python -m benchmarks.live [--part actions|large]
+    python -m benchmarks.live [--part actions|map|prompt]
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 
 import tl_jacobian as tj
+from benchmarks import train_sae
+from tl_jacobian.analyses.edges import edge_attribution
 from tl_jacobian.analyses.interventions import intervene
 from tl_jacobian.analyses.routes import token_route
+from tl_jacobian.app import answers
 from tl_jacobian.app.bench import Bench
+from tl_jacobian.app.features import sae_of
 from tl_jacobian.app.server import Server
 from tl_jacobian.app.session import Place
 
@@ -33,8 +37,9 @@ HEAD = f"""# From click to picture
 The demo model in the live view, driven by Chromium on 2 CPU cores that other work shared; medians of {RUNS}. *Click to
 picture* is from the pointer's or key's event to the frame after the picture is on the page; the library's call for the
 same is timed beside it in the same process. *CPU* is what the calling thread spent, in the library's call and in all
-answers that the click asked for: it doesn't depend on who else computes. Each run of an action has a prompt of its own,
-but what is kept of that prompt (its forward pass) is used, as a reader's clicks use it: ratios below 1 come of that.
+answers that the click asked for: it hardly depends on who else computes, where the clock does. Each run of an action
+has a prompt of its own, but what is kept of that prompt (its forward pass) is used, as a reader's clicks use it: ratios
+below 1 come of that. A server is warm here: its first prompts cost about 0.25 s more each, for memory that is new.
 """
 ACTIONS = """
 ## Actions
@@ -46,13 +51,16 @@ ACTIONS = """
 LARGE = """
 ## Large things
 
-*Drawing* is click to picture when the answer is in the page already.
+*Beyond it* is what the answer takes besides the library's own calls, which are timed inside of it: reading
+the text, panels, JSON. *Drawing* is click to picture when the answer is in the page already: to the first frame that
+shows it. On the bridge.
 
-| what | the answer, CPU | click to picture | drawing |
-|---|---|---|---|
+| what | library, CPU | the answer, CPU | beyond it | click to picture | drawing |
+|---|---|---|---|---|---|
 {rows}
 """
-NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gil")
+LARGE_PARTS = {"map": "a map of 200 x 200", "prompt": "a prompt of 2,000 tokens"}
+NAMES = ("Ada", "Ben", "Dan", "Eve", "Finn", "Gil", "Tom")
 
 
 def prompt(n: int) -> str:
@@ -133,6 +141,9 @@ class Reader:
 def actions(page: Page, bench: Metered) -> list[str]:
     """Each action's row."""
     here, model = Reader(page, bench), bench.model
+    for n in range(4):  # a warm server
+        here.fill(f"{prompt(n)} the")
+        clicked(page, here.run, ".tlx-head")
 
     def lin(n: int, **options: Any) -> Any:
         return tj.linearize(model, prompt(n), **options)
@@ -232,6 +243,71 @@ def actions(page: Page, bench: Metered) -> list[str]:
         ".tlx-panel-heatmap canvas",
     )
 
+    def paired(n: int) -> None:
+        here.explained(n)
+        page.locator("[data-tab=pairs]").click()
+
+    here.add(
+        "pairs of tokens",
+        lambda n: tj.token_interactions(lin(n), "semantic"),
+        paired,
+        lambda: page.get_by_role("button", name="Compare every pair").click(),
+        ".tlx-panel-table",
+    )
+    if bench.sae is not None:
+        sae, hook, read = bench.sae.given, bench.sae.at, bench.sae.of
+        here.add(
+            "features of an SAE",
+            lambda n: tj.feature_scope(lin(n, record=[hook]), sae),
+            here.explained,
+            lambda: page.locator("[data-tab=features]").click(),
+            ".tlx-panel-bars",
+        )
+
+        def featured(n: int) -> None:
+            here.explained(n)
+            clicked(page, lambda: page.locator("[data-tab=features]").click(), ".tlx-panel-bars")
+            page.locator(".tlx-panel-heatmap canvas").first.focus()
+            page.keyboard.press("ArrowRight")
+
+        def of_first(n: int) -> None:
+            inside = tj.linearize(model, prompt(n), output_hook=hook, position=1)
+            tj.feature_scope(inside, sae, int(read.activations(inside.y[None])[0].argmax()))
+
+        here.add(
+            "tokens of a feature", of_first, featured, lambda: page.keyboard.press("Enter"), ".tlx-headbox .tlx-head"
+        )
+
+    def other(n: int) -> str:
+        return prompt(n).replace("John gave", f"{NAMES[n % len(NAMES)]} gave")
+
+    def edged(n: int) -> None:
+        here.explained(n)
+        page.locator(".tlx-token .tlx-word").nth(9).click()
+        page.locator("[data-tab=edges]").click()
+        page.fill("input[aria-label='Text of the other prompt']", f" {NAMES[n % len(NAMES)]}")
+
+    here.add(
+        "edges of all heads",
+        lambda n: edge_attribution(model, prompt(n), other(n), check=0),
+        edged,
+        lambda: page.get_by_role("button", name="Find the edges").click(),
+        ".tlx-panel-table",
+    )
+
+    def found(n: int) -> None:
+        edged(n)
+        clicked(page, lambda: page.get_by_role("button", name="Find the edges").click(), ".tlx-panel-table")
+        clicked(page, lambda: page.locator("tr.tlx-pick").first.click(), ".tlx-headbox .tlx-results")
+
+    here.add(
+        "measure an edge",
+        lambda n: edge_attribution(model, prompt(n), other(n), check=1, progress=False),
+        found,
+        lambda: page.get_by_role("button", name="measure it").click(),
+        ".tlx-result",
+    )
+
     def few(n: int) -> None:
         here.explained(n)
         page.fill("input[aria-label='Tokens to write at most']", "4")
@@ -246,7 +322,7 @@ def actions(page: Page, bench: Metered) -> list[str]:
     return here.rows
 
 
-def sizes(page: Page, bench: Metered) -> list[str]:
+def sizes(page: Page, bench: Metered, part: str) -> list[str]:
     """Of large things: the answer's CPU, click to picture, and what of it is drawing (all of it is kept already)."""
     rows, model = [], bench.model
     words = (prompt(0) + ". ") * 200
@@ -255,35 +331,54 @@ def sizes(page: Page, bench: Metered) -> list[str]:
         tokens = model.tokenizer.encode(words)[:n_tokens]
         return model.tokenizer.decode(tokens)
 
+    inside = [0.0]
+
+    def metered(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_call(*args: Any, **options: Any) -> Any:
+            began = time.thread_time()
+            try:
+                return call(*args, **options)
+            finally:
+                inside[0] += time.thread_time() - began
+
+        return timed_call
+
+    for name in ("_attribution", "attribution_map"):
+        setattr(answers, name, metered(getattr(answers, name)))
+
     def measure(name: str, click: Callable[[], Any], back: Callable[[], Any], seen: str) -> None:
-        bench.spent = 0.0
+        bench.spent = inside[0] = 0.0
         shown = clicked(page, click, seen)
-        spent = bench.spent
+        spent, library = bench.spent, inside[0]
         drawn = []
         for _ in range(RUNS):
             back()
             drawn.append(clicked(page, click, seen))
         drawing = statistics.median(drawn)
-        rows.append(f"| {name} | {spent:.1f} s | {shown:.1f} s | {1000 * drawing:.0f} ms |")
+        rows.append(
+            f"| {name} | {library:.1f} s | {spent:.1f} s | {spent - library:.2f} s "
+            f"| {shown:.1f} s | {1000 * drawing:.0f} ms |"
+        )
         print(rows[-1], flush=True)
 
     reader = Reader(page, bench)
     short, long = text_of(200), text_of(2000)
-    reader.fill(short)
-    clicked(page, reader.run, ".tlx-head")
-    page.locator("[data-tab=map]").click()
+    if part == "map":
+        reader.fill(short)
+        clicked(page, reader.run, ".tlx-head")
+        page.locator("[data-tab=map]").click()
 
-    def the_map() -> None:
-        button = page.get_by_role("button", name="Compute the map")
-        (button if button.count() else page.locator("[data-tab=map]")).click()
+        def the_map() -> None:
+            button = page.get_by_role("button", name="Compute the map")
+            (button if button.count() else page.locator("[data-tab=map]")).click()
 
-    measure(
-        "a map of 200 x 200",
-        the_map,
-        lambda: page.locator("[data-tab=python]").click(),
-        ".tlx-panel-heatmap canvas",
-    )
-    page.locator("[data-tab=python]").click()
+        measure(
+            LARGE_PARTS[part],
+            the_map,
+            lambda: page.locator("[data-tab=python]").click(),
+            ".tlx-panel-heatmap canvas",
+        )
+        return rows
 
     def another() -> None:
         reader.fill(short)
@@ -292,7 +387,7 @@ def sizes(page: Page, bench: Metered) -> list[str]:
 
     reader.fill(long)
     measure(
-        "a prompt of 2,000 tokens",
+        LARGE_PARTS[part],
         reader.run,
         another,
         ".tlx-head",
@@ -302,9 +397,11 @@ def sizes(page: Page, bench: Metered) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--part", choices=["actions", "large"], help="only this one; the other stays as it was")
+    choices = ["actions", *LARGE_PARTS]
+    parser.add_argument("--part", choices=choices, help="only this one; the others stay as they were")
     part = parser.parse_args().part
-    bench = Metered(tj.load_demo_model(), "demo")
+    sae = sae_of(train_sae.load()) if (train_sae.folder() / "cfg.json").exists() else None
+    bench = Metered(tj.load_demo_model("hooked" if part == "actions" else "bridge"), "demo", sae=sae)
     bench.warm()
     server = Server({"demo": Place(bench)}, port=0)
     threading.Thread(target=server.run, daemon=True).start()
@@ -316,16 +413,20 @@ def main() -> None:
         page.set_default_timeout(300_000)
         page.goto(server.url)
         page.wait_for_selector(".tlx-chip")
-        if part != "large":
+        if part in (None, "actions"):
             found["Actions"] = ACTIONS.format(rows="\n".join(actions(page, bench)))
-        if part != "actions":
-            found["Large things"] = LARGE.format(rows="\n".join(sizes(page, bench)))
+        for one in LARGE_PARTS:
+            if part in (None, one):
+                found[one] = "\n".join(sizes(page, bench, one))
         browser.close()
     server.stop()
-    old = TO.read_text().split("\n## ")[1:] if TO.exists() else []
-    parts = {text.partition("\n")[0]: f"\n## {text.rstrip()}\n" for text in old} | found
-    tables = [parts[name] for name in ("Actions", "Large things") if name in parts]
-    TO.write_text(HEAD + "".join(tables))
+    old = TO.read_text() if TO.exists() else ""
+    for name, text in LARGE_PARTS.items():
+        found.setdefault(name, next((line for line in old.splitlines() if line.startswith(f"| {text} ")), ""))
+    if "Actions" not in found and "## Actions" in old:
+        found["Actions"] = f"\n## {old.split('## ')[1].rstrip()}\n"
+    large = LARGE.format(rows="\n".join(filter(None, (found[name] for name in LARGE_PARTS))))
+    TO.write_text(HEAD + found.get("Actions", "") + large)
 
 
 def clicked(page: Page, click: Callable[[], Any], seen: str) -> float:

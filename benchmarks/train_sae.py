@@ -24,10 +24,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from tl_jacobian.core.host.demo import cache_dir, load_demo_hf
+from tl_jacobian.core.sae_file import load_sae
 
 NAMES = (
     "John",
@@ -64,9 +65,7 @@ def load(path: Path | None = None, device: str = "cpu") -> SimpleNamespace:
     path = folder() if path is None else path
     if not (path / "cfg.json").exists():
         raise FileNotFoundError(f"no SAE at {path}: run python -m benchmarks.train_sae first (minutes)")
-    cfg = json.loads((path / "cfg.json").read_text())
-    cfg["metadata"] = SimpleNamespace(**cfg["metadata"])
-    return SimpleNamespace(**load_file(path / "sae_weights.safetensors", device), cfg=SimpleNamespace(**cfg))
+    return load_sae(path, device)
 
 
 # -- texts ---------------------------------------------------------------------------------

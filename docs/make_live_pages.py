@@ -68,7 +68,7 @@ class Page:
 
     def write(self) -> None:
         TO.mkdir(parents=True, exist_ok=True)
-        page = frozen_page(hello({self.bench.name: self.bench.host.facts()}), self.answers.items())
+        page = frozen_page(hello({self.bench.name: self.bench.facts}), self.answers.items())
         (TO / f"{self.name}.html").write_text(page, encoding="utf-8")
         print(f"{self.name}.html: {len(page) / 1e6:.1f} MB, {len(self.answers)} answers")
 

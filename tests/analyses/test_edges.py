@@ -82,6 +82,8 @@ def test_the_largest_are_measured_and_the_model_is_left_alone(architecture, stat
     assert [edge[:3] for edge in e.checked] == [edge[:3] for edge in e.top(4)]
     assert all(edge.measured == edge.measured for edge in e.checked)
     assert e.dot(3).count("->") == 3
+    again = edge_attribution(model, CLEAN, CORRUPTED, check=[e.checked[2], e.checked[0][:2]], progress=False, **TASK)
+    assert again.checked == (e.checked[2], e.checked[0])
     assert sum(len(m._forward_hooks) for m in model.modules()) == hooks
     with pytest.raises(tj.errors.ArgumentError, match="check=-1, expected an integer, at least 0"):
         edge_attribution(model, CLEAN, CORRUPTED, check=-1)

@@ -8,6 +8,7 @@ from cases import HAS_HOOKED, cases, shared
 
 import tl_jacobian as tj
 from tl_jacobian.core.host.patching import KINDS
+from tl_jacobian.results.grid import Cell
 
 CLEAN, CORRUPTED = "Rome is it", "Nome as it"
 TASK = dict(target=7, minus=9)
@@ -67,6 +68,8 @@ def test_only_what_is_asked_for_is_measured(architecture, state):
     best = [(cell.row, cell.column) for cell in c.predicted.top(3, skip_first=False)]
     measured = {tuple(at) for at in (~c.measured.values.isnan()).nonzero().tolist()}
     assert measured == set(best)
+    again = tj.compare_patching(model, CLEAN, CORRUPTED, "z", places=c.predicted.top(3, skip_first=False), **TASK)
+    assert again == c
     places = [("L1H2", 3), (0, -1)]
     n = len(model.to_tokens(CLEAN)[0])
     c = tj.compare_patching(model, CLEAN, CORRUPTED, "z", places=places, progress=False, **TASK)
@@ -177,6 +180,11 @@ BAD = {
         dict(at="z", places=["L1H2"]),
         "ArgumentError",
         r"places has 'L1H2', expected pairs of a row and a column",
+    ),
+    "cell": (
+        dict(at="z", places=[Cell(0, 0, "L0H0", "Q", 1.0)]),
+        "ArgumentError",
+        r"'Q' of another grid, expected cells of predict_patching\(\.\.\., at='z'\)",
     ),
     "both": (dict(at="z", places=[(0, 0)], top=3), "ArgumentError", "places= and top=3: give one or the other"),
     "top": (dict(at="z", top=0), "ArgumentError", "top=0, expected an integer, at least 1"),

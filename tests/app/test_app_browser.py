@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from chromium import NEEDED
-from readers import place
 from served import serving
 
 import tl_jacobian as tj
+from tl_jacobian.analyses.edges import edge_attribution
+from tl_jacobian.app.bench import Bench
+from tl_jacobian.app.features import sae_of
+from tl_jacobian.app.session import Place
 
 pytestmark = [pytest.mark.slow, NEEDED]
 
+HOOK = "blocks.12.hook_resid_post"
+DRAW = torch.Generator().manual_seed(0)
+SAE = {"W_enc": torch.randn(576, 50, generator=DRAW) / 24, "W_dec": torch.randn(50, 576, generator=DRAW) / 24}
 PROMPT = "The Eiffel Tower stands in Paris. The Colosseum stands in"
 
 
@@ -21,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def server(model):
-    here = place(model, "demo")
+    here = Place(Bench(model, "demo", sae=sae_of(SAE, HOOK)))
     here.bench.warm()
     with serving({"demo": here}) as found:
         yield found
@@ -77,7 +84,7 @@ def bars(page, section):
 
 
 def short(value):
-    return f"{float(f'{value:.3g}'):g}"
+    return f"{float(f'{value:.3g}'):g}".replace("e-0", "e-")
 
 
 def test_a_prompt_its_prediction_and_what_drove_it_are_the_librarys_numbers(open_page, model):
@@ -256,6 +263,91 @@ def test_a_pair_opens_the_drill_down_of_both(open_page):
     assert page.locator("[data-tab=drill]").get_attribute("aria-selected") == "true"
     assert page.locator(".tlx-panel-heatmap").count() >= 3
     assert not page.locator(".tlx-error-box").is_visible()
+
+
+def tab(page, name):
+    """Go to a tab with the keyboard."""
+    page.locator("[data-tab=drill]").focus()
+    while page.evaluate("document.activeElement.dataset.tab") != name:
+        page.keyboard.press("ArrowRight")
+        settle(page)
+
+
+def saved(page, open_page, path):
+    page.locator(".tlx-menu summary").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Page").click()
+    download.value.save_as(path)
+    return open_page(path.as_uri())
+
+
+def test_features_of_the_prediction_tokens_of_a_feature_and_the_feature_out(open_page, model, tmp_path):
+    page = open_page()
+    explain(page)
+    tab(page, "features")
+    lin = tj.linearize(model, PROMPT, record=[HOOK])
+    f = tj.feature_scope(lin, SAE, at=HOOK)
+    assert bars(page, ".tlx-detail .tlx-panel-bars") == [
+        (name, short(value)) for name, value in zip(f.parts.names, f.parts.values.tolist(), strict=True)
+    ]
+    page.locator(".tlx-panel-heatmap canvas").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    page.wait_for_selector(".tlx-headbox .tlx-panel-tokenstrip")
+    settle(page)
+    feature = f.features[0]
+    assert f"feature {feature} of the stream" in page.locator(".tlx-headbox figcaption").inner_text()
+    page.get_by_role("button", name="take it out and see").press("Enter")
+    page.wait_for_selector(".tlx-result")
+    promised = dict(bars(page, ".tlx-result .tlx-panel:first-child"))["promised (first order)"]
+    assert promised == short(-f.effects.values[0, 3].item())
+    page.locator("[data-tab=python]").click()
+    assert f"written(h.flatten(1), {feature})" in page.locator(".tlx-python").inner_text()
+    page.locator("[data-tab=features]").click()
+    again = saved(page, open_page, tmp_path / "saved.html")
+    again.wait_for_selector(".tlx-token")
+    again.locator("[data-tab=features]").click()
+    again.locator(".tlx-panel-heatmap canvas").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Enter"):
+        again.keyboard.press(key)
+    again.wait_for_selector(".tlx-headbox .tlx-panel-tokenstrip")
+
+
+def test_edges_both_ends_and_one_of_them_measured(open_page, model, tmp_path):
+    page = open_page()
+    explain(page)
+    page.locator(".tlx-predicted .tlx-bar").nth(1).press("Shift+Enter")
+    settle(page)
+    page.locator(".tlx-token").nth(9).focus()
+    page.keyboard.press("Enter")
+    settle(page)
+    tab(page, "edges")
+    page.fill("input[aria-label='Text of the other prompt']", " Par")
+    page.locator("input[aria-label='Text of the other prompt']").press("Enter")
+    page.wait_for_selector("tr.tlx-pick")
+    settle(page)
+    lin = tj.linearize(model, PROMPT)
+    tokens, (first, second) = lin.tokens.tolist(), [p.token for p in lin.predictions[:2]]
+    other = [*tokens[:9], *model.tokenizer.encode(" Par", add_special_tokens=False), *tokens[10:]]
+    e = edge_attribution(model, tokens, other, target=first, minus=second, check=1)
+    rows = [row.split("\t") for row in page.locator("tr.tlx-pick").all_inner_texts()]
+    assert rows == [[one.sender, one.receiver, f"{one.predicted:.3g}"] for one in e.top(24)]
+    head = next(i for i, one in enumerate(e.top(24)) if "H" in one.sender)
+    page.locator("tr.tlx-pick").nth(head).press("Enter")
+    page.wait_for_selector(".tlx-headbox .tlx-panel-tokenstrip")
+    page.locator("tr.tlx-pick").first.press("Enter")
+    page.get_by_role("button", name="measure it").press("Enter")
+    page.wait_for_selector(".tlx-result")
+    shown = dict(bars(page, ".tlx-result .tlx-panel:first-child"))
+    assert shown["true effect (path patching)"] == short(e.checked[0].measured)
+    page.get_by_role("button", name="patch L").first.press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('.tlx-result').length === 2")
+    settle(page)
+    again = saved(page, open_page, tmp_path / "saved.html")
+    again.wait_for_selector(".tlx-token")
+    again.locator("[data-tab=edges]").click()
+    again.wait_for_selector("tr.tlx-pick")
+    assert [row.split("\t") for row in again.locator("tr.tlx-pick").all_inner_texts()] == rows
 
 
 def test_cancel_stops_and_a_map_of_200_tokens_opens_in_a_second(open_page):

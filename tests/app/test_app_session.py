@@ -203,6 +203,21 @@ def test_a_full_cache_forgets_what_was_used_longest_ago():
     here.close()
 
 
+def test_a_text_too_large_to_be_kept_is_run_once_an_ask(monkeypatch):
+    here, runs = place(shared("llama", "bridge"), linearizations=1), []
+
+    def counted(*args, **options):
+        runs.append(options)
+        return tj.linearize(*args, **options)
+
+    monkeypatch.setattr("tl_jacobian.app.bench.linearize", counted)
+    head, _ = Reader({"tiny": here}).ask({"do": "read", "view": {"prompt": TEXT, "beside": "temperature"}})
+    assert head["type"] == "done"
+    assert len(runs) == 1
+    assert not here.bench._now
+    here.close()
+
+
 class Slow:
     """A hook that waits, so that something can happen in the meantime."""
 

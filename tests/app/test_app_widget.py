@@ -93,3 +93,18 @@ def test_importing_the_library_loads_neither_of_the_homes():
     code = "import sys, tl_jacobian; print({'anywidget', 'fastapi', 'uvicorn', 'ipywidgets'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_an_sae_of_the_users_is_in_the_view():
+    model = shared("llama", "bridge")
+    d = model.cfg.d_model
+    sae = {"W_enc": torch.eye(d, dtype=torch.float64), "W_dec": torch.eye(d, dtype=torch.float64)}
+    view = tj.explore(model, "the cat", sae=sae, sae_at="blocks.1.hook_resid_post")
+    (facts,) = json.loads(view.hello)["models"].values()
+    assert facts["sae"] == {"name": "the SAE", "size": d, "at": "blocks.1.hook_resid_post"}
+    head, body = asked(view, {"do": "features", "view": {"prompt": "the cat"}})
+    assert head["type"] == "done"
+    assert "# sae: yours" in body["python"]
+    view.close()
+    with pytest.raises(ArgumentError, match="without sae="):
+        tj.explore(model, sae_at="blocks.1.hook_resid_post")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -74,6 +75,34 @@ def interrupted_after(seconds: float, *arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("seconds", [0.2])
 def test_an_interrupt_while_it_starts(seconds):
     assert interrupted_after(seconds, "attribute", "Rome is") == (130, "")
+
+
+@pytest.mark.parametrize("seconds", [0.2])
+def test_an_interrupt_while_the_live_view_starts(seconds):
+    assert interrupted_after(seconds, "app", "--no-open", "--port", "0") == (130, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.9, 2.5, 5.0])
+def test_an_interrupt_of_the_live_view_at_any_moment(seconds):
+    assert interrupted_after(seconds, "app", "--no-open", "--port", "0") == (130, "")
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_the_live_view_computes():
+    connect = pytest.importorskip("websockets.sync.client", reason="the extra app isn't installed").connect
+    command = [sys.executable, "-c", "from tl_jacobian.__main__ import main; main()", "app", "--no-open", "--port", "0"]
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ignored = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    with subprocess.Popen(command, **pipes, **ignored) as run:
+        host = run.stdout.readline().split()[-1].split("/")[2]
+        with connect(f"ws://{host}/live", origin=f"http://{host}", proxy=None, max_size=None) as tab:
+            tab.send(json.dumps({"id": 1, "ask": {"do": "map", "view": {"prompt": "word " * 200}}}))
+            while json.loads(tab.recv(timeout=60).partition(b"\n")[0])["type"] != "started":
+                pass
+            run.send_signal(signal.SIGINT)
+            errors = run.communicate(timeout=60)[1]
+    assert (run.returncode, errors) == (130, "")
 
 
 @pytest.mark.slow

@@ -208,6 +208,10 @@ def test_patching_is_two_heat_maps_on_one_scale_and_a_scatter_plot():
     assert (agree.x, agree.y, agree.role, agree.marks) == ((2.0, 10.0), (1.0, 5.0), "positive", "points")
     assert (differ.x, differ.y, differ.role) == ((4.0,), (-4.0,), "negative")
     assert scatter.title.startswith("Spearman ")
+    (table,) = (panel for panel in c.panels() if isinstance(panel, Table))
+    assert table.header == ("layer", "token", "predicted", "measured")
+    assert [row[3].text for row in table.rows][:2] == ["10", "4"]
+    assert [row[2].text for row in table.rows][:2] == ["5", "-4"]
 
 
 def test_a_split_is_its_grid():

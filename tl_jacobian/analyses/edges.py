@@ -10,6 +10,7 @@ to what it reads, and put into the corrupted run.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -28,10 +29,10 @@ from tl_jacobian.core.progress import is_watched
 from tl_jacobian.core.progress import progress as bar_of
 from tl_jacobian.core.prompts import Target
 from tl_jacobian.core.unembedding import precise
-from tl_jacobian.errors import HookPointError, UnsupportedModelError
-from tl_jacobian.results.arguments import checked, whole
+from tl_jacobian.errors import ArgumentError, HookPointError, UnsupportedModelError
+from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.edges import Edge, EdgeAttribution
-from tl_jacobian.results.grid import Grid
+from tl_jacobian.results.grid import Cell, Grid, nearest
 
 
 class Layer(NamedTuple):
@@ -60,7 +61,7 @@ def edge_attribution(
     target: Target | None = None,
     minus: Target | None = None,
     metric: Metric | None = None,
-    check: int = 10,
+    check: int | Sequence[Any] = 10,
     progress: bool = True,
     clean_cache: Any = None,
     corrupted_cache: Any = None,
@@ -76,13 +77,15 @@ def edge_attribution(
     Args:
         model, clean, corrupted: as for :func:`predict_patching`; so are target, minus, metric, the caches and the rest.
             Under a ``rule`` with frozen attention a head's edges are those into its values, as in attribution graphs.
-        check: how many of the largest edges to measure, two runs each; 0: none.
+        check: how many of the largest edges to measure, two runs each; 0: none. Or which: pairs of a sender and a
+            receiver, such as ``("L3H5", "L7MLP")``, or edges as :meth:`EdgeAttribution.top` hands them out.
         progress: whether a bar on stderr shows how far measuring is, where a terminal is there and it takes long.
 
     Returns:
         Senders x receivers, in units of the metric. A row adds up to the effect of patching the sender for everybody.
 
     Raises:
+        ArgumentError: ``check`` has an edge that isn't there; names the nearest.
         HookPointError: the model doesn't show its heads' outputs, its MLPs' and the stream between them.
 
     >>> import tl_jacobian as tj
@@ -91,7 +94,8 @@ def edge_attribution(
     >>> e.effects.values.shape, e.checked[0].predicted * e.checked[0].measured > 0
     (torch.Size([300, 301]), True)
     """
-    whole("check", check, 0)
+    if not isinstance(check, Sequence):
+        whole("check", check, 0)
     points = resolve(model, precision).hook_points()
 
     def made(paths: tuple[str, ...]) -> PromptPair:
@@ -110,7 +114,10 @@ def edge_attribution(
     effects = edges.grid()
     after, before = pair.values(aim)
     found = []
-    cells = effects.top(check, skip_first=False)
+    if isinstance(check, Sequence):
+        cells = [_edge(effects, one) for one in check]
+    else:
+        cells = effects.top(check, skip_first=False)
     with bar_of(len(cells), "path patches", hidden=not (progress and is_watched())) as bar:
         for cell in cells:
             measured = edges.measured(cell.row, cell.column_name) - before
@@ -119,6 +126,24 @@ def edge_attribution(
     return EdgeAttribution(
         effects=effects, checked=tuple(found), clean=after, corrupted=before, metadata=effects.metadata
     )
+
+
+def _edge(effects: Grid, pair: Any) -> Cell:
+    """The cell of an edge by its ends' names."""
+    if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) < 2:
+        raise ArgumentError(f"check has {excerpt(pair)}, expected a sender and a receiver: ('L0H0', 'logits')")
+    ends = []
+    for name, names, what in zip(pair, (effects.rows, effects.columns), ("sender", "receiver"), strict=False):
+        if name not in names:
+            raise ArgumentError(
+                f"check has no such {what}: {excerpt(name)}; the nearest is {nearest(str(name), names)!r}"
+            )
+        ends.append(names.index(name))
+    row, column = ends
+    value = effects.values[row, column].item()
+    if math.isnan(value):
+        raise ArgumentError(f"no edge leads from {pair[0]} to {pair[1]}: a receiver comes after its sender")
+    return Cell(row, column, pair[0], pair[1], value)
 
 
 class Edges:
@@ -274,7 +299,12 @@ class Edges:
             row_axis="sender",
             column_axis="receiver",
             signed=True,
-            metadata={"clean": self.pair.ids[0], "corrupted": self.pair.ids[1], **self.pair.host.facts()},
+            metadata={
+                "clean": self.pair.ids[0],
+                "corrupted": self.pair.ids[1],
+                **self.aim.tokens,
+                **self.pair.host.facts(),
+            },
         )
 
     # -- path patching ---------------------------------------------------------------

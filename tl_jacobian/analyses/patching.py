@@ -35,7 +35,7 @@ from tl_jacobian.core.rerun import run
 from tl_jacobian.core.unembedding import exact, log_prob, precise
 from tl_jacobian.errors import ArgumentError, HookPointError, PromptError
 from tl_jacobian.results.arguments import checked, excerpt, is_id, whole
-from tl_jacobian.results.grid import Grid, nearest
+from tl_jacobian.results.grid import Cell, Grid, nearest
 from tl_jacobian.results.patching import PatchComparison
 
 _NONE: Mapping[str, Any] = MappingProxyType({})
@@ -64,11 +64,13 @@ class Aim(NamedTuple):
         fn: a function of the logits that the pair holds, ``(1, pos, d_vocab)``.
         name: what it is called.
         positions: whose logits it depends on: all that the pair holds, or -1 alone.
+        tokens: whose logits it is the difference of, as metadata has them; none of another metric.
     """
 
     fn: Metric
     name: str
     positions: tuple[int, ...] = (-1,)
+    tokens: Mapping[str, int] = _NONE
 
 
 @dataclass(frozen=True)
@@ -419,10 +421,18 @@ class Places:
         return list(dict.fromkeys(self._place(place) for place in places))
 
     def _place(self, place: Any) -> tuple[int, int]:
+        if isinstance(place, Cell):
+            inside = place.row < len(self.rows) and place.column < len(self.columns)
+            if not inside or (self.rows[place.row], self.columns[place.column]) != (place.row_name, place.column_name):
+                raise ArgumentError(
+                    f"places has {place.row_name!r}, {place.column_name!r} of another grid, expected cells of "
+                    f"predict_patching(..., at={self.at!r}).top()"
+                )
+            return place.row, place.column
         if isinstance(place, str) or not isinstance(place, Sequence) or len(place) != 2:
             raise ArgumentError(
                 f"places has {excerpt(place)}, expected pairs of a row and a column, by name or number: "
-                f"({self.rows[0]!r}, {self.columns[-1]!r})"
+                f"({self.rows[0]!r}, {self.columns[-1]!r}), or cells as top() hands them out"
             )
         row, column = _index(place[0], self.rows, "row"), _index(place[1], self.columns, "column")
         return row, column
@@ -509,7 +519,8 @@ def aim_of(pair: PromptPair, target: Target | None, minus: Target | None, metric
             "what to compare, target=... and minus=..., or give a metric"
         )
     name = f"logit of {name_of(vocabulary, token)} minus logit of {name_of(vocabulary, other)}"
-    return Aim(lambda logits: logits[0, -1, token] - logits[0, -1, other], name)
+    tokens = {"target_token": token, "minus_token": other}
+    return Aim(lambda logits: logits[0, -1, token] - logits[0, -1, other], name, tokens=tokens)
 
 
 def _of_all_logits(metric: Metric, logits: Float[Tensor, "1 pos d_vocab"]) -> Metric:
@@ -721,7 +732,8 @@ def compare_patching(
 
     Args:
         places: which to measure: pairs of a row and a column of the grid, by name or number, such as ``("20", "H3")``
-            for ``"heads"``, ``("L20H3", -1)`` for ``"z"``; default all. The others have no measured effect (NaN).
+            for ``"heads"``, ``("L20H3", -1)`` for ``"z"``, or cells as the prediction's ``top()`` hands them out;
+            default all. The others have no measured effect (NaN).
         top: or so many of those with the largest predicted effect.
         progress: whether a bar on stderr shows how far measuring is, where a terminal is there and it takes long.
         model, clean, corrupted, at, target, minus, metric, method, steps: as for :func:`predict_patching`.

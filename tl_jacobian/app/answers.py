@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +17,17 @@ from tl_jacobian.analyses.interventions import compare_edit, intervene
 from tl_jacobian.analyses.maps import attribution_map
 from tl_jacobian.analyses.paths import path_scope
 from tl_jacobian.analyses.routes import token_route
-from tl_jacobian.app.asks import Drill, Export, Head, Map, Pairs, Read, Try, View, Write
+from tl_jacobian.app.asks import Drill, Edges, Export, Feature, Features, Head, Map, Pairs, Read, Try, View, Write
+from tl_jacobian.app.edges import edges
+from tl_jacobian.app.features import feature, features
 from tl_jacobian.app.methods import METHODS, direction_of, of_the_prompt, options_of
 from tl_jacobian.app.python import linearized, python_of
+from tl_jacobian.app.seen import Seen, other_text, written
 from tl_jacobian.core.answer import AnswerLinearization
 from tl_jacobian.core.hooks import PATTERN, RESID_PRE, Z, in_block
 from tl_jacobian.core.linearization import Linearization, Linearized
 from tl_jacobian.core.rerun import generate
-from tl_jacobian.errors import ArgumentError, HookPointError, JacobianScopeError, PromptError
+from tl_jacobian.errors import ArgumentError, HookPointError, JacobianScopeError
 from tl_jacobian.results import codec
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.base import Value
@@ -52,27 +54,6 @@ if TYPE_CHECKING:
 PATTERNS = 512  # tokens up to which attention patterns are recorded: (layers, heads, tokens, tokens) numbers
 _MAP = 1024  # tokens of a map
 _PAIRS = 512  # tokens of which every two are drawn
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What an ask gave.
-
-    Attributes:
-        panels: by their place in the view.
-        python: that makes the same.
-        facts: more for the view, JSON values: token ids that a click stands for.
-        notes: what couldn't be shown, and why.
-        value: what can be saved.
-        file: of an export: its name and bytes.
-    """
-
-    panels: Mapping[str, Sequence[Panel]] = field(default_factory=dict)
-    python: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    notes: Sequence[str] = ()
-    value: Value | None = None
-    file: tuple[str, bytes] | None = None
 
 
 def _attribution(bench: Bench, view: View, name: str) -> Attribution:
@@ -113,7 +94,7 @@ def read(bench: Bench, ask: Read | Export) -> Seen:
         "answer_start": start,
         "predicted": [p.token for p in a.predictions],
         "regions": sorted(lin.regions),
-        "model": dict(bench.host.facts()),
+        "model": bench.facts,
     }
     if isinstance(lin, Linearization):
         facts["target"] = a.metadata.get("target_token", int(lin.logits.argmax()))
@@ -160,7 +141,7 @@ def pairs(bench: Bench, ask: Pairs) -> Seen:
     found = found.correlation()
     notes = [] if method.direction else [f"{method.title} has no products of pairs: this is of the logit"]
     shown = [p for p in found.panels(skip_first=view.skip_first) if not isinstance(p, TokenStrip)]
-    call = f"tj.token_interactions(lin{_written(direction, 'fisher')}){grouped}.correlation().show()"
+    call = f"tj.token_interactions(lin{written(direction, 'fisher')}){grouped}.correlation().show()"
     return Seen({"pairs": shown}, python_of(view, bench.python, lin, call), {}, notes, value=found)
 
 
@@ -198,9 +179,9 @@ def drill(bench: Bench, ask: Drill) -> Seen:
     if isinstance(lin, Linearization) and direction.get("rank") is None:
         tried("reads", lambda: _reads(lin, direction, sources))
     call = "from tl_jacobian.analyses.routes import token_route\n"
-    call += f"token_route(lin, {sources}{_written(direction)}).show()\n"
-    call += f'tj.head_influence(lin, kind="gradient_x_activation"{_written(direction)}).show()\n'
-    call += f"tj.residual_contributions(lin{_written(direction)}).show()"
+    call += f"token_route(lin, {sources}{written(direction)}).show()\n"
+    call += f'tj.head_influence(lin, kind="gradient_x_activation"{written(direction)}).show()\n'
+    call += f"tj.residual_contributions(lin{written(direction)}).show()"
     return Seen(panels, python_of(view, bench.python, lin, call, "True"), {"positions": sources}, notes)
 
 
@@ -260,7 +241,7 @@ def head(bench: Bench, ask: Head) -> Seen:
         notes.append(f"no pattern: attention patterns are recorded up to {PATTERNS} tokens")
     split = path_scope(lin, z, **direction, heads=[ask.head])
     panels["share"] = [p for p in split.share.panels(skip_first=view.skip_first) if isinstance(p, TokenStrip)]
-    call = f'tj.path_scope(lin, "{z}", heads=[{ask.head}]{_written(direction)}).show()'
+    call = f'tj.path_scope(lin, "{z}", heads=[{ask.head}]{written(direction)}).show()'
     facts = {"layer": ask.layer, "head": ask.head}
     return Seen(panels, python_of(view, bench.python, lin, call, "True"), facts, notes, value=split)
 
@@ -275,7 +256,7 @@ def try_out(bench: Bench, ask: Try) -> Seen:
     call = "from tl_jacobian.analyses.interventions import compare_edit, intervene\n"
     options = "".join(f", {name}={token}" for name, token in tokens.items() if token is not None)
     if ask.change == "edit":
-        other = _other(bench, view, ask, ask.positions)
+        other = other_text(bench, view, ask.positions, ask.text)
         edited = bench.linearization(other)
         found = compare_edit(lin, edited, **tokens)
         call += f"other = {linearized(other, edited)}\ncompare_edit(lin, other{options}).show()"
@@ -283,7 +264,7 @@ def try_out(bench: Bench, ask: Try) -> Seen:
         replacement: Any = ask.replacement
         where, how = ("" if hook is None else f', "{hook}"'), f'"{ask.replacement}"'
         if ask.change == "patch":
-            other = _other(bench, view, ask, ask.edited)
+            other = other_text(bench, view, ask.edited, ask.text)
             edited = bench.linearization(other, record)
             replacement, how = _activation(lin, edited, hook), f'other.taps["{hook}"]'
             call += f"other = {linearized(other, edited, hook)}\n"
@@ -309,32 +290,16 @@ def _drilled(bench: Bench, view: View) -> str:
     return "drill" if len(bench.text(view)[0]) <= PATTERNS else "long drill"
 
 
-def _other(bench: Bench, view: View, ask: Try, edited: Sequence[int] | None) -> View:
-    """The same view with other text in the place of these tokens; all others stay the tokens that they are."""
-    tokens, start = bench.text(view)
-    prompt, at = tokens[:start], sorted(edited or ())
-    if not at or at != list(range(at[0], at[0] + len(at))) or at[-1] >= len(prompt):
-        raise ArgumentError(f"tokens {at}, expected neighbours inside the prompt's {len(prompt)} tokens")
-    written = bench.host.encode(ask.text) if ask.text else []
-    changed = [*prompt[: at[0]], *written, *prompt[at[-1] + 1 :]]
-    if not changed:
-        raise PromptError("nothing is left of the prompt; leave at least one token")
-    moved = len(changed) - len(prompt)
-    position = None if view.position is None else view.position + (moved if view.position > at[-1] else 0)
-    plain = {"prompt": None, "messages": None, "series": None, "bos": None}
-    return msgspec.structs.replace(view, ids=tuple(changed), position=position, **plain)
-
-
 def write(bench: Bench, ask: Write) -> Seen:
     """An answer of the model's own."""
     view = msgspec.structs.replace(ask.view, answer=None, span=None, position=None)
     tokens, _ = bench.text(view)
     whole = generate(bench.host, tokens, ask.n_tokens)
-    written = whole[len(tokens) :]
-    if len(written) > 1 and bench.host.is_eos(written[-1]):
-        written = written[:-1]
+    answer = whole[len(tokens) :]
+    if len(answer) > 1 and bench.host.is_eos(answer[-1]):
+        answer = answer[:-1]
     call = f"lin = tj.linearize(model, {bench.given(view)!r}, answer=tj.GENERATE, max_new_tokens={ask.n_tokens})"
-    return Seen(python=call, facts={"answer": written, "text": bench.host.decode(written)})
+    return Seen(python=call, facts={"answer": answer, "text": bench.host.decode(answer)})
 
 
 def export(bench: Bench, ask: Export) -> Seen:
@@ -349,13 +314,6 @@ def export(bench: Bench, ask: Export) -> Seen:
         drawn.savefig(file, format=ask.format, dpi=200)
         _close(drawn)
         return Seen(file=(f"attribution.{ask.format}", file.getvalue()))
-
-
-def _written(direction: Mapping[str, Any], default: str = "semantic") -> str:
-    """Scope and options as keyword arguments, but for a function's default scope."""
-    given = {name: value for name, value in direction.items() if not (name == "scope" and value == default)}
-    given = {name: "entropy" if name == "fn" else repr(value) for name, value in given.items()}
-    return "".join(f", {name}={value}" for name, value in given.items())
 
 
 def _answer_bars(lin: AnswerLinearization) -> Bars:
@@ -403,5 +361,17 @@ def _close(drawn: Any) -> None:
 
 
 ANSWERS: Mapping[type, Callable[[Any, Any], Seen]] = MappingProxyType(
-    {Read: read, Map: build_map, Pairs: pairs, Drill: drill, Head: head, Try: try_out, Write: write, Export: export}
+    {
+        Read: read,
+        Map: build_map,
+        Pairs: pairs,
+        Features: features,
+        Feature: feature,
+        Edges: edges,
+        Drill: drill,
+        Head: head,
+        Try: try_out,
+        Write: write,
+        Export: export,
+    }
 )

@@ -89,6 +89,35 @@ class Pairs(_Asked, frozen=True, tag_field="do", tag="pairs"):
     view: View
 
 
+class Features(_Asked, frozen=True, tag_field="do", tag="features"):
+    """Which features of the SAE drive the prediction."""
+
+    view: View
+
+
+class Feature(_Asked, frozen=True, tag_field="do", tag="feature"):
+    """Which tokens drive one feature at a token; ``remove``: what taking it out there does."""
+
+    view: View
+    feature: Id
+    position: Position
+    remove: bool = False
+
+
+class Edges(_Asked, frozen=True, tag_field="do", tag="edges"):
+    """Edges among heads and MLPs: what each carries of the difference to a prompt with other text.
+
+    Attributes:
+        edited, text: the tokens in whose place that prompt has other text, and the text.
+        check: edges to measure by path patching instead, sender and receiver each; empty: none.
+    """
+
+    view: View
+    edited: Annotated[tuple[Position, ...], Meta(min_length=1, max_length=4096)]
+    text: Text
+    check: Annotated[tuple[tuple[Short, Short], ...], Meta(max_length=1)] = ()
+
+
 class Drill(_Asked, frozen=True, tag_field="do", tag="drill"):
     """From a source (token positions) to layers, heads, what each head read, and the paths."""
 
@@ -141,7 +170,7 @@ class Export(_Asked, frozen=True, tag_field="do", tag="export"):
     format: Literal["png", "svg", "json"]
 
 
-Ask = Read | Map | Pairs | Drill | Head | Try | Write | Export
+Ask = Read | Map | Pairs | Features | Feature | Edges | Drill | Head | Try | Write | Export
 
 
 class Request(_Asked, frozen=True):

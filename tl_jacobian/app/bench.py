@@ -17,10 +17,13 @@ from typing import Any
 
 import msgspec
 
-from tl_jacobian.app.answers import ANSWERS, Seen
+from tl_jacobian.analyses.features import feature_scope
+from tl_jacobian.app.answers import ANSWERS
 from tl_jacobian.app.asks import Ask, Export, View, Write
 from tl_jacobian.app.cache import Cache
+from tl_jacobian.app.features import Sae
 from tl_jacobian.app.methods import METHODS
+from tl_jacobian.app.seen import Seen
 from tl_jacobian.core.host.base import Host
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.linearization import Linearized
@@ -61,6 +64,11 @@ class Bench:
         name: what views call it.
         python: the expression that makes it; "" where only the caller knows.
         options: more of ``linearize``: ``final_norm``, ``precision``.
+        sae: whose features may be asked about.
+
+    Raises:
+        HookPointError: the model has no activation that the SAE reads or writes.
+        ArgumentError: the SAE is of another width.
 
     Only one thread may compute at a time: :class:`~tl_jacobian.app.worker.Worker`.
     """
@@ -73,6 +81,7 @@ class Bench:
         python: str = "",
         limits: Limits = _DEFAULTS,
         options: Mapping[str, Any] | None = None,
+        sae: Sae | None = None,
     ) -> None:
         self.model = model
         self.name = name
@@ -84,6 +93,10 @@ class Bench:
         self.linearizations = Cache[Linearized](limits.linearizations)
         self._moment: tuple[Any, Any] | None = None
         self._pace: dict[str, float] = {}
+        self._now: dict[Any, Linearized] = {}  # of the ask that is answered now, however large
+        self.sae = sae
+        if sae is not None:
+            feature_scope(linearize(model, [0, 0], record=sae.record, **self.options), sae.given, **sae.options())
 
     # -- from asks to bytes ------------------------------------------------------------
 
@@ -132,7 +145,10 @@ class Bench:
         """What an ask gives, as panels."""
         if ask.view.scope not in METHODS or ask.view.beside not in {"", *METHODS}:
             raise ArgumentError(f"scope={ask.view.scope!r}, beside={ask.view.beside!r}, expected {', '.join(METHODS)}")
-        return ANSWERS[type(ask)](self, ask)
+        try:
+            return ANSWERS[type(ask)](self, ask)
+        finally:
+            self._now.clear()
 
     def _forget_if_changed(self) -> None:
         """What was computed with other weights or hooks is forgotten."""
@@ -176,16 +192,30 @@ class Bench:
             raise PromptError(f"the text has {len(tokens)} tokens, but this view takes {most}; shorten it")
         return tokens, start
 
-    def linearization(self, view: View, record: str | None = None) -> Linearized:
-        """Of what is looked at, with these activations; the same one as long as it is kept."""
+    @property
+    def facts(self) -> dict[str, Any]:
+        """About the model, and its SAE where there is one."""
+        return {**self.host.facts(), **({} if self.sae is None else {"sae": self.sae.facts})}
+
+    def linearization(self, view: View, record: str | None = None, ends: str | None = None) -> Linearized:
+        """Of what is looked at, with these activations; the same one as long as it is kept.
+
+        Args:
+            ends: the hook point whose activation is explained, in the place of the prediction.
+        """
         tokens, start = self.text(view)
         where = (view.position, view.answer, view.span) if view.position is None else view.position
-        base = (tuple(tokens), start, where, view.messages)
+        base = (tuple(tokens), start, where, view.messages, ends)
         for recorded in (record, *_MORE) if record is None else (record,):
-            if (kept := self.linearizations.get((base, recorded))) is not None:
+            if (kept := self._now.get((base, recorded)) or self.linearizations.get((base, recorded))) is not None:
                 return kept
-        lin = linearize(self.model, **self._arguments(view, tokens, start), record=_RECORDS.get(record or "", record))
+        made = self._arguments(view, tokens, start)
+        if ends is not None:
+            made["output_hook"] = ends
+        kept = self.sae.record if record == "features" and self.sae is not None else _RECORDS.get(record or "", record)
+        lin = linearize(self.model, **made, record=kept)
         taps = tuple(lin.taps) if len(lin.taps) else ()
+        self._now[base, record] = lin
         footprint = self.host.footprint(1, len(lin.tokens), len(lin.positions), taps)
         again = "again" in str(lin.facts.get("activations", ""))
         self.linearizations.put((base, record), lin, footprint.kept(again))
@@ -209,7 +239,7 @@ class Bench:
 
 # What is recorded for a drill-down; patterns of long texts don't fit.
 _RECORDS: Mapping[str, Any] = {"drill": True, "long drill": ["resid", "components", "heads"]}
-_MORE = ("sources", "drill", "long drill")  # of which any serves where nothing need be recorded
+_MORE = ("sources", "drill", "long drill", "features")  # of which any serves where nothing need be recorded
 
 
 def _kind(ask: Ask) -> str:

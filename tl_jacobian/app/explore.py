@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 
 @checked
-def explore(model: Any, prompt: Any = None, *, max_memory: int | str | None = None) -> Explore:
+def explore(
+    model: Any,
+    prompt: Any = None,
+    *,
+    sae: Any = None,
+    sae_at: str | None = None,
+    max_memory: int | str | None = None,
+) -> Explore:
     """The live view in a notebook cell: click a token, a layer, a head, and see what drove the prediction.
 
     It computes with this very model, in this process: your hooks run, and what is shown is what the library's own
@@ -23,11 +30,14 @@ def explore(model: Any, prompt: Any = None, *, max_memory: int | str | None = No
         model: a HookedTransformer or a TransformerBridge; or a linearization, whose prompt and position (or answer)
             are then looked at: its model is run again as it is now.
         prompt: what is looked at first: text, token ids, or a list of messages; default: nothing yet.
+        sae: whose features the view's *Features* tab shows: an SAE, a transcoder, weights or directions, as
+            :func:`feature_scope` takes them.
+        sae_at: the hook point that it reads, where it doesn't say so itself.
         max_memory: the most that a computation may take beyond the model, as for :func:`linearize`.
 
     Raises:
         ImportError: anywidget isn't installed (extra ``app``).
-        ArgumentError: a linearization and a prompt, or a prompt of another kind.
+        ArgumentError: a linearization and a prompt, or a prompt of another kind; an SAE of another width.
         UnsupportedModelError: not a causal model on a known host.
 
     >>> import tl_jacobian as tj
@@ -38,6 +48,10 @@ def explore(model: Any, prompt: Any = None, *, max_memory: int | str | None = No
     except ImportError as error:
         raise ImportError(f'the notebook\'s view needs anywidget ({error}): pip install "tl-jacobian[app]"') from error
     from tl_jacobian.app.bench import Bench, Limits
+    from tl_jacobian.app.features import sae_of
+
+    if sae is None and sae_at is not None:
+        raise ArgumentError(f"sae_at={sae_at!r} without sae=")
 
     if isinstance(model, Linearized):
         if prompt is not None:
@@ -45,7 +59,8 @@ def explore(model: Any, prompt: Any = None, *, max_memory: int | str | None = No
         model, view = _of_linearization(model)
     else:
         view = _of_prompt(prompt)
-    return Explore(Bench(model, limits=Limits(memory=max_memory)), view)
+    found = None if sae is None else sae_of(sae, sae_at)
+    return Explore(Bench(model, limits=Limits(memory=max_memory), sae=found), view)
 
 
 def _of_prompt(prompt: Any) -> dict[str, Any]:

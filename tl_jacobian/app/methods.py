@@ -54,7 +54,7 @@ class Method:
     prompt_only: bool = False
 
 
-_ENTROPY = 'tj.output_scope(lin, lambda y, z: -(z.softmax(-1) * z.log_softmax(-1)).sum(), name="entropy")'
+ENTROPY = "lambda y, z: -(z.softmax(-1) * z.log_softmax(-1)).sum()"  # the same, to be copied
 _SIGNS = "generator=torch.Generator().manual_seed(0)"
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -92,7 +92,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
             "Entropy",
             "what drives the uncertainty: the entropy of the predicted distribution",
             lambda lin: output_scope(lin, entropy, name="entropy"),
-            _ENTROPY,
+            f'tj.output_scope(lin, {ENTROPY}, name="entropy")',
             {"scope": "output", "fn": entropy, "name": "entropy"},
         ),
         "input_x_gradient": Method(

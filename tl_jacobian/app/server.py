@@ -49,7 +49,7 @@ def application(places: Mapping[str, Place], view: Mapping[str, Any] | None = No
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     files = {name: text.encode() for name, text in modules().items()}
-    first = hello({name: place.bench.host.facts() for name, place in places.items()}, view)
+    first = hello({name: place.bench.facts for name, place in places.items()}, view)
     open_tabs: set[Session] = set()
 
     @app.get("/")

@@ -37,7 +37,7 @@ class Explore(anywidget.AnyWidget):
     state = traitlets.Unicode("").tag(sync=True)  # what is looked at now, JSON of the front end's: it outlives a reload
 
     def __init__(self, bench: Bench, view: Mapping[str, Any]) -> None:
-        first = hello({bench.name: bench.host.facts()}, view)
+        first = hello({bench.name: bench.facts}, view)
         super().__init__(hello=json.dumps(first), still=f"tlx-still-{uuid.uuid4().hex}")
         self._view = dict(view)
         self._place = Place(bench)

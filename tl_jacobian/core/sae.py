@@ -93,6 +93,16 @@ class Dictionary:
             assert read is not None  # features.py has asked
             return _dense(read(h.to(self.like.device))).to(h.device)
 
+    def written(self, h: Float[Tensor, "n d_in"], feature: int) -> Float[Tensor, "n d_out"]:
+        """What one feature writes: what is made with it, less what is made without."""
+        with torch.no_grad(), _untouched(self.owner):
+            made = []
+            for keep in (1.0, 0.0):  # encoded anew: decoding may use up what encoding has remembered of a norm
+                a = _dense(self.encode(h.to(self.like.device))).clone()
+                a[:, feature] *= keep
+                made.append(self.decode(a).reshape(len(h), -1))
+        return (made[0] - made[1]).to(h.device)
+
     def decoded(self, h: Float[Tensor, "n d_in"]) -> Decoded:
         """Features of h, and what they make."""
         with recording(), _untouched(self.owner):

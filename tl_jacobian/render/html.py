@@ -62,6 +62,9 @@ _HATCHED = (
     f"{_CLEAR} 75%);background-size:6px 6px;opacity:0.6"
 )
 _FRAME = f"border:2px solid {css_color(NEGATIVE)}"
+# Chromium rounds the height of a table's collapsed borders up, and that of the box around it down: without a pixel
+# more the box would scroll up and down, too.
+_SIDEWAYS = "overflow-x:auto;padding:0 0 1px"
 _SCROLL = "display:inline-block;max-width:100%;overflow:auto;max-height:620px"
 
 
@@ -312,7 +315,7 @@ def _(panel: HeatMap, figure_id: str) -> Picture:
     layers = _layers(panel) if many else {}
     return _picture(
         "heatmap.html",
-        box=_SCROLL if many and not layers else "overflow-x:auto",
+        box=_SCROLL if many and not layers else _SIDEWAYS,
         corner=f"{panel.row_axis} ↓  {panel.column_axis} →",
         heads=heads,
         upright=max(map(len, heads), default=0) <= 3,
@@ -409,21 +412,25 @@ def _(panel: Bars, figure_id: str) -> Picture:
     totals = words.running_totals(panel)
     negative = any(bar.value < 0 for bar in panel.bars)
     largest = max((abs(bar.value) for bar in panel.bars if math.isfinite(bar.value)), default=0.0) or 1.0
-    heads = [{"name": words.kind_name(panel, kind), "color": css_color(colors[kind])} for kind in kinds]
+    # Kinds stand side by side where lines have several; else below each other, so that lengths can be compared.
+    columns = [[kind] for kind in kinds] if any(len(members) > 1 for _, members in lines) else [kinds]
     found = []
     for name, members in lines:
         by_kind = {bar.kind: (place, bar) for place, bar in members}
-        cells = [_bar(panel, *by_kind[kind], largest, totals) if kind in by_kind else None for kind in kinds]
+        chosen = [next((kind for kind in column if kind in by_kind), None) for column in columns]
+        cells = [
+            None if kind is None else {**_bar(panel, *by_kind[kind], largest, totals), "color": css_color(colors[kind])}
+            for kind in chosen
+        ]
         found.append({"name": name, "cells": cells})
     return _picture(
         "bars.html",
-        box=_SCROLL if len(lines) > _MANY_ROWS else "overflow-x:auto",
-        heads=heads if any(kinds) else (),
-        colors=[head["color"] for head in heads],
+        box=_SCROLL if len(lines) > _MANY_ROWS else _SIDEWAYS,
+        heads=[[(words.kind_name(panel, k), css_color(colors[k])) for k in one] for one in columns if any(kinds)],
         lines=found,
         left=f"width:{_BAR_WIDTH}px;" if negative else "",
         width=_BAR_WIDTH,
-        facts=[panel.quantity, *panel.legend],
+        facts=list(dict.fromkeys([panel.quantity, *panel.legend])),
     )
 
 
@@ -476,7 +483,7 @@ def _curves_left_out(panel: Curves) -> list[str]:
 
 @draw.register
 def _(panel: Table, figure_id: str) -> Picture:
-    scroll = _SCROLL if len(panel.rows) > _MANY_ROWS else "overflow-x:auto"
+    scroll = _SCROLL if len(panel.rows) > _MANY_ROWS else _SIDEWAYS
     above = [visible(line) for line in panel.above.splitlines(keepends=True)]
     return _picture("table.html", table=_table(panel), above=above, box=scroll, notes=[*panel.legend, *panel.notes])
 

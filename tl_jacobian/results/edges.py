@@ -164,13 +164,13 @@ class EdgeAttribution(Value):
                 TableCell(e.sender),
                 TableCell(e.receiver),
                 TableCell(words.number(e.predicted), e.predicted / largest),
-                TableCell("" if math.isnan(e.measured) else words.number(e.measured)),
+                *((TableCell("" if math.isnan(e.measured) else words.number(e.measured)),) if self.checked else ()),
             )
             for e in edges
         )
-        header = ("sender", "receiver", "predicted", "measured")
+        header = ("sender", "receiver", "predicted", *(("measured",) if self.checked else ()))
         title = words.ruled("strongest edges", self.metadata)
-        return Table(title=title, header=header, rows=rows, numbers=(2, 3))
+        return Table(title=title, header=header, rows=rows, numbers=tuple(range(2, len(header))))
 
     def _scatter(self) -> Curves:
         x, y = (tuple(values) for values in zip(*((e.measured, e.predicted) for e in self.checked), strict=True))

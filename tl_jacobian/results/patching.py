@@ -13,7 +13,8 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results import words
 from tl_jacobian.results.base import Value
 from tl_jacobian.results.grid import Grid, grid_panels, kept_numbers
-from tl_jacobian.results.panels import Curve, Curves, Guide, Panel
+from tl_jacobian.results.panels import NOT_IN_FIGURES, Curve, Curves, Guide, Panel, Table
+from tl_jacobian.results.panels import Cell as TableCell
 from tl_jacobian.results.statistics import correlation
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 # Signs of effects below this share of the largest one are noise, and not counted.
 _SEEN = 0.01
+_LISTED = 12  # places of the table
 
 
 class Miss(NamedTuple):
@@ -152,14 +154,36 @@ class PatchComparison(Value):
     # -- pictures ------------------------------------------------------------------
 
     def panels(self, *, skip_first: bool = True) -> tuple[Panel, ...]:
-        """Both heat maps on one scale, and each measured effect beside the predicted one."""
+        """Both heat maps on one scale, the largest measured effects beside what was predicted, and all against all."""
         numbers = [x for g in self._grids for x in kept_numbers(g, skip_first)]
         limit = max(map(abs, numbers), default=0.0)
         predicted, measured = (
             grid_panels(g, skip_first=skip_first, limit=limit, facts=facts)
             for g, facts in ((self.predicted, self._agreement()), (self.measured, ()))
         )
-        return *predicted, *measured, self._scatter()
+        return *predicted, *measured, *self._table(skip_first), self._scatter()
+
+    def _table(self, skip_first: bool) -> tuple[Table, ...]:
+        """The largest measured effects, each beside its prediction; none where nothing was measured."""
+        cells = self.measured.top(_LISTED, skip_first=skip_first)
+        largest = max((abs(c.value) for c in cells), default=0.0) or 1.0
+
+        def shaded(value: float) -> TableCell:
+            return TableCell(words.number(value), max(-1.0, min(1.0, value / largest)))
+
+        rows = tuple(
+            (
+                TableCell(c.row_name),
+                TableCell(c.column_name),
+                shaded(self.predicted.values[c.row, c.column].item()),
+                shaded(c.value),
+            )
+            for c in cells
+        )
+        g = self.predicted
+        title = words.ruled(f"the {len(rows)} largest measured effects, beside what was predicted", g.metadata)
+        header = (g.row_axis, g.column_axis, "predicted", "measured")
+        return (Table(title=title, header=header, rows=rows, numbers=(2, 3), views=NOT_IN_FIGURES),) if rows else ()
 
     def _scatter(self) -> Curves:
         predicted, measured = self._pairs()

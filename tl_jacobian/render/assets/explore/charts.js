@@ -11,7 +11,10 @@ export function drawBars(panel, { tip, onpick, marks, most = 40 } = {}) {
   const bars = panel.bars.slice(0, most);
   const limit = Math.max(...panel.bars.map((bar) => Math.abs(bar.value || 0) + (bar.error || 0)), 1e-30);
   const signed = bars.some((bar) => bar.value < 0);
-  const list = h("ul", { class: "tlx-bars" + (signed ? " tlx-signed" : "") });
+  const shown = (bar) => `${write(bar.value)}${bar.error === null || bar.error === undefined ? "" : ` ± ${write(bar.error)}`}`;
+  // Every row's track is as wide as the others', so that lengths can be compared.
+  const widths = { "--value": `${Math.max(5, ...bars.map((bar) => shown(bar).length)) + 1}ch`, ...(marks && bars.some((_, i) => marks(i)) ? { "--mark": "78px" } : {}) };
+  const list = h("ul", { class: "tlx-bars" + (signed ? " tlx-signed" : ""), style: widths });
   let line = null;
   bars.forEach((bar, index) => {
     const same = bar.line && bar.line === line;
@@ -27,11 +30,11 @@ export function drawBars(panel, { tip, onpick, marks, most = 40 } = {}) {
       const whisker = { "inset-inline-start": `${middle - half}%`, width: `${2 * half}%` };
       track.append(h("span", { class: "tlx-whisker", style: whisker }));
     }
-    const value = `${write(bar.value)}${bar.error === null || bar.error === undefined ? "" : ` ± ${write(bar.error)}`}`;
+    const value = shown(bar);
     const name = bar.line ? (same ? "" : bar.line) : bar.name;
     const mark = marks?.(index);
     const parts = [
-      h("bdi", { class: "tlx-name" }, visible(name).trimStart() || "\u00a0"),
+      h("bdi", { class: "tlx-name" }, visible(name).trimStart() || (name ? "␣".repeat(name.length) : "\u00a0")),
       track,
       h("span", { class: "tlx-value" }, value),
       mark ? h("span", { class: "tlx-mark" }, mark) : null,
@@ -60,10 +63,12 @@ function ticks(low, high, count) {
   return found;
 }
 
-function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
+// Options: tip, onpick(point), lines(point): what the tooltip says of it, label(point): a text beside it.
+function curvesPlot(panel, wide, tall, { tip, onpick, lines, label, shared }) {
   const [left, right, top, bottom] = [52, 10, 10, 34];
-  const all = panel.curves;
-  const xs = all.flatMap((c) => c.x);
+  const left_out = (curve, x) => curve.marks === "bars" && x < (panel.hidden || 0);
+  const all = panel.curves.map((curve) => ({ ...curve, y: curve.y.map((y, i) => (left_out(curve, curve.x[i]) ? null : y)) }));
+  const xs = all.flatMap((c) => c.x).filter((x) => x !== null);
   const ys = all.flatMap((c) => [...c.y, ...(c.low || []), ...(c.high || [])]).filter((y) => y !== null);
   const bars = all.some((c) => c.marks === "bars");
   let [x0, x1] = shared || [Math.min(...xs), Math.max(...xs)];
@@ -91,7 +96,7 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
   svg.append(h("text", { x: (left + wide) / 2, y: tall - 3, "text-anchor": "middle", class: "tlx-axis" }, panel.x_axis));
   svg.append(h("text", { transform: `translate(12 ${tall / 2 - 8}) rotate(-90)`, "text-anchor": "middle", class: "tlx-axis" }, panel.y_axis));
   if (panel.hidden) {
-    svg.append(h("rect", { x: X(x0), y: top, width: Math.max(4, X(panel.hidden - 0.5) - X(x0)), height: tall - top - bottom, class: "tlx-hatched" }));
+    svg.append(h("rect", { x: X(x0), y: top, width: Math.max(8, X(panel.hidden - 0.5) - X(x0)), height: tall - top - bottom, class: "tlx-hatched" }));
   }
   for (const guide of panel.guides || []) {
     const [a, b, c, d] = guide.axis === "y" ? [left, wide - right, Y(guide.at), Y(guide.at)]
@@ -103,7 +108,7 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
   const points = [];
   for (const curve of all) {
     const color = curveColor(curve, curve.role ? 0 : index++, free);
-    const here = curve.x.map((x, i) => [x, curve.y[i], i]).filter(([, y]) => y !== null);
+    const here = curve.x.map((x, i) => [x, curve.y[i], i]).filter(([x, y]) => x !== null && y !== null);
     const narrow = Math.max(1.5, Math.min(9, ((wide - left - right) / Math.max(1, here.length)) * 0.7));
     for (const [x, y, i] of here) points.push({ curve, x, y, i, px: X(x), py: Y(y), color });
     if (curve.low?.length && curve.marks !== "bars") {
@@ -117,11 +122,21 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
         if (curve.low?.length) svg.append(h("line", { x1: X(x), x2: X(x), y1: Y(curve.low[i]), y2: Y(curve.high[i]), class: "tlx-error" }));
       }
     } else {
-      if (curve.marks === "line") svg.append(h("polyline", { points: here.map(([x, y]) => `${X(x)},${Y(y)}`).join(" "), fill: "none", stroke: color, "stroke-width": 1.8 }));
+      // A point without a number is a gap in the line.
+      const path = here.map(([x, y, i], k) => `${k && here[k - 1][2] === i - 1 ? "L" : "M"}${X(x)},${Y(y)}`).join("");
+      if (curve.marks === "line" && path) svg.append(h("path", { d: path, fill: "none", stroke: color, "stroke-width": 1.8 }));
       if (curve.marks === "points" || here.length <= 60) {
         for (const [x, y] of here) svg.append(h("circle", { cx: X(x), cy: Y(y), r: curve.marks === "points" ? 2.6 : 2.1, fill: color }));
       }
     }
+  }
+  const told = new Set();
+  for (const point of label ? points : []) {
+    const at = `${point.px} ${point.py}`;
+    if (told.has(at)) continue;
+    told.add(at);
+    const end = point.px > wide - 70;
+    svg.append(h("text", { x: point.px + (end ? -4 : 4), y: point.py - 4, "text-anchor": end ? "end" : "start", class: "tlx-label" }, visible(label(point))));
   }
   const dot = h("circle", { r: 5, class: "tlx-dot", visibility: "hidden" });
   svg.append(dot);
@@ -140,7 +155,7 @@ function curvesPlot(panel, wide, tall, { tip, onpick, shared }) {
     dot.setAttribute("cx", p.px);
     dot.setAttribute("cy", p.py);
     dot.setAttribute("visibility", "visible");
-    tip?.show([visible(p.curve.name), `${panel.x_axis}: ${number(p.x)}`, `${panel.y_axis}: ${number(p.y)}`], event.clientX, event.clientY);
+    tip?.show(lines?.(p) || [visible(p.curve.name), `${panel.x_axis}: ${number(p.x)}`, `${panel.y_axis}: ${number(p.y)}`], event.clientX, event.clientY);
   });
   svg.addEventListener("pointerleave", () => {
     dot.setAttribute("visibility", "hidden");
@@ -157,7 +172,7 @@ export function drawCurves(panel, options = {}) {
     const wide = Math.max(280, Math.min(1100, box.clientWidth || 640));
     if (Math.abs(wide - drawn) < 2) return;
     drawn = wide;
-    const { svg, range } = curvesPlot(panel, wide, panel.square ? Math.min(wide, 420) : 230, options);
+    const { svg, range } = curvesPlot(panel, wide, panel.square ? Math.min(wide, 420) : options.tall || 230, options);
     const parts = [svg];
     if (panel.below) parts.push(curvesPlot(panel.below, wide, 170, { ...options, shared: range }).svg);
     const named = [...panel.curves, ...(panel.below?.curves || [])].filter((curve) => curve.name);
@@ -178,7 +193,7 @@ function listed(panel) {
   fold.addEventListener("toggle", () => {
     if (!fold.open || fold.childElementCount > 1) return;
     const curves = [...panel.curves, ...(panel.below?.curves || [])];
-    const x = [...new Set(curves.flatMap((curve) => curve.x))].sort((a, b) => a - b).slice(0, 1000);
+    const x = [...new Set(curves.flatMap((curve) => curve.x).filter((x) => x !== null))].sort((a, b) => a - b).slice(0, 1000);
     const values = curves.map((curve) => new Map(curve.x.map((at, i) => [at, curve.y[i]])));
     const head = h("tr", {}, h("th", {}, panel.x_axis), curves.map((curve) => h("th", {}, visible(curve.name || panel.y_axis))));
     const body = x.map((at) => h("tr", {}, h("th", {}, number(at)), values.map((one) => h("td", {}, one.has(at) ? number(one.get(at)) : ""))));
@@ -187,17 +202,29 @@ function listed(panel) {
   return fold;
 }
 
-export function drawTable(panel) {
+// Options: onpick(index of a row).
+export function drawTable(panel, { onpick } = {}) {
   const cell = (one, i) => {
     const shade = tint({ limit: 1 }, one.shade || 0);
     return h("td", { class: panel.numbers.includes(i) ? "tlx-right" : "", style: { background: shade } }, visible(one.text));
+  };
+  const line = (row, index) => {
+    if (!onpick) return h("tr", {}, row.map(cell));
+    const label = row.map((one, i) => `${visible(panel.header[i])} ${visible(one.text) || "none"}`).join(", ");
+    const node = h("tr", { class: "tlx-pick", tabIndex: 0, role: "button", "aria-label": label, onclick: () => onpick(index) }, row.map(cell));
+    node.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      onpick(index);
+    });
+    return node;
   };
   return h(
     "div",
     {},
     panel.above ? h("p", { class: "tlx-above" }, visible(panel.above)) : null,
     h("div", { class: "tlx-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, panel.header.map((name) => h("th", {}, visible(name))))),
-      h("tbody", {}, panel.rows.map((row) => h("tr", {}, row.map(cell)))))),
+      h("tbody", {}, panel.rows.map(line)))),
     panel.notes.map((note) => h("p", { class: "tlx-small" }, visible(note))),
   );
 }

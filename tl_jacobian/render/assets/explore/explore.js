@@ -5,9 +5,12 @@ import { drawBars } from "./charts.js";
 import { drawLegend, drawStrip } from "./strip.js";
 import { drawPanel } from "./panels.js";
 import { Asker, fromHash, stable, toHash } from "./link.js";
+import { showEdges } from "./edges.js";
+import { showFeatures } from "./features.js";
 
 const GROUPS = { tokens: "tokens", words: "words", sentences: "sentences", lines: "lines", paragraphs: "paragraphs", segments: "segments…", roles: "roles", messages: "messages" };
-const TABS = { drill: "Drill-down", test: "Test it", map: "Map", pairs: "Pairs", python: "Python" };
+const TABS = { drill: "Drill-down", test: "Test it", map: "Map", pairs: "Pairs", features: "Features", edges: "Edges", python: "Python" };
+const FRESH = { drill: undefined, head: undefined, feature: undefined, edges: undefined, edge: undefined }; // nothing is opened
 const TOP = 12; // strongest sources that are listed
 
 // What is looked at, without what goes without saying.
@@ -57,7 +60,7 @@ class Explore {
       addEventListener("hashchange", () => {
         const found = fromHash(location.hash);
         if (!found || stable(found) === stable(this.linked())) return;
-        Object.assign(this.state, { drill: undefined, head: undefined }, found);
+        Object.assign(this.state, FRESH, found);
         this.fill();
         if (this.hasPrompt()) this.read();
       });
@@ -76,14 +79,24 @@ class Explore {
     return this.state.view;
   }
 
+  // What is looked at, with these fields changed.
+  plain(change) {
+    return tidy({ ...this.view, ...change });
+  }
+
+  // The SAE of the model that is looked at, if there is one.
+  sae() {
+    return (this.hello.models || {})[this.view.model || Object.keys(this.hello.models || {})[0]]?.sae;
+  }
+
   hasPrompt() {
     const { prompt, ids, messages, series } = this.view;
     return Boolean(prompt || ids || messages || series);
   }
 
   linked() {
-    const { view, tab, drill, head, values } = this.state;
-    return { view, tab, drill, head, values: values || undefined };
+    const { view, tab, drill, head, feature, edges, edge, values } = this.state;
+    return { view, tab, drill, head, feature, edges, edge, values: values || undefined };
   }
 
   remember() {
@@ -240,6 +253,7 @@ class Explore {
     if (view.model) this.models.value = view.model;
     const facts = (this.hello.models || {})[view.model || Object.keys(this.hello.models || {})[0]] || {};
     this.modelFacts.textContent = [facts.model, facts.dtype].filter(Boolean).join(" · ");
+    this.tabs.querySelector("[data-tab=features]").hidden = !this.sae();
     this.clear.hidden = !(view.answer || view.position !== undefined);
     this.explains.textContent = (this.hello.methods || {})[this.scope.value]?.explains || "";
     if (this.frozen) for (const control of [this.textarea, this.numbers, this.howMany, this.segments]) control.readOnly = true;
@@ -260,7 +274,7 @@ class Explore {
 
   change(change) {
     this.state.view = tidy({ ...this.view, ...change });
-    if ("answer" in change || "position" in change) this.state.drill = this.state.head = undefined;
+    if ("answer" in change || "position" in change || "model" in change) Object.assign(this.state, FRESH);
     this.fill();
     if (this.hasPrompt()) this.read();
   }
@@ -295,7 +309,7 @@ class Explore {
       this.fail({ message: "the prompt is empty: type something, or load an example" });
       return;
     }
-    this.state = { ...this.state, view: tidy(view), drill: undefined, head: undefined };
+    this.state = { ...this.state, ...FRESH, view: tidy(view) };
     this.tests = [];
     this.fill();
     this.read();
@@ -441,7 +455,7 @@ class Explore {
     this.state.tab = name;
     for (const tab of this.tabs.children) tab.setAttribute("aria-selected", String(tab.dataset.tab === name));
     this.remember();
-    ({ drill: () => this.showDrill(), test: () => this.showTest(), map: () => this.showMap(), pairs: () => this.showPairs(), python: () => this.showPython() })[name]?.();
+    ({ drill: () => this.showDrill(), test: () => this.showTest(), map: () => this.showMap(), pairs: () => this.showPairs(), features: () => showFeatures(this), edges: () => showEdges(this), python: () => this.showPython() })[name]?.();
   }
 
   unitOf(at, strip) {
@@ -457,8 +471,11 @@ class Explore {
   }
 
   named(positions) {
-    const units = this.seen.panels.text[0].units;
-    return quoted(positions.map((at) => units[at]?.text || "").join(""));
+    return quoted(this.textOf(positions));
+  }
+
+  textOf(positions) {
+    return positions.map((at) => this.seen.panels.text[0].units[at]?.text || "").join("");
   }
 
   showDrill() {
@@ -543,7 +560,7 @@ class Explore {
     const only = h("input", { type: "checkbox" });
     const how = h("select", { "aria-label": "Replaced by" }, h("option", { value: "zero" }, "zero"), h("option", { value: "mean" }, "its mean over the tokens"));
     const edit = h("input", { type: "text", "aria-label": "Other text for the picked tokens", placeholder: " other text", dir: "auto" });
-    if (at) edit.value = at.map((one) => this.seen.panels.text[0].units[one].text).join("");
+    if (at) edit.value = this.textOf(at);
     const go = (text, make) => h("button", { type: "button", class: "tlx-button", onclick: () => this.test(make()) }, text);
     const where = () => (only.checked && at ? { positions: at } : {});
     const place = () => ({ kind: kind.value, layer: Number(layers.value), ...(kind.value === "head" ? { heads: [Number(heads.value)] } : {}), ...where() });
@@ -565,21 +582,24 @@ class Explore {
 
   // In a saved page: the tests of what is looked at.
   thawTests() {
-    const made = this.frozen.filter((one) => one.do === "try" && stable(one.view) === stable(this.view));
+    const made = this.frozen.filter((one) => (one.do === "try" || one.remove || one.check?.length) && stable(one.view) === stable(this.view));
     this.tests = [];
     this.results = h("div", { class: "tlx-results" });
     this.detail.replaceChildren(made.length ? this.results : h("p", { class: "tlx-empty" }, "No test of this was made before the page was saved."));
     made.forEach((ask, i) => this.asker.ask(`test ${i}`, ask, (seen) => {
-      this.tests.push(seen);
+      this.tests.push({ seen, tab: "test" });
       this.drawTests();
     }));
   }
 
   test(change) {
-    if (this.frozen) return;
-    this.asker.ask("test", { do: "try", view: this.view, ...change }, (seen) => {
+    if (!this.frozen) this.testing({ do: "try", view: this.view, ...change });
+  }
+
+  testing(ask) {
+    this.asker.ask("test", ask, (seen) => {
       this.python = seen.python;
-      this.tests = [seen, ...this.tests.filter((one) => one !== seen)].slice(0, 6);
+      this.tests = [{ seen, tab: this.state.tab }, ...this.tests.filter((one) => one.seen !== seen)].slice(0, 6);
       this.drawTests();
       const { promised, effect } = seen.facts;
       this.say(`Promised ${promised === null ? "nothing" : number(promised)}, true effect ${number(effect)}.`);
@@ -588,7 +608,8 @@ class Explore {
 
   drawTests() {
     if (!this.results?.isConnected) return;
-    this.results.replaceChildren(...this.tests.map((seen) => {
+    const here = this.tests.filter((one) => this.state.tab === "test" || one.tab === this.state.tab);
+    this.results.replaceChildren(...here.map(({ seen }) => {
       const { promised, effect } = seen.facts;
       const ratio = promised && effect ? effect / promised : null;
       const verdict = promised === null ? "no promise to hold it against" : ratio === null ? "no effect" : ratio < 0 ? "the other way than promised" : ratio > 0.8 && ratio < 1.25 ? "as promised" : `${number(ratio)} times what was promised`;

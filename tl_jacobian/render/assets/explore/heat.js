@@ -55,7 +55,7 @@ export function drawHeat(panel, { tip, onpick, picked, say } = {}) {
     const measured = (list) => Math.max(0, ...list.slice(0, 400).map((text) => context.measureText(text.slice(0, 18)).width));
     const left = Math.min(120, measured(labels) + 10);
     const upright = measured(texts) <= 22;
-    const cell = Math.max(2, Math.min(26, (wide - left - 2) / columns));
+    const cell = Math.max(2, Math.min(38, (wide - left - 2) / columns));
     const tall = Math.max(2, Math.min(rows > 16 ? 14 : 20, Math.max(cell, rows <= 40 ? 12 : 0), rows > 40 ? 620 / rows : 20));
     const named = cell >= 11 || upright;
     const top = upright ? 16 : named ? Math.min(96, measured(texts) + 8) : 16;

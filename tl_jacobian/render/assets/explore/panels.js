@@ -11,7 +11,7 @@ export function drawPanel(panel, options = {}) {
     heatmap: () => drawHeat(panel, options),
     bars: () => drawBars(panel, options),
     curves: () => drawCurves(panel, options),
-    table: () => drawTable(panel),
+    table: () => drawTable(panel, options),
     tokenstrip: () => plainStrip(panel, options),
   }[panel.kind]();
   const facts = [...(panel.kind === "bars" || panel.kind === "curves" ? panel.legend : []), ...panel.facts].filter(Boolean);
