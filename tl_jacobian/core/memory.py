@@ -96,7 +96,7 @@ class Footprint:
         again: what recording a block's backward pass adds, for Jacobian-vector products.
         direction: one direction on its way back through a block, results included.
         head: the most that a scope works with at the unembedding.
-        holes: around a recomputed block's input: memory that was freed, and not given back by the allocator.
+        holes: where blocks are run again, memory that was freed and is kept by the allocator.
     """
 
     ends: int
@@ -111,7 +111,7 @@ class Footprint:
 
     def kept(self, recompute: bool) -> int:
         """What stays from ``linearize`` until the linearization is gone."""
-        return self.ends + self.n_blocks * (self.stream + self.holes if recompute else self.block)
+        return self.ends + (self.holes + self.n_blocks * self.stream if recompute else self.n_blocks * self.block)
 
     @property
     def passing(self) -> int:

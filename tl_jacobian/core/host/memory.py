@@ -71,8 +71,8 @@ _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
 _RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS = 8, 44, 20
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
-# What counting allocations can't tell; measured with the C library's allocator by benchmarks/memory.py.
-_HOLES = 3  # freed but not given back, around each recomputed block's input, in widths of the residual stream
+# Freed memory that needn't be given back, around each recomputed block's input, in widths of the residual stream.
+_HOLES = 1
 _MARGIN = 1.25
 
 
@@ -109,15 +109,23 @@ class Sizes(NamedTuple):
         return max(self.itemsize, 4)
 
 
-def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), in_blocks: bool = False) -> Footprint:
+def footprint(
+    cfg: Any,
+    sizes: Sizes,
+    habits: Habits,
+    taps: Sequence[str] = (),
+    in_blocks: bool = False,
+    on_cpu: bool = True,
+) -> Footprint:
     """Bytes of a TransformerLens model's linearization that keeps the activations at ``taps`` too.
 
     Args:
         in_blocks: whether attention is computed in blocks of queries.
+        on_cpu: whether freed memory may stay with the C library, which PyTorch's allocator for a GPU has again itself.
     """
     wide, patterns = _block_widths(cfg, sizes), sizes.n_prompts * cfg.n_heads * sizes.n_pos**2
     if in_blocks:
-        return _in_blocks(cfg, sizes, habits, taps, wide, patterns)
+        return _in_blocks(cfg, sizes, habits, taps, wide, patterns, on_cpu)
     softmax = max(habits.softmax_bytes or sizes.itemsize, sizes.itemsize)
     capped = sizes.itemsize if (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0 else 0
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
@@ -131,10 +139,13 @@ def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), 
         run=wide + patterns * (_RUN_PATTERNS * softmax + capped) + copied,
         again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
         direction=_direction(cfg, sizes) + patterns * _DIRECTION_PATTERNS * softmax,
+        holes=left_free(cfg, sizes) * on_cpu,
     )
 
 
-def _in_blocks(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int) -> Footprint:
+def _in_blocks(
+    cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int, on_cpu: bool
+) -> Footprint:
     """Of patterns there is a block at a time, whatever the number of directions."""
     block = min(BLOCK_OF_QUERIES, patterns * sizes.itemsize)
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
@@ -148,6 +159,7 @@ def _in_blocks(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide
         again=_AGAIN * wide + _AGAIN_IN_BLOCKS * block,
         direction=_direction(cfg, sizes),
         at_once=_DIRECTION_IN_BLOCKS * block,
+        holes=left_free(cfg, sizes) * on_cpu,
     )
 
 
@@ -155,14 +167,17 @@ def _footprint(
     cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], at_once: int = 0, **parts: int
 ) -> Footprint:
     """With what doesn't depend on attention; ``at_once`` of the whole linearization, however many directions."""
-    stream = sizes.tokens * cfg.d_model * sizes.itemsize
     parts |= dict(
         ends=_ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps) + at_once,
-        stream=stream,
+        stream=sizes.tokens * cfg.d_model * sizes.itemsize,
         head=_head(cfg, sizes, habits),
-        holes=_HOLES * stream,
     )
     return Footprint(n_blocks=cfg.n_layers, **{name: int(_MARGIN * size) for name, size in parts.items()})
+
+
+def left_free(cfg: Any, sizes: Sizes) -> int:
+    """Bytes that may stay free in the C library's heap while blocks are run again (:class:`~.heap.Heap`)."""
+    return _HOLES * cfg.n_layers * sizes.tokens * cfg.d_model * sizes.itemsize
 
 
 def _block_widths(cfg: Any, sizes: Sizes) -> int:
