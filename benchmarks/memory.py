@@ -6,7 +6,8 @@
 A budget of "none" keeps all activations wherever they fit into this machine; "least" is the smallest that is accepted;
 others are handed to ``linearize`` as they are. Scopes joined by ``+`` are taken of one linearization, one after the
 other. Of Fisher Scope's estimate a few products are taken, as many directions at once as the budget lets travel
-together: leading ones there and back again, then random ones. A whole estimate uses the same memory some ten times again.
+together: leading ones and random ones from the output's side, and one from the input's side through the last block. A
+whole estimate needs the same memory again and again, for it goes through one block after another.
 
 Every prompt has a process of its own, whose peak resident memory the kernel reports ("process", libraries and model
 included); "beyond the model" leaves out what it took before ``linearize``, after a forward pass of one token. On a GPU
@@ -82,11 +83,12 @@ def loaded(kind: Any, device: str) -> Any:
 
 
 def a_few_products(lin: Any, n: int) -> None:
-    """Of Fisher Scope's estimate: n leading directions pulled back and pushed forward, n random ones pulled back."""
+    """Of Fisher Scope's estimate: n leading directions and n random ones pulled back, one pushed through a block."""
     from tl_jacobian.analyses.scopes.estimate import Traces, begin, run
 
     traces = [Traces.of(lin, seed=0)]
-    begin(traces, n, lin.graph.pusher())
+    lin.graph.pusher()  # tries it on the last block
+    begin(traces, n, None)
     traces[0].draw(n)
     run(traces)
 

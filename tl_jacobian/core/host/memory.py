@@ -66,9 +66,8 @@ _RUN_PATTERNS = 4  # where nothing is recorded: scores, masked scores, softmax a
 _AGAIN = 4  # recording a block's backward pass, in what the block keeps
 _DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in widths
 _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
-# Where attention is computed in blocks of queries, in the size of a block's scores; most of it is freed again and not
-# given back (benchmarks/long.py).
-_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS = 8, 44, 20
+# Where attention is computed in blocks of queries, in the size of a block's scores.
+_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS = 4, 10, 10
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
 # Freed memory that needn't be given back, around each recomputed block's input, in widths of the residual stream.
