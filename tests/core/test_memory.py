@@ -24,6 +24,7 @@ def toy(n: int) -> Footprint:
         run=4 * n * n,
         again=n * n,
         direction=n * n,
+        work=0,
         head=50,
         holes=n,
     )

@@ -95,6 +95,7 @@ class Footprint:
         run: what one block works with where nothing is recorded.
         again: what recording a block's backward pass adds, for Jacobian-vector products.
         direction: one direction on its way back through a block, results included.
+        work: what a backward pass through a block works with beside that, however many directions there are.
         head: the most that a scope works with at the unembedding.
         holes: where blocks are run again, memory that was freed and is kept by the allocator.
     """
@@ -106,6 +107,7 @@ class Footprint:
     run: int
     again: int
     direction: int
+    work: int
     head: int
     holes: int
 
@@ -125,7 +127,7 @@ class Footprint:
             push: whether Jacobian-vector products are taken too (:meth:`Linearization.jvp`,
                 Fisher Scope's estimate).
         """
-        block = (self.block if recompute else 0) + (self.again if push else 0)
+        block = (self.block if recompute else 0) + (self.again if push else 0) + self.work
         return self.kept(recompute) + max(block + directions * self.direction, self.head)
 
 
