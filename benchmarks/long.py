@@ -1,12 +1,12 @@
 """The whole context window: time and memory of all three scopes on long prompts, and a series that fills it.
 
-    python -m benchmarks.long [--lengths 1024 2048 4096 8192] [--kinds hooked bridge] [--scopes temperature+semantic fisher]
+    python -m benchmarks.long [--lengths 1024 2048 4096 8192] [--scopes temperature+semantic fisher]
     python -m benchmarks.long --series 2500 [--kind bridge] [--device cpu] [--out FOLDER]
 
 The table is that of ``benchmarks.memory``, with its options, under the smallest budgets.
 
 ``--series`` asks what drives the forecast of the number that comes after so many others (Lorenz's x, two digits and a
-comma each: 3 tokens a number), and of what comes after as many of the same numbers in another order, where nothing can be
+comma each: 3 tokens a number), and of what comes after the same numbers in another order, where nothing can be
 matched. It leaves the influences in FOLDER (``series.json``, ``shuffled.json``) and a picture of them (``series.png``).
 ``--draw`` draws them again.
 """
@@ -74,8 +74,10 @@ def draw(out: Path) -> None:
 
     from tl_jacobian.results.numbers import NumberInfluence
 
-    found = {name: NumberInfluence.load(path) for name in ("series", "shuffled") if (path := out / f"{name}.json").exists()}
-    print("| series | influence of the last 1%, 10%, 50% | of the first number | match | p | lift |\n" + "|---" * 6 + "|")
+    files = {name: out / f"{name}.json" for name in ("series", "shuffled")}
+    found = {name: NumberInfluence.load(path) for name, path in files.items() if path.exists()}
+    columns = ("series", "influence of the last 1%, 10%, 50%", "of the first number", "match", "p", "lift")
+    print(f"| {' | '.join(columns)} |\n" + "|---" * len(columns) + "|")
     for name, one in found.items():
         print(f"| {name} | {told(one)} |")
     drawn, (above, below) = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")
@@ -84,7 +86,8 @@ def draw(out: Path) -> None:
         above.semilogy(influence, lw=0.3, alpha=0.5, color=colour)
         parts = np.array_split(np.arange(1, len(influence)), 50)
         above.semilogy([p.mean() for p in parts], [np.median(influence[p]) for p in parts], color=colour, label=name)
-    above.set(xlabel="position of the number", ylabel="influence", title="Temperature Scope on the next number (lines: medians)")
+    above.set(xlabel="position of the number", ylabel="influence")
+    above.set_title("Temperature Scope on the next number (lines: medians)")
     above.legend()
     one = found["series"]
     values, n = one.values, len(one)

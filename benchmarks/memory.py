@@ -11,8 +11,8 @@ whole estimate needs the same memory again and again, for it goes through one bl
 
 Every prompt has a process of its own, whose peak resident memory the kernel reports ("process", libraries and model
 included); "beyond the model" leaves out what it took before ``linearize``, after a forward pass of one token. On a GPU
-"beyond the model" is what PyTorch allocated there, and "process" all that its allocator took from the device.
-"predicted" is what ``linearize`` plans with. Rows that FILE has already aren't measured again; ``--show`` measures none.
+that is what PyTorch allocated there, and "process" all that its allocator took from the device. "predicted" is what
+``linearize`` plans with. Rows that FILE has already aren't measured again; ``--show`` measures none.
 """
 
 from __future__ import annotations

@@ -39,11 +39,6 @@ def _library() -> ctypes.CDLL | None:
     return found
 
 
-def gives_back() -> bool:
-    """Whether :class:`Heap` can do anything here."""
-    return _library() is not None
-
-
 _WORTH_IT = 1 << 24
 
 

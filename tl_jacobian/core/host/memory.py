@@ -67,9 +67,9 @@ _AGAIN = 4  # recording a block's backward pass, in what the block keeps
 _DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in widths
 _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
 # Where attention is computed in blocks of queries, in the size of a block's scores.
-_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS, _HOLES_IN_BLOCKS = 3, 4, 6, 6
+_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS, _HOLES_IN_BLOCKS = 3, 4, 5, 3
 # There a direction is never at attention's and the MLP's widest point together.
-_DIRECTION_STREAM_IN_BLOCKS, _DIRECTION_MLP_IN_BLOCKS, _AGAIN_WIDE_IN_BLOCKS = 5, 3, 3
+_DIRECTION_STREAM_IN_BLOCKS, _DIRECTION_MLP_IN_BLOCKS, _AGAIN_WIDE_IN_BLOCKS = 5, 3, 2.5
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
 # Freed memory that needn't be given back, around each recomputed block's input, in widths of the residual stream.
@@ -161,7 +161,7 @@ def _in_blocks(
         taps,
         block=wide + copied,
         run=wide + copied + _RUN_IN_BLOCKS * block,
-        again=_AGAIN_WIDE_IN_BLOCKS * wide + _AGAIN_IN_BLOCKS * block,
+        again=int(_AGAIN_WIDE_IN_BLOCKS * wide) + _AGAIN_IN_BLOCKS * block,
         direction=_direction(cfg, sizes, _DIRECTION_STREAM_IN_BLOCKS, _DIRECTION_MLP_IN_BLOCKS),
         work=_DIRECTION_IN_BLOCKS * block,
         holes=(left_free(cfg, sizes) + _HOLES_IN_BLOCKS * block) * on_cpu,

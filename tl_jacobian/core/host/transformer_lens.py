@@ -414,12 +414,14 @@ class TransformerLensHost:
                 loan.forget(self.model.blocks)
             with computing(self.model, rules, self.precision):
                 logits = self._run(tokens.to(self._device))
+        trace = recorder.trace(logits)
+        del logits  # what leads to them may hold a copy of the unembedding
         if backward is not None:
             backward.check(self.model, self.hook_points())
         if in_blocks and (blocked.made_whole or not blocked.attended):
             _WHOLE.add(self.model)
         self._check_causal(tokens)
-        return recorder.trace(logits)._replace(in_blocks=in_blocks and bool(blocked.attended))
+        return trace._replace(in_blocks=in_blocks and bool(blocked.attended))
 
     def _attends_in_blocks(self, n_pos: int, taps: Sequence[str]) -> bool:
         """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
