@@ -1,6 +1,7 @@
 """The Fisher estimate against exact scores on many prompts: its error, and whether its error bars tell the truth.
 
 python -m benchmarks.fisher_calibration --data PROMPTS.json ... [--count 20] [--tokens 25] [--kind bridge]
+    [--device cuda]
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     prompts.add_arguments(parser, count=20, tokens=25)
     parser.add_argument("--kind", default=None)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seeds", type=int, default=3, help="estimates of each prompt")
     args = parser.parse_args()
-    model = tj.load_demo_model(args.kind)
+    model = tj.load_demo_model(args.kind, device=args.device)
     print(
         "| prompt | tokens | products | mean error | worst token | within 1 s.e. | within 2 s.e. | exact / estimate |"
     )

@@ -1,6 +1,6 @@
 """Everything that is to be checked and measured where there is a GPU, in under ten minutes.
 
-    python -m benchmarks.gpu [--device cuda] [--parts ...] [--kinds hooked bridge] [--out FILE]
+    python -m benchmarks.gpu [--device cuda] [--parts ...] [--model FOLDER] [--out FILE]
     python -m benchmarks.gpu --device cpu --tiny          # the same code on any machine, in a minute
 
 everything   what tests/numbers records (scopes, baselines, maps, spectra, patching, corpora, ...) in float64, on the
@@ -8,6 +8,7 @@ everything   what tests/numbers records (scopes, baselines, maps, spectra, patch
 zoo          every scope on a tiny model of every architecture that TransformerLens lists: the device's float64 and
              float32 against the CPU's float64
 untouched    random number generators, flags and hooks after a scope; scores under the caller's autocast
+quantised    weights of 4 and 8 bits (bitsandbytes, torchao, where they are installed) against what they stand for
 half         bfloat16 and float16 weights: the default (computed in float32), precision="model", and a float32 copy
 memory       the peak of each scope beside what was predicted
 cost         linearize and a scope beside the same host's plain forward pass, by length
@@ -22,12 +23,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import io
 import os
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +55,8 @@ PROMPT = list(b"Paris is in")
 class Machine:
     """The device that is asked, and its clock and gauge."""
 
-    def __init__(self, name: str, tiny: bool) -> None:
-        self.device, self.tiny = torch.device(name), tiny
+    def __init__(self, name: str, tiny: bool, folder: Path | None = None) -> None:
+        self.device, self.tiny, self.folder = torch.device(name), tiny, folder
         self.is_cuda = self.device.type == "cuda"
 
     def __str__(self) -> str:
@@ -83,7 +86,14 @@ class Machine:
     def demo(self, kind: Any, dtype: torch.dtype = torch.float32) -> Any:
         if self.tiny:
             return moved(cases.make("llama", kind, dtype), self.device)
+        if self.folder:
+            from transformer_lens.model_bridge import TransformerBridge
+
+            return TransformerBridge.boot_transformers(str(self.folder), dtype=dtype, device=str(self.device))
         return tj.load_demo_model(kind, device=self.device, dtype=dtype)
+
+    def kinds(self) -> list[Any]:
+        return ["bridge"] if self.folder else kinds()
 
     def ids(self, model: Any, n: int) -> list[int]:
         return [1 + i % 200 for i in range(n)] if self.tiny else model.tokenizer(TEXT * 200)["input_ids"][:n]
@@ -249,7 +259,7 @@ def untouched(machine: Machine, say: Report) -> None:
     say.table(
         "host", "generators as they were", "flags and hooks as they were", "scores under autocast, largest change"
     )
-    for kind in kinds():
+    for kind in machine.kinds():
         model = machine.demo(kind)
         ids = machine.ids(model, 25)
         plain = scores(tj.linearize(model, ids), SCOPES)
@@ -269,6 +279,74 @@ def untouched(machine: Machine, say: Report) -> None:
 # -- what does it cost? --------------------------------------------------------------------
 
 
+def quantised(machine: Machine, say: Report) -> None:
+    """Weights of few bits against a float32 model of the numbers that they stand for."""
+    say("A tiny llama whose projections are quantised, against a float32 model of the numbers that they stand for: the")
+    say("largest error of Semantic Scope and rank-1 Fisher Scope, or what is said instead.")
+    say()
+    say.table("weights", "dtype of the rest", "computed", "largest error")
+    scopes = {name: SCOPES[name] for name in ("semantic", "fisher, rank 1")}
+    for name, quantise in _quantisers().items():
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            for options in ({}, {"precision": "model"}):
+                computed = "as the model" if options else "in float32"
+                source = zoo.hugging_face("llama", dtype).to(machine.device)
+                stands_for = copy.deepcopy(source).float()
+                try:
+                    for layer, numbers in quantise(source):
+                        stands_for.get_submodule(layer).weight.data.copy_(numbers)
+                    true = scores(
+                        tj.linearize(moved(zoo.bridge(stands_for, cases.tokenizer()), machine.device), PROMPT), scopes
+                    )
+                    found = scores(tj.linearize(zoo.bridge(source, cases.tokenizer()), PROMPT, **options), scopes)
+                    gap, which = error(found, true)
+                    cell = f"{gap:.1e} ({which})"
+                except Exception as trouble:
+                    cell = f"{type(trouble).__name__}: {trouble}".splitlines()[0][:160]
+                say.row(name, str(dtype).removeprefix("torch."), computed, cell)
+    say()
+
+
+Quantise = Callable[[Any], Iterator[tuple[str, Tensor]]]
+
+
+def _quantisers() -> dict[str, Quantise]:
+    """What is installed: each exchanges a model's projections, and says what numbers they stand for then."""
+    found: dict[str, Quantise] = {}
+    with contextlib.suppress(ImportError):
+        import bitsandbytes as bnb
+
+        def four_bits(kind: str, model: Any) -> Iterator[tuple[str, Tensor]]:
+            for name, layer in _projections(model):
+                new = bnb.nn.Linear4bit(
+                    layer.in_features, layer.out_features, bias=False, compute_dtype=layer.weight.dtype, quant_type=kind
+                )
+                new.weight = bnb.nn.Params4bit(layer.weight.data.cpu(), requires_grad=False, quant_type=kind)
+                new = new.to(layer.weight.device)
+                model.get_submodule(name.rpartition(".")[0]).__setattr__(name.rpartition(".")[2], new)
+                state = copy.copy(new.weight.quant_state)
+                state.dtype = torch.float32  # what its kernels multiply a float32 activation by
+                yield name, bnb.functional.dequantize_4bit(new.weight.data, state)
+
+        found |= {f"bitsandbytes {kind}": partial(four_bits, kind) for kind in ("nf4", "fp4")}
+    with contextlib.suppress(ImportError):
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+        def eight_bits(model: Any) -> Iterator[tuple[str, Tensor]]:
+            names = {name for name, _ in _projections(model)}
+            quantize_(model, Int8WeightOnlyConfig(), filter_fn=lambda _, name: name in names)
+            for name in sorted(names):
+                yield name, model.get_submodule(name).weight.dequantize()
+
+        found["torchao int8, weights alone"] = eight_bits
+    return found
+
+
+def _projections(model: Any) -> list[tuple[str, Any]]:
+    linear = ((n, m) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear))
+    return [(n, m) for n, m in linear if "lm_head" not in n]
+
+
 def half(machine: Machine, say: Report) -> None:
     """Half-precision weights, computed in three ways, and how far each is from a float32 copy of them."""
     say(
@@ -278,7 +356,7 @@ def half(machine: Machine, say: Report) -> None:
     say()
     say.table("host", "weights", "computed", "largest error", "seconds", "of the copy's", "plain forward, s", "peak")
     three = {name: scope for name, scope in SCOPES.items() if "estimate" not in name}
-    for kind in kinds():
+    for kind in machine.kinds():
         for dtype in (torch.bfloat16, torch.float16):
             model, copy = machine.demo(kind, dtype), machine.demo(kind)
             given = {n: p.detach() for n, p in model.named_parameters()}
@@ -318,7 +396,7 @@ def memory(machine: Machine, say: Report) -> None:
     say()
     say.table("host", "tokens", "prompts", "scope", "budget", "predicted", "measured", "predicted / measured")
     sizes = [(12, 1), (40, 4)] if machine.tiny else [(100, 1), (100, 16), (400, 1), (400, 16), (1024, 1), (2000, 1)]
-    for kind in kinds():
+    for kind in machine.kinds():
         model = machine.demo(kind)
         for n, batch in sizes:
             prompts = [machine.ids(model, n)] * batch
@@ -352,7 +430,7 @@ def cost(machine: Machine, say: Report) -> None:
     say("Seconds of one prompt, medians of runs in turn; in brackets how many of the same host's plain forward passes.")
     say()
     say.table("host", "tokens", "plain forward", *SCOPES)
-    for kind in kinds():
+    for kind in machine.kinds():
         model = machine.demo(kind)
         for n in [10, 40] if machine.tiny else [25, 100, 400, 1600]:
             ids = machine.ids(model, n)
@@ -370,7 +448,7 @@ def throughput(machine: Machine, say: Report) -> None:
     say(f"Prompts of {n} tokens a second, linearize and the scope, by how many are in a batch.")
     say()
     say.table("host", "scope", *map(str, sizes))
-    for kind in kinds():
+    for kind in machine.kinds():
         model = machine.demo(kind)
         ids = machine.ids(model, n)
         passes = {b: medians({"it": lambda b=b: plain(machine, model, [ids] * b)}, 3)["it"] for b in sizes}
@@ -392,7 +470,7 @@ def rows(machine: Machine, say: Report) -> None:
     say("output's side; in brackets those from the input's side).")
     say()
     say.table("host", "tokens", "prompts", *map(str, sizes))
-    for kind in kinds():
+    for kind in machine.kinds():
         model = machine.demo(kind)
         for n, batch in [(10, 1)] if machine.tiny else [(25, 1), (100, 1), (400, 1), (25, 16), (100, 16)]:
             graph = tj.linearize(model, [machine.ids(model, n)] * batch)[0].graph
@@ -426,6 +504,7 @@ PARTS: dict[str, Callable[[Machine, Report], None]] = {
     "untouched": untouched,
     "zoo": architectures,
     "everything": everything,
+    "quantised": quantised,
     "half": half,
     "memory": memory,
     "cost": cost,
@@ -439,15 +518,16 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="tiny models and few sizes: does the script work?")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=list(PARTS))
+    parser.add_argument("--model", type=Path, help="a local folder instead of the demo model, on the bridge")
     parser.add_argument("--out", type=Path, default=None)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    machine = Machine(args.device, args.tiny)
+    machine = Machine(args.device, args.tiny, args.model)
     say = Report(args.out or (OUT.with_name("gpu_tiny.md") if args.tiny else OUT))
     say("# On a GPU")
     say()
-    say(f"`python -m benchmarks.gpu --parts {' '.join(args.parts)}`: {machine}; torch {torch.__version__}, float32")
-    say(f"products `{torch.get_float32_matmul_precision()}`.")
+    say(f"`python -m benchmarks.gpu --parts {' '.join(args.parts)}`, {args.model or 'demo model'}: {machine};")
+    say(f"torch {torch.__version__}, float32 products `{torch.get_float32_matmul_precision()}`.")
     say()
     for part in args.parts:
         began = time.perf_counter()

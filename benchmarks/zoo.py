@@ -94,7 +94,8 @@ _OWN: Mapping[str, dict[str, Any]] = {
         layer_types=_LOCAL, hidden_size_per_layer_input=8, vocab_size_per_layer_input=VOCAB, num_kv_shared_layers=1
     ),
     "glm4_moe_lite": dict(num_key_value_heads=HEADS, head_dim=None),
-    "glm_moe_dsa": dict(num_key_value_heads=HEADS, head_dim=None, index_topk=4, index_n_heads=2, index_head_dim=8),
+    # few index heads would all be cut to zero at once: ties, which each device's top-k breaks in its own way
+    "glm_moe_dsa": dict(num_key_value_heads=HEADS, head_dim=None, index_topk=4, index_n_heads=16, index_head_dim=8),
     "gpt2": _GPT2,
     "gpt_bigcode": _GPT2,
     "gpt_neo": dict(

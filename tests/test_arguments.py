@@ -7,6 +7,7 @@ import inspect
 import shutil
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal, SupportsIndex
 import numpy as np
 import pytest
 import torch
-from cases import WIDTH, shared
+from cases import EVERY, WIDTH, shared
 from jaxtyping import Float
 from torch import Tensor
 from wrong import WRONG, a_function
@@ -600,6 +601,14 @@ def test_every_public_function_is_tried():
     assert set(FUNCTIONS) == set(_lin_cases())
 
 
+def wrong_values(name: str, parameter: str) -> dict[str, Any]:
+    """A third of them, another one for each function and parameter; all where everything is asked for."""
+    if EVERY:
+        return WRONG
+    start = zlib.crc32(f"{name} {parameter}".encode())
+    return {label: value for i, (label, value) in enumerate(WRONG.items()) if (start + i) % 3 == 0}
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_wrong_arguments_are_refused_by_name(name, place):
     fn, _ = cases()[name]
@@ -610,7 +619,7 @@ def test_wrong_arguments_are_refused_by_name(name, place):
         (parameter, label): outcome(name, {parameter: value}, parameter, place)
         for parameter, kind in kinds.items()
         if kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-        for label, value in WRONG.items()
+        for label, value in wrong_values(name, parameter).items()
     }
     found["nonsense", "1"] = outcome(name, {"nonsense": 1}, "nonsense", place)
     counts = {what: list(found.values()).count(what) for what in ("works", "refused")}

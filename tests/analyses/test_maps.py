@@ -292,7 +292,10 @@ def test_it_stops_where_the_model_ends_the_text():
 
 
 @one_a_host
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    "mode",
+    [torch.inference_mode, *(pytest.param(m, marks=pytest.mark.slow) for m in (torch.no_grad, torch.enable_grad))],
+)
 def test_the_model_is_left_as_it_was(architecture, state, mode):
     model = fresh(architecture, state)
     model.train()

@@ -101,6 +101,7 @@ def test_a_route_of_two_places(architecture, state):
     assert both.norm() > 1e-4 * full.norm()
 
 
+@pytest.mark.slow
 @one_a_host
 def test_a_route_of_three_places(architecture, state):
     model, lin = shared(architecture, state), recorded(architecture, state)

@@ -106,6 +106,7 @@ def test_two_files_of_one_name(corpora, tmp_path):
     assert "have the same name" in " ".join(result.output.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_evaluations_of_several_models_in_one_table(corpora, tmp_path):
     """Folders are put side by side: another model's, or another way to remove tokens."""
     options = ["--data", corpora[0], "--methods", "random,recency,semantic", "--k", "50", "--no-sufficiency"]

@@ -238,7 +238,7 @@ def test_recomputing_within_hooks_and_grad_modes(architecture, state):
 
 @one_a_host
 @pytest.mark.parametrize("make_", [tj.linearize, recomputed])
-@pytest.mark.parametrize("ends", [{}, dict(output_hook="blocks.2.hook_mlp_out")])
+@pytest.mark.parametrize("ends", [pytest.param({}, marks=pytest.mark.slow), dict(output_hook="blocks.2.hook_mlp_out")])
 def test_nothing_is_held_once_a_linearization_is_gone(architecture, state, make_, ends):
     model = fresh(architecture, state)
     lin = make_(model, PROMPT, record=True, **ends)

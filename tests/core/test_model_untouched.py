@@ -21,7 +21,13 @@ def every_scope(model, prompt=PROMPT):
 
 
 @one_a_host
-@pytest.mark.parametrize("mode", [nullcontext, torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        torch.inference_mode,
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (nullcontext, torch.no_grad, torch.enable_grad)),
+    ],
+)
 def test_after_success_in_every_grad_mode(architecture, state, mode):
     model = fresh(architecture, state)
     for i, p in enumerate(model.parameters()):
@@ -90,7 +96,13 @@ def test_after_an_exception_inside_the_forward_pass(architecture, state):
 
 
 @one_a_host
-@pytest.mark.parametrize("name", ["hook_embed", "blocks.1.hook_resid_pre", "ln_final.hook_normalized"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "blocks.1.hook_resid_pre",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("hook_embed", "ln_final.hook_normalized")),
+    ],
+)
 def test_the_callers_hooks_stay_and_take_effect(architecture, state, name):
     """A steering hook changes the attribution as it changes the model, and is still there afterwards."""
     model, seen = fresh(architecture, state), []

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Generic, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, overload
 
 import torch
 from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
-from typing_extensions import TypeVar
 
 from tl_jacobian.core.graph import Graph
 from tl_jacobian.core.hooks import EMBED, Taps
@@ -387,7 +386,14 @@ class Linearization(Linearized):
         return out
 
 
-L = TypeVar("L", bound=Linearized, default=Linearization)
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    L = TypeVar("L", bound=Linearized, default=Linearization)
+else:  # from Python 3.13 on, beartype takes a default for the bound
+    from typing import TypeVar
+
+    L = TypeVar("L", bound=Linearized)
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ def test_unbiased_and_calibrated_for_a_fixed_budget(architecture, state):
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("llama", {"n_products": 14}),
+        pytest.param("llama", {"n_products": 14}, marks=pytest.mark.slow),
         ("llama", {"rtol": 0.14}),
         pytest.param("gpt2", {"n_products": 14}, marks=pytest.mark.slow),
         pytest.param("llama", {"n_products": 26}, marks=pytest.mark.slow),

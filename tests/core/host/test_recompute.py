@@ -133,7 +133,10 @@ def test_each_backward_pass_runs_each_block_once(architecture, state):
 
 
 @one_a_host
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize(
+    "mode",
+    [torch.inference_mode, *(pytest.param(m, marks=pytest.mark.slow) for m in (torch.no_grad, torch.enable_grad))],
+)
 def test_the_model_is_left_as_it_was(architecture, state, mode):
     model, expected = fresh(architecture, state), tj.semantic_scope(tj.linearize(shared(architecture, state), PROMPT))
     forwards = [m.__dict__.get("forward") for m in model.modules()]
@@ -191,8 +194,15 @@ def steer_in_place(value, hook):
 
 
 @one_a_host
-@pytest.mark.parametrize("hook", [steer, steer_in_place])
-@pytest.mark.parametrize("name", ["blocks.0.hook_resid_pre", "blocks.2.hook_resid_post"])
+@pytest.mark.parametrize(
+    ("hook", "name"),
+    [
+        (steer_in_place, "blocks.0.hook_resid_pre"),
+        pytest.param(steer, "blocks.0.hook_resid_pre", marks=pytest.mark.slow),
+        pytest.param(steer_in_place, "blocks.2.hook_resid_post", marks=pytest.mark.slow),
+        (steer, "blocks.2.hook_resid_post"),
+    ],
+)
 def test_hooks_act_as_they_did_even_when_they_are_gone(architecture, state, hook, name):
     model = fresh(architecture, state)
     with model.hooks(fwd_hooks=[(name, hook)]):

@@ -72,7 +72,7 @@ def test_a_parrot_is_found(system, orbits):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-@pytest.mark.parametrize("memory", [0.0, 0.8])
+@pytest.mark.parametrize("memory", [pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_unrelated_influence_is_found_as_often_as_stated(system, memory, orbits):
     """Autocorrelated influence and autocorrelated distances: a test of independent ranks fails here."""
     generator = np.random.default_rng(2)
@@ -302,6 +302,7 @@ def test_intervals_cover_and_tests_keep_their_level():
     assert sum(null) <= MOST
 
 
+@pytest.mark.slow
 def test_groups_keep_their_level():
     rows = nulls(22, (120, 24))
     p = [compare_groups(row[:12], row[12:], seed=i).p_value for i, row in enumerate(rows)]

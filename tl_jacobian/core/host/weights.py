@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tl_jacobian.core.host.loan import modules_of, place_of
 from tl_jacobian.errors import ContractError
@@ -84,26 +85,27 @@ class Weights:
             return False
         return True
 
-    def _alike(self) -> dict[tuple[torch.device, torch.dtype], list[_Weight]]:
+    def _alike(self) -> dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]]:
         """Those whose samples can be joined. Weights elsewhere (offloaded: on the meta device) have no numbers."""
-        groups: dict[tuple[torch.device, torch.dtype], list[_Weight]] = {}
+        groups: dict[tuple[torch.device, torch.dtype], list[tuple[str, Tensor]]] = {}
         for weight in self._weights:
-            if not (weight.tensor.is_meta or weight.tensor.is_quantized) and weight.tensor.numel():
-                groups.setdefault((weight.tensor.device, weight.tensor.dtype), []).append(weight)
+            for part in _plain(weight.tensor):
+                if not (part.is_meta or part.is_quantized) and part.numel():
+                    groups.setdefault((part.device, part.dtype), []).append((weight.name, part))
         return groups
 
     def _sampled(self) -> list[Tensor]:
         """Bytes: a NaN is the same as itself."""
-        joined = (torch.cat([_sample(w.tensor) for w in group]) for group in self._alike().values())
+        joined = (torch.cat([_sample(part) for _, part in group]) for group in self._alike().values())
         return [samples.contiguous().view(torch.uint8) for samples in joined]
 
     def _first(self, then: Tensor, now: Tensor) -> str:
         """Name of the weight whose sample isn't what it was."""
         for group in self._alike().values():
-            sizes = [_sample(w.tensor).numel() * w.tensor.element_size() for w in group]
-            if sum(sizes) == then.numel() and then.device == group[0].tensor.device:
+            sizes = [_sample(part).numel() * part.element_size() for _, part in group]
+            if sum(sizes) == then.numel() and then.device == group[0][1].device:
                 pairs = zip(group, then.split(sizes), now.split(sizes), strict=True)
-                if (name := next((w.name for w, a, b in pairs if not torch.equal(a, b)), None)) is not None:
+                if (name := next((name for (name, _), a, b in pairs if not torch.equal(a, b)), None)) is not None:
                     return name
         return "a weight"
 
@@ -125,6 +127,15 @@ def _found(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[_Weight]:
                     seen.add(id(tensor))
                     name = f"{place_of(prefix, module)}.{key}".lstrip(".")
                     yield _Weight(name, owner, key, tensor, tensor.data_ptr(), _version(tensor), key in derived)
+
+
+def _plain(tensor: Tensor) -> Iterator[Tensor]:
+    """What holds a weight's numbers: itself, or what it wraps (a quantised weight's integers and scales)."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _plain(getattr(tensor, name))
+    else:
+        yield tensor
 
 
 def _version(tensor: Tensor) -> int:
