@@ -408,7 +408,8 @@ class TransformerLensHost:
                 rules = (*rules, backward)
             fire(loan, (point for point, _ in watched))
             if recompute:
-                heap = Heap(left_free(self.cfg, self._sizes(*tokens.shape, 1))) if self._on_cpu else None
+                sizes = self._sizes(len(tokens), tokens.shape[1], 1)
+                heap = Heap(left_free(self.cfg, sizes)) if self._on_cpu else None
                 recomputed(loan, self.model, self.model.blocks, rules, heap)
             else:
                 loan.forget(self.model.blocks)
