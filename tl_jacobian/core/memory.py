@@ -95,8 +95,9 @@ class Footprint:
         run: what one block works with where nothing is recorded.
         again: what recording a block's backward pass adds, for Jacobian-vector products.
         direction: one direction on its way back through a block, results included.
+        work: what a backward pass through a block works with beside that, however many directions there are.
         head: the most that a scope works with at the unembedding.
-        holes: around a recomputed block's input: memory that was freed, and not given back by the allocator.
+        holes: where blocks are run again, memory that was freed and is kept by the allocator.
     """
 
     ends: int
@@ -106,12 +107,13 @@ class Footprint:
     run: int
     again: int
     direction: int
+    work: int
     head: int
     holes: int
 
     def kept(self, recompute: bool) -> int:
         """What stays from ``linearize`` until the linearization is gone."""
-        return self.ends + self.n_blocks * (self.stream + self.holes if recompute else self.block)
+        return self.ends + (self.holes + self.n_blocks * self.stream if recompute else self.n_blocks * self.block)
 
     @property
     def passing(self) -> int:
@@ -125,7 +127,7 @@ class Footprint:
             push: whether Jacobian-vector products are taken too (:meth:`Linearization.jvp`,
                 Fisher Scope's estimate).
         """
-        block = (self.block if recompute else 0) + (self.again if push else 0)
+        block = (self.block if recompute else 0) + (self.again if push else 0) + self.work
         return self.kept(recompute) + max(block + directions * self.direction, self.head)
 
 

@@ -75,7 +75,7 @@ class HookedTransformerHost(TransformerLensHost):
         return self.cfg.original_architecture
 
     def _habits(self) -> Habits:
-        return Habits(softmax_bytes=0, scrubs=True, copies_weights=True)
+        return Habits(softmax_bytes=0, scrubs=True, copies_weights=True, mask_bytes=3)
 
 
 class TransformerBridgeHost(TransformerLensHost):
@@ -178,7 +178,7 @@ class TransformerBridgeHost(TransformerLensHost):
 
     def _habits(self) -> Habits:
         compatible = any(getattr(m, "compatibility_mode", False) for b in self.model.blocks[:1] for m in b.modules())
-        return Habits(softmax_bytes=4, scrubs=compatible, copies_weights=False)
+        return Habits(softmax_bytes=4, scrubs=compatible, copies_weights=False, mask_bytes=6)
 
 
 def _goes_own_way(module: nn.Module) -> bool:

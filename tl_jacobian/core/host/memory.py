@@ -66,13 +66,14 @@ _RUN_PATTERNS = 4  # where nothing is recorded: scores, masked scores, softmax a
 _AGAIN = 4  # recording a block's backward pass, in what the block keeps
 _DIRECTION_STREAM, _DIRECTION_MLP = 8, 4  # one direction on its way back, in widths
 _DIRECTION_PATTERNS, _AGAIN_PATTERNS = 3, 2
-# Where attention is computed in blocks of queries, in the size of a block's scores; most of it is freed again and not
-# given back (benchmarks/long.py).
-_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS = 8, 44, 20
+# Where attention is computed in blocks of queries, in the size of a block's scores.
+_RUN_IN_BLOCKS, _DIRECTION_IN_BLOCKS, _AGAIN_IN_BLOCKS, _HOLES_IN_BLOCKS = 3, 4, 5, 3
+# There a direction is never at attention's and the MLP's widest point together.
+_DIRECTION_STREAM_IN_BLOCKS, _DIRECTION_MLP_IN_BLOCKS, _AGAIN_WIDE_IN_BLOCKS = 5, 3, 2.5
 _ENDS = 6  # outside the blocks, in widths of the residual stream
 _LOGITS = 4  # logits, ours and the model's, their difference
-# What counting allocations can't tell; measured with the C library's allocator by benchmarks/memory.py.
-_HOLES = 3  # freed but not given back, around each recomputed block's input, in widths of the residual stream
+# Freed memory that needn't be given back, around each recomputed block's input, in widths of the residual stream.
+_HOLES = 0.5
 _MARGIN = 1.25
 
 
@@ -83,11 +84,13 @@ class Habits(NamedTuple):
         softmax_bytes: a number of an attention pattern inside the softmax; 0: as the model's.
         scrubs: whether NaN are looked for in the pattern, which keeps it twice and a flag.
         copies_weights: whether blocks keep rearranged copies of their weights.
+        mask_bytes: what its masks take for every two positions, where patterns are never made.
     """
 
     softmax_bytes: int
     scrubs: bool
     copies_weights: bool
+    mask_bytes: int
 
 
 class Sizes(NamedTuple):
@@ -109,15 +112,23 @@ class Sizes(NamedTuple):
         return max(self.itemsize, 4)
 
 
-def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), in_blocks: bool = False) -> Footprint:
+def footprint(
+    cfg: Any,
+    sizes: Sizes,
+    habits: Habits,
+    taps: Sequence[str] = (),
+    in_blocks: bool = False,
+    on_cpu: bool = True,
+) -> Footprint:
     """Bytes of a TransformerLens model's linearization that keeps the activations at ``taps`` too.
 
     Args:
         in_blocks: whether attention is computed in blocks of queries.
+        on_cpu: whether freed memory may stay with the C library, which PyTorch's allocator for a GPU has again itself.
     """
     wide, patterns = _block_widths(cfg, sizes), sizes.n_prompts * cfg.n_heads * sizes.n_pos**2
     if in_blocks:
-        return _in_blocks(cfg, sizes, habits, taps, wide, patterns)
+        return _in_blocks(cfg, sizes, habits, taps, wide, patterns, on_cpu)
     softmax = max(habits.softmax_bytes or sizes.itemsize, sizes.itemsize)
     capped = sizes.itemsize if (getattr(cfg, "attn_scores_soft_cap", None) or 0) > 0 else 0
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
@@ -131,10 +142,15 @@ def footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str] = (), 
         run=wide + patterns * (_RUN_PATTERNS * softmax + capped) + copied,
         again=_AGAIN * wide + patterns * (_AGAIN_PATTERNS * softmax + capped),
         direction=_direction(cfg, sizes) + patterns * _DIRECTION_PATTERNS * softmax,
+        work=0,
+        holes=left_free(cfg, sizes) * on_cpu,
+        mask=3 * sizes.itemsize,
     )
 
 
-def _in_blocks(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int) -> Footprint:
+def _in_blocks(
+    cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int, on_cpu: bool
+) -> Footprint:
     """Of patterns there is a block at a time, whatever the number of directions."""
     block = min(BLOCK_OF_QUERIES, patterns * sizes.itemsize)
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
@@ -145,24 +161,28 @@ def _in_blocks(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide
         taps,
         block=wide + copied,
         run=wide + copied + _RUN_IN_BLOCKS * block,
-        again=_AGAIN * wide + _AGAIN_IN_BLOCKS * block,
-        direction=_direction(cfg, sizes),
-        at_once=_DIRECTION_IN_BLOCKS * block,
+        again=int(_AGAIN_WIDE_IN_BLOCKS * wide) + _AGAIN_IN_BLOCKS * block,
+        direction=_direction(cfg, sizes, _DIRECTION_STREAM_IN_BLOCKS, _DIRECTION_MLP_IN_BLOCKS),
+        work=_DIRECTION_IN_BLOCKS * block,
+        holes=(left_free(cfg, sizes) + _HOLES_IN_BLOCKS * block) * on_cpu,
+        mask=habits.mask_bytes,
     )
 
 
-def _footprint(
-    cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], at_once: int = 0, **parts: int
-) -> Footprint:
-    """With what doesn't depend on attention; ``at_once`` of the whole linearization, however many directions."""
-    stream = sizes.tokens * cfg.d_model * sizes.itemsize
+def _footprint(cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], mask: int, **parts: int) -> Footprint:
+    """With what doesn't depend on attention; ``mask``: bytes that masks take for every two positions."""
+    masks = mask * sizes.n_prompts * sizes.n_pos**2
     parts |= dict(
-        ends=_ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps) + at_once,
-        stream=stream,
+        ends=masks + _ends(cfg, sizes) + sum(_tap(cfg, sizes, name) for name in taps),
+        stream=sizes.tokens * cfg.d_model * sizes.itemsize,
         head=_head(cfg, sizes, habits),
-        holes=_HOLES * stream,
     )
     return Footprint(n_blocks=cfg.n_layers, **{name: int(_MARGIN * size) for name, size in parts.items()})
+
+
+def left_free(cfg: Any, sizes: Sizes) -> int:
+    """Bytes that may stay free in the C library's heap while blocks are run again (:class:`~.heap.Heap`)."""
+    return int(_HOLES * cfg.n_layers * sizes.tokens * cfg.d_model * sizes.itemsize)
 
 
 def _block_widths(cfg: Any, sizes: Sizes) -> int:
@@ -184,9 +204,7 @@ def _block_weights(cfg: Any) -> int:
 
 
 def _ends(cfg: Any, sizes: Sizes) -> int:
-    masks = 3 * sizes.n_prompts * sizes.n_pos**2 * sizes.itemsize
-    logits = _LOGITS * sizes.n_outputs * sizes.d_vocab
-    return masks + (_ENDS * sizes.tokens * cfg.d_model + logits) * sizes.precise
+    return (_ENDS * sizes.tokens * cfg.d_model + _LOGITS * sizes.n_outputs * sizes.d_vocab) * sizes.precise
 
 
 def _tap(cfg: Any, sizes: Sizes, name: str) -> int:
@@ -197,9 +215,9 @@ def _tap(cfg: Any, sizes: Sizes, name: str) -> int:
     return 2 * sizes.tokens * inner * sizes.itemsize
 
 
-def _direction(cfg: Any, sizes: Sizes) -> int:
+def _direction(cfg: Any, sizes: Sizes, stream: int = _DIRECTION_STREAM, mlp: int = _DIRECTION_MLP) -> int:
     spread = 2 * sizes.n_outputs * cfg.d_model  # the direction itself, for each output
-    back = sizes.tokens * (_DIRECTION_STREAM * cfg.d_model + _DIRECTION_MLP * _d_mlp(cfg))
+    back = sizes.tokens * (stream * cfg.d_model + mlp * _d_mlp(cfg))
     return (spread + back) * sizes.precise
 
 

@@ -21,13 +21,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 from transformers.cache_utils import Cache
 
+from tl_jacobian.core.host.heap import Heap
 from tl_jacobian.core.host.loan import STATE, Loan, lock_of, modules_in, state_of
 from tl_jacobian.core.host.operations import Rules, rewriting
 from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ContractError
 
 
-def recompute(loan: Loan, model: nn.Module, blocks: Iterable[nn.Module], rules: Rules) -> None:
+def recompute(
+    loan: Loan, model: nn.Module, blocks: Iterable[nn.Module], rules: Rules, heap: Heap | None = None
+) -> None:
     """Make a forward pass keep each block's input, and nothing of what the block computes from it.
 
     The blocks' ``forward`` is replaced as long as the loan lasts; hooks on a block as a whole stay outside of what is
@@ -36,9 +39,10 @@ def recompute(loan: Loan, model: nn.Module, blocks: Iterable[nn.Module], rules: 
     Args:
         model: whose lock is taken to run a block again.
         rules: which rewrite operations in the forward pass, and again where it is run again.
+        heap: tidied before each run of a block.
     """
     for block in blocks:
-        loan.put(block, "forward", partial(_checkpointed, loan, model, rules, block, block.forward))
+        loan.put(block, "forward", partial(_checkpointed, loan, model, rules, heap, block, block.forward))
 
 
 def fire(loan: Loan, points: Iterable[nn.Module]) -> None:
@@ -61,6 +65,7 @@ def _checkpointed(
     loan: Loan,
     model: nn.Module,
     rules: Rules,
+    heap: Heap | None,
     block: nn.Module,
     forward: Callable[..., Any],
     *args: Any,
@@ -68,7 +73,7 @@ def _checkpointed(
 ) -> Any:
     if not loan.acts:  # another thread's own forward pass
         return forward(*args, **kwargs)
-    run = partial(_Run(loan, model, block, forward), **kwargs)
+    run = partial(_Run(loan, model, heap, block, forward), **kwargs)
     contexts = lambda: (nullcontext(), rewriting(rules))  # noqa: E731  # the first run's are open already
     with nullcontext() if _ALONE else set_checkpoint_early_stop(False):
         return checkpoint(run, *args, use_reentrant=False, preserve_rng_state=True, context_fn=contexts, **_TO_THE_END)
@@ -77,14 +82,19 @@ def _checkpointed(
 class _Run:
     """One call of one block: the first time as it comes, then again as it was."""
 
-    def __init__(self, loan: Loan, model: nn.Module, block: nn.Module, forward: Callable[..., Any]) -> None:
+    def __init__(
+        self, loan: Loan, model: nn.Module, heap: Heap | None, block: nn.Module, forward: Callable[..., Any]
+    ) -> None:
         self.loan = loan
         self.model = model
+        self.heap = heap
         self.block = block
         self.forward = forward
         self.digest: Tensor | None = None  # of the first run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.heap is not None:
+            self.heap.tidy()
         if self.digest is None:
             with Loan() as first, first:
                 out = self._forward(first, args, kwargs)

@@ -28,9 +28,10 @@ from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
 from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.conditions import Conditions
+from tl_jacobian.core.host.heap import Heap
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
 from tl_jacobian.core.host.lost import Found, Look, known, looking, search
-from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint
+from tl_jacobian.core.host.memory import Habits, Sizes, available, footprint, left_free
 from tl_jacobian.core.host.operations import Rules
 from tl_jacobian.core.host.original_norm import read_original_norm
 from tl_jacobian.core.host.past import PAST_FAILS, Past
@@ -426,17 +427,21 @@ class TransformerLensHost:
                 rules = (*rules, backward)
             fire(loan, (point for point, _ in watched))
             if recompute:
-                recomputed(loan, self.model, self.model.blocks, rules)
+                sizes = self._sizes(len(tokens), tokens.shape[1], 1)
+                heap = Heap(left_free(self.cfg, sizes)) if self._on_cpu else None
+                recomputed(loan, self.model, self.model.blocks, rules, heap)
             else:
                 loan.forget(modules)
             with computing(self.model, rules, self.precision, modules):
                 logits = self._run(tokens.to(self._device), cache)
+        trace = recorder.trace(logits)
+        del logits  # what leads to them may hold a copy of the unembedding
         if backward is not None:
             backward.check(self.model, self.hook_points())
         if in_blocks and (blocked.made_whole or not blocked.attended):
             _WHOLE.add(self.model)
         self._check_causal(tokens)
-        return recorder.trace(logits)._replace(in_blocks=in_blocks and bool(blocked.attended))
+        return trace._replace(in_blocks=in_blocks and bool(blocked.attended))
 
     def _attends_in_blocks(self, n_pos: int, taps: Sequence[str]) -> bool:
         """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
@@ -507,11 +512,14 @@ class TransformerLensHost:
     def footprint(self, n_prompts: int, n_pos: int, n_outputs: int, taps: Sequence[str] = ()) -> Footprint:
         # Hooks on the unembedding are shown every position, so every position has logits.
         outputs = n_prompts * n_pos if self._where_to_cut() == "never" else n_outputs
+        sizes, in_blocks = self._sizes(n_prompts, n_pos, outputs), self._attends_in_blocks(n_pos, taps)
+        return footprint(self.cfg, sizes, self._habits(), taps, in_blocks, self._on_cpu)
+
+    def _sizes(self, n_prompts: int, n_pos: int, n_outputs: int) -> Sizes:
         itemsize = self._unembedding_weight.element_size()
         if itemsize < 4 and self._rules():
             itemsize = 4
-        sizes = Sizes(n_prompts, n_pos, outputs, self.d_vocab, itemsize)
-        return footprint(self.cfg, sizes, self._habits(), taps, self._attends_in_blocks(n_pos, taps))
+        return Sizes(n_prompts, n_pos, n_outputs, self.d_vocab, itemsize)
 
     def available_memory(self) -> int:
         return available(self._devices)
@@ -634,6 +642,10 @@ class TransformerLensHost:
     @cached_property  # of a host, which is made anew for each linearization
     def _devices(self) -> set[torch.device]:
         return {p.device for p in self._parameters()}
+
+    @property
+    def _on_cpu(self) -> bool:
+        return any(device.type == "cpu" for device in self._devices)
 
     def _roots(self) -> tuple[nn.Module, ...]:
         """The model, and what belongs to it without being a submodule."""
