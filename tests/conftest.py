@@ -18,7 +18,7 @@ logging.getLogger("transformer_lens").setLevel(logging.ERROR)
 
 
 # Of the architectures that a test is parametrized with, so many run: other ones for each test, and on TransformerLens 4
-# other ones than on 3. Tests marked "each_architecture" run on all, and TL_JACOBIAN_TESTS=all runs all.
+# other ones than on 3. Of tests marked "each_architecture" the others are slow, and TL_JACOBIAN_TESTS=all runs all.
 _AT_ONCE = 0 if EVERY else int(os.environ.get("TL_JACOBIAN_TESTS", "1"))
 
 
@@ -29,14 +29,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     families: dict[str, dict[pytest.Item, str]] = defaultdict(dict)
     for item in items:
         spec = getattr(item, "callspec", None)
-        if spec is not None and "architecture" in spec.params and item.get_closest_marker("each_architecture") is None:
+        if spec is not None and "architecture" in spec.params:
             families[item.nodeid.partition("[")[0]][item] = str(spec.params["architecture"])
     left: set[pytest.Item] = set()
     for family, members in families.items():
         names = list(dict.fromkeys(members.values()))
         start = zlib.crc32(family.encode()) + (0 if HAS_HOOKED else _AT_ONCE)
         now = {names[(start + i) % len(names)] for i in range(_AT_ONCE)}
-        left |= {item for item, name in members.items() if name not in now}
+        for item in (item for item, name in members.items() if name not in now):
+            if item.get_closest_marker("each_architecture") is None:
+                left.add(item)
+            else:
+                item.add_marker(pytest.mark.slow)
     config.hook.pytest_deselected(items=list(left))
     items[:] = [item for item in items if item not in left]
 

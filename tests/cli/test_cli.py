@@ -88,8 +88,8 @@ def test_prompt_from_standard_input_without_its_last_newline():
     "data",
     [
         b"Rome\r\n",
-        b"Rome\r",
-        b"\xef\xbb\xbfRome\n",
+        pytest.param(b"Rome\r", marks=pytest.mark.slow),
+        pytest.param(b"\xef\xbb\xbfRome\n", marks=pytest.mark.slow),
         "Rome\r\n".encode("utf-16"),
         b"\xfe\xff" + "Rome".encode("utf-16-be"),
     ],

@@ -33,6 +33,7 @@ def run(*args: str):
     return CliRunner().invoke(app, ["evaluate", *args], env={"COLUMNS": "100", "NO_COLOR": "1"})
 
 
+@pytest.mark.slow
 def test_tables_of_two_corpora(corpora, tmp_path):
     out = tmp_path / "out"
     options = [

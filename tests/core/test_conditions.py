@@ -59,6 +59,7 @@ def test_later_runs_are_under_the_hooks_of_linearize(architecture, state):
         assert_untouched(before, model)
 
 
+@pytest.mark.slow
 @a_few
 def test_hooks_that_are_reset_and_modes_that_change(architecture, state):
     model = fresh(architecture, state)

@@ -14,7 +14,7 @@ from tl_jacobian.core.unembedding import exact
 from tl_jacobian.studies.evaluation import curves
 
 PROMPT = list(b"Paris is")
-HOSTS = ["hooked-folded", "bridge"] if HAS_HOOKED else ["bridge"]
+HOSTS = [pytest.param("hooked-folded", marks=pytest.mark.slow), "bridge"] if HAS_HOOKED else ["bridge"]
 baselines = tj.baselines
 
 

@@ -24,6 +24,7 @@ def embedded(architecture, lin):
     return lin.graph.x.detach()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "state"), cases())
 def test_it_is_complete(architecture, state):
     lin = tj.linearize(shared(architecture, state), TEXT)

@@ -44,7 +44,9 @@ def recorded(name: str) -> Any:
 
 # An embedding norm, a scale behind the embeddings that hooks see, one of logits, ones of nearly everything, a
 # projection behind the embeddings.
-@pytest.mark.parametrize("name", ["bloom", "granite", "cohere", "falcon_h1", "opt-350m"])
+@pytest.mark.parametrize(
+    "name", ["bloom", "granite", "cohere", "opt-350m", pytest.param("falcon_h1", marks=pytest.mark.slow)]
+)
 def test_scores_are_those_of_autograd_at_the_embedding_layer(name):
     right, lin = plain(name), tj.linearize(bridge(name), IDS)
     torch.testing.assert_close(lin.graph.x.detach(), right.x.detach(), rtol=1e-6, atol=1e-6)

@@ -66,7 +66,10 @@ def test_numbers_of_the_plain_path(architecture, state, rules, monkeypatch):
 
 
 @one_a_host
-@pytest.mark.parametrize("rule", ["gim", "frozen_attention+frozen_norms", "frozen_norms"])
+@pytest.mark.parametrize(
+    "rule",
+    ["gim", *(pytest.param(r, marks=pytest.mark.slow) for r in ("frozen_attention+frozen_norms", "frozen_norms"))],
+)
 def test_backward_rules(architecture, state, rule, rules, monkeypatch):
     compare(shared(architecture, state), state, rules, monkeypatch, rule=rule)
 

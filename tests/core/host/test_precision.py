@@ -81,6 +81,7 @@ def test_everything_else_agrees(architecture, state, dtype):
     close(*patched)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "state", "dtype"), FEW)
 def test_blocks_that_are_computed_again_are_computed_alike(architecture, state, dtype):
     model = shared(architecture, state, dtype)
@@ -91,7 +92,7 @@ def test_blocks_that_are_computed_again_are_computed_alike(architecture, state, 
     close(EVERYTHING["estimate"](lin), EVERYTHING["estimate"](tj.linearize(naive.twin(model), IDS)))
 
 
-@pytest.mark.parametrize("implementation", ["eager", "grouped_mm", "batched_mm"])
+@pytest.mark.parametrize("implementation", ["eager", "grouped_mm", pytest.param("batched_mm", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("config", [MixtralConfig, GptOssConfig])
 def test_mixtures(config, implementation):
     from transformer_lens.model_bridge import TransformerBridge

@@ -71,7 +71,9 @@ def test_scores_are_those_of_the_prompt_alone(tmp_path, host, name):
         assert {k: a.metadata[k] for k in told} == told
 
 
-@pytest.mark.parametrize("name", SCOPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("contrast", "fisher exact") else n for n in SCOPES]
+)
 def test_numbers_do_not_depend_on_the_batch(tmp_path, name):
     model = shared("gpt2", "bridge", torch.float32)
     scores = {}

@@ -57,7 +57,7 @@ def parrot(values, generator, shift=1, noise=0.3):
 # -- pattern matching ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", ["lorenz", *(pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS[1:])])
 def test_a_parrot_is_found(system, orbits):
     generator = np.random.default_rng(1)
     found = []
