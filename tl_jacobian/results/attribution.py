@@ -370,7 +370,12 @@ class Attribution(Value, InSegments):
     # -- segments: see InSegments --------------------------------------------------
 
     def _token_text(self) -> TokenText:
-        return read(self.pieces(), self.word_groups)
+        """Of the prompt's part the prompt alone: an answer often quotes it."""
+        pieces, words, end = self.pieces(), self.word_groups, self.answer_start
+        if end is not None and all(at < end for unit in self.units for at in unit):
+            sizes = list(accumulate(word.size for word in words))
+            pieces, words = pieces[:end], words[: sizes.index(end) + 1] if end in sizes else ()
+        return read(pieces, words)
 
     def pieces(self) -> list[str | None]:
         """The text of each token, None of those that have no score.

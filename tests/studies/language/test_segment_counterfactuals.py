@@ -70,3 +70,19 @@ def test_what_cannot_be_taken_out_is_refused():
         segment_counterfactuals(lin, a.segments({"across": range(3, len(TOKENS))}))
     with pytest.raises(ArgumentError, match="of another prompt"):
         segment_counterfactuals(tj.linearize(shared("llama", "bridge"), PROMPT), a)
+
+
+def test_an_answer_that_quotes_a_passage_leaves_it_one_place():
+    """What is asked of the prompt is looked for in the prompt."""
+    lin = tj.linearize(shared("llama", "bridge"), "abc def. Q:", answer=" abc def!")
+    prompt = tj.semantic_scope(lin).prompt
+    assert prompt.text.endswith("abc def. Q:")
+    found = prompt.segments({"passage": "abc def"}, rest=None)
+    assert [prompt.text[5:12]] == ["abc def"]
+    assert found.units == (tuple(range(1, 8)),)
+    assert prompt.lines().units[-1][-1] == prompt.sentences().units[-1][-1] == len(prompt) - 1
+    assert prompt.lines().str_tokens[-1].endswith("Q:")
+    taken_out = tj.language.segment_counterfactuals(lin, {"passage": "abc def"})
+    assert [edit.word for edit in taken_out.edits] == ["passage"]
+    with pytest.raises(ArgumentError, match="is in the text 2 times"):
+        tj.semantic_scope(lin).segments({"passage": "abc def"})

@@ -64,7 +64,7 @@ def segment_counterfactuals(
     if not isinstance(segments, Attribution):
         scored = apply(lin, "semantic", lambda one: explain_logit(one, target))
         try:
-            segments = scored.segments(segments, rest=None, split_first=False)
+            segments = scored.prompt.segments(segments, rest=None, split_first=False)
         except ArgumentError as error:
             raise ArgumentError(f"segments: {error}") from None
     if segments.tokens != tuple(lin.tokens.tolist()):
@@ -105,7 +105,7 @@ def segment_counterfactuals(
             bar.update(len(part))
     what = f"the answer {excerpt(lin.text)}" if isinstance(lin, AnswerLinearization) else name_of(first, asked[0])
     return Counterfactuals(
-        prompt=(found.inside or found).text,
+        prompt=(found.inside or found).prompt.text,
         words=found.str_tokens,
         scores=tuple(found.scores.tolist()),
         scope=f"{found.scope}: {found.target}",
