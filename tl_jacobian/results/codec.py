@@ -112,7 +112,10 @@ def decode(data: bytes, kinds: Mapping[str, type[T]], expected: str = "value") -
     format, body = _opened(data, expected)
     if format not in kinds:
         what = format.removeprefix("tl_jacobian.").replace("_", " ")
-        raise AttributionFileError(f"this is a saved {what}, expected a saved {expected}; its own class loads it")
+        kind = what.title().replace(" ", "")
+        raise AttributionFileError(
+            f"this is a saved {what}, expected a saved {expected}; its own class loads it: {kind}"
+        )
     try:
         return from_plain(kinds[format], json.loads(body)["value"])
     except RecursionError as error:
