@@ -69,7 +69,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         ),
         "temperature": Method(
             "Temperature Scope",
-            "what drives the confidence, the effective inverse temperature ||y||",
+            "what drives ||y||, the effective inverse temperature (the paper's confidence)",
             temperature_scope,
             "tj.temperature_scope(lin)",
             {"scope": "temperature"},

@@ -77,7 +77,7 @@ _SPECS = (
     ScopeSpec(
         "temperature",
         "Temperature Scope",
-        "the confidence",
+        "the length of the final hidden state (the paper's confidence)",
         (Option("confidence", "measured by the hidden state's norm (default) or by that of the centred logits"),),
         on_command_line=True,
     ),
