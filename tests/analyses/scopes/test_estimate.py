@@ -48,7 +48,7 @@ def test_unbiased_and_calibrated_for_a_fixed_budget(architecture, state):
     ("architecture", "options"),
     [
         pytest.param("llama", {"n_products": 14}, marks=pytest.mark.slow),
-        ("llama", {"rtol": 0.14}),
+        pytest.param("llama", {"rtol": 0.14}, marks=pytest.mark.slow),
         pytest.param("gpt2", {"n_products": 14}, marks=pytest.mark.slow),
         pytest.param("llama", {"n_products": 26}, marks=pytest.mark.slow),
     ],

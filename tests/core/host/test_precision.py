@@ -63,6 +63,7 @@ EVERYTHING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "state", "dtype"), FEW)
 def test_everything_else_agrees(architecture, state, dtype):
     model = shared(architecture, state, dtype)

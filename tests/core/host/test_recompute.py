@@ -200,7 +200,7 @@ def steer_in_place(value, hook):
         (steer_in_place, "blocks.0.hook_resid_pre"),
         pytest.param(steer, "blocks.0.hook_resid_pre", marks=pytest.mark.slow),
         pytest.param(steer_in_place, "blocks.2.hook_resid_post", marks=pytest.mark.slow),
-        (steer, "blocks.2.hook_resid_post"),
+        pytest.param(steer, "blocks.2.hook_resid_post", marks=pytest.mark.slow),
     ],
 )
 def test_hooks_act_as_they_did_even_when_they_are_gone(architecture, state, hook, name):

@@ -50,7 +50,9 @@ def alone(model, i, scope, target=None, minus=None, rank=None, method=None, seed
 
 
 @pytest.mark.parametrize("host", HOSTS)
-@pytest.mark.parametrize("name", SCOPES)
+@pytest.mark.parametrize(
+    "name", [n if n in ("semantic", "fisher estimate") else pytest.param(n, marks=pytest.mark.slow) for n in SCOPES]
+)
 def test_scores_are_those_of_the_prompt_alone(tmp_path, host, name):
     model, options = shared("llama", host), SCOPES[name]
     attribute_corpus(model, TEXTS, out=tmp_path, batch_size=3, shard_size=5, progress=False, **options)

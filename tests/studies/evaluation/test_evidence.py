@@ -117,6 +117,7 @@ def test_tokens_are_counted_over_the_prompts():
 # -- bounds -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_methods_lie_between_the_bounds_of_the_same_removals():
     methods = ("random", "semantic", "beam_lowest", "beam_highest")
     trial = tj.Trial(methods=methods, k=(50,), settings=Settings(beam_width=2))

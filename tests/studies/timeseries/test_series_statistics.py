@@ -293,6 +293,7 @@ def nulls(seed, shape):
     return np.random.default_rng(seed).standard_t(5, size=shape)
 
 
+@pytest.mark.slow
 def test_intervals_cover_and_tests_keep_their_level():
     """95% intervals of the mean effect of 30 series; 400 of them give the coverage to 1.1% (one standard deviation)."""
     found = [mean_effect(row + 0.3, seed=i) for i, row in enumerate(nulls(20, (NULLS, 30)))]
