@@ -65,18 +65,21 @@ class Part(NamedTuple):
     rules: bool = False
 
 
+# What every prompt can afford.
+AFFORDABLE = (
+    *TRIVIAL,
+    "attention_rollout",
+    "leave_one_out",
+    "integrated_gradients",
+    "integrated_gradients_100",
+    *SCOPES,
+)
+
 PARTS = {
-    "main": Part(  # what every prompt can afford
+    "main": Part(
         200,
         tj.Trial(
-            methods=(
-                *TRIVIAL,
-                "attention_rollout",
-                "leave_one_out",
-                "integrated_gradients",
-                "integrated_gradients_100",
-                *SCOPES,
-            ),
+            methods=AFFORDABLE,
             also=(("mean", False), ("delete", False)),
             sufficiency=False,
             matched=1,
@@ -86,15 +89,7 @@ PARTS = {
     "trace": Part(  # with the whole Fisher trace, which takes some 70 backward passes
         20,
         tj.Trial(
-            methods=(
-                *TRIVIAL,
-                "attention_rollout",
-                "leave_one_out",
-                "integrated_gradients",
-                "integrated_gradients_100",
-                *SCOPES,
-                "fisher_trace",
-            ),
+            methods=(*AFFORDABLE, "fisher_trace"),
             sufficiency=False,
             matched=1,
         ),

@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_jacobian.analyses.patching import Aim, Metric, PromptPair, aim_of
+from tl_jacobian.analyses.patching import Aim, Metric, PromptPair, aim_of, named
 from tl_jacobian.core.hooks import MLP_OUT, RESID_MID, RESID_POST, RESID_PRE, K, Q, V, Z, in_block
 from tl_jacobian.core.host.backward import Rule
 from tl_jacobian.core.host.hosts import resolve
@@ -32,7 +32,7 @@ from tl_jacobian.core.unembedding import precise
 from tl_jacobian.errors import ArgumentError, HookPointError, UnsupportedModelError
 from tl_jacobian.results.arguments import checked, excerpt, whole
 from tl_jacobian.results.edges import Edge, EdgeAttribution
-from tl_jacobian.results.grid import Cell, Grid, nearest
+from tl_jacobian.results.grid import Cell, Grid
 
 
 class Layer(NamedTuple):
@@ -94,8 +94,7 @@ def edge_attribution(
     >>> e.effects.values.shape, e.checked[0].predicted * e.checked[0].measured > 0
     (torch.Size([300, 301]), True)
     """
-    if not isinstance(check, Sequence):
-        whole("check", check, 0)
+    asked = check if isinstance(check, Sequence) else whole("check", check, 0)
     points = resolve(model, precision).hook_points()
 
     def made(paths: tuple[str, ...]) -> PromptPair:
@@ -114,10 +113,8 @@ def edge_attribution(
     effects = edges.grid()
     after, before = pair.values(aim)
     found = []
-    if isinstance(check, Sequence):
-        cells = [_edge(effects, one) for one in check]
-    else:
-        cells = effects.top(check, skip_first=False)
+    largest = isinstance(asked, int)
+    cells = effects.top(asked, skip_first=False) if largest else [_edge(effects, one) for one in asked]
     with bar_of(len(cells), "path patches", hidden=not (progress and is_watched())) as bar:
         for cell in cells:
             measured = edges.measured(cell.row, cell.column_name) - before
@@ -132,14 +129,7 @@ def _edge(effects: Grid, pair: Any) -> Cell:
     """The cell of an edge by its ends' names."""
     if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) < 2:
         raise ArgumentError(f"check has {excerpt(pair)}, expected a sender and a receiver: ('L0H0', 'logits')")
-    ends = []
-    for name, names, what in zip(pair, (effects.rows, effects.columns), ("sender", "receiver"), strict=False):
-        if name not in names:
-            raise ArgumentError(
-                f"check has no such {what}: {excerpt(name)}; the nearest is {nearest(str(name), names)!r}"
-            )
-        ends.append(names.index(name))
-    row, column = ends
+    row, column = named(pair[0], effects.rows, "sender", "check"), named(pair[1], effects.columns, "receiver", "check")
     value = effects.values[row, column].item()
     if math.isnan(value):
         raise ArgumentError(f"no edge leads from {pair[0]} to {pair[1]}: a receiver comes after its sender")

@@ -474,11 +474,24 @@ def _index(value: Any, names: Sequence[str], axis: str) -> int:
         if -len(names) <= int(value) < len(names):
             return int(value) % len(names)
         raise ArgumentError(f"places has {axis} {value}, expected {-len(names)} to {len(names) - 1}")
+    return named(value, names, axis, "places")
+
+
+def named(value: Any, names: Sequence[str], what: str, argument: str) -> int:
+    """Which of the names it is, the only one of its kind.
+
+    Raises:
+        ArgumentError: none, and says the nearest; or the name of several.
+    """
     if isinstance(value, str) and names.count(value) == 1:
         return names.index(value)
     if isinstance(value, str) and value in names:
-        raise ArgumentError(f"places has {axis} {value!r}, the name of {names.count(value)} of them: give its number")
-    raise ArgumentError(f"places has no such {axis}: {excerpt(value)}; the nearest is {nearest(str(value), names)!r}")
+        raise ArgumentError(
+            f"{argument} has {what} {value!r}, the name of {names.count(value)} of them: give its number"
+        )
+    raise ArgumentError(
+        f"{argument} has no such {what}: {excerpt(value)}; the nearest is {nearest(str(value), names)!r}"
+    )
 
 
 # -- the metric --------------------------------------------------------------------------
