@@ -10,7 +10,7 @@ import base64
 import json
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -100,19 +100,20 @@ class Bench:
 
     # -- from asks to bytes ------------------------------------------------------------
 
-    def known(self, ask: Ask) -> bytes | None:
-        """The answer, if it was computed before with the weights and hooks that the model has now."""
-        self._forget_if_changed()
-        return self.answers.get(msgspec.json.encode(ask))
-
-    def answer(self, ask: Ask) -> bytes:
+    def answer(self, ask: Ask, begins: Callable[[], None] = lambda: None) -> bytes:
         """What an ask gives, as JSON: panels, Python, facts and notes.
+
+        Kept from before if it was computed with the weights and hooks that the model has now; otherwise ``begins`` is
+        called and it is computed.
 
         Raises:
             JacobianScopeError: it can't be computed, and what can be done about it.
         """
-        began = time.monotonic()
         self._forget_if_changed()
+        if (kept := self.answers.get(key := msgspec.json.encode(ask))) is not None:
+            return kept
+        begins()
+        began = time.monotonic()
         with warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always", UserWarning)
             seen = self.see(ask)
@@ -129,7 +130,7 @@ class Bench:
         )
         self._pace[_kind(ask)] = time.monotonic() - began
         if not isinstance(ask, (Export, Write)):
-            self.answers.put(msgspec.json.encode(ask), body, len(body))
+            self.answers.put(key, body, len(body))
         return body
 
     def warm(self) -> None:

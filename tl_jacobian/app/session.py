@@ -138,16 +138,16 @@ class Session:
                 head = {"type": "progress", "id": request.id, "what": what, "done": done, "total": total, "left": left}
                 self._send(head)
 
+        def begins() -> None:
+            self._send({"type": "started", "id": request.id, "expected": place.bench.expected(ask)})
+
         head: dict[str, Any]
         body = b""
         try:
             if job.unwanted:
                 raise Cancelled("cancelled")
             with cancellable(lambda: job.unwanted), telling(step):
-                found = place.bench.known(ask)
-                if found is None:
-                    self._send({"type": "started", "id": request.id, "expected": place.bench.expected(ask)})
-                    found = place.bench.answer(ask)
+                found = place.bench.answer(ask, begins)
             head, body = {"type": "done", "id": request.id, "seconds": time.monotonic() - began}, found
             if request.key:
                 self.log.put(request.key, found, len(found) + len(request.key))
