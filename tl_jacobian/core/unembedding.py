@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from tl_jacobian.core.linalg.product import product, unrounded
 
@@ -49,8 +50,8 @@ def log_prob(logits: Float[Tensor, "*answer d_vocab"], tokens: Sequence[int]) ->
     >>> log_prob(torch.zeros(3, 4), [0, 1, 2]).exp().item() == 4**-3
     True
     """
-    rows = logits.reshape(len(tokens), -1).log_softmax(dim=-1)
-    return rows.gather(1, torch.tensor(tokens, device=rows.device)[:, None]).sum()
+    rows = logits.reshape(len(tokens), -1)
+    return -cross_entropy(rows, torch.tensor(tokens, device=rows.device), reduction="sum")
 
 
 @dataclass(frozen=True, eq=False)
