@@ -52,10 +52,11 @@ def sinks(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     """Which tokens are attention sinks, where the metadata say that some are.
 
     >>> sinks({"attention_sinks": [{"position": 0, "text": "<s>", "norm": 172.0}]})
-    ("attention sink: token 0 '<s>' (172 times the norm of others)",)
+    ("attention sink: token 0 '<s>' (activations 172 times the usual size)",)
     """
     found = metadata.get("attention_sinks") or ()
-    named = [f"token {s['position']} {quoted(s['text'])} ({number(s['norm'])} times the norm of others)" for s in found]
+    size = "(activations {} times the usual size)"
+    named = [f"token {s['position']} {quoted(s['text'])} {size.format(number(s['norm']))}" for s in found]
     return (f"attention sink{'s' * (len(named) > 1)}: {', '.join(named)}",) if named else ()
 
 

@@ -22,7 +22,7 @@ def resident() -> int:
 @pytest.mark.skipif(heap._library() is None, reason="not glibc")
 @pytest.mark.parametrize("filled_before", [False, True])
 def test_what_lies_between_is_given_back(filled_before):
-    """Whatever ran in this process before: holes that are left would take what is made here, and hide that it's freed."""
+    """Whatever ran in this process before: holes that are left would take what is made here, and hide what is freed."""
     others = [torch.ones(16 * 1024) for _ in range(6400)] if filled_before else []
     del others[:5000]
     heap._library().malloc_trim(0)
