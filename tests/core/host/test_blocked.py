@@ -12,10 +12,11 @@ from torch import nn
 
 import tl_jacobian as tj
 from tl_jacobian.core.hooks import in_block
-from tl_jacobian.core.host import blocked, memory, transformer_lens
+from tl_jacobian.core.host import blocked, transformer_lens
 from tl_jacobian.core.host.blocked import Blocked
 from tl_jacobian.core.host.hosts import resolve
 from tl_jacobian.core.host.operations import rewriting
+from tl_jacobian.core.linalg.blockwise import blocks_of
 
 IDS = [(i * 37) % 200 for i in range(40)]
 # A bridge's softmax is computed in float32, whatever the model's precision: 4e-7 was seen.
@@ -29,8 +30,8 @@ def rules(monkeypatch):
     made: list[Blocked] = []
 
     class Short(Blocked):
-        def __init__(self, n, here=None):
-            super().__init__(n, here, rows=7)
+        def __init__(self, n, here, size):
+            super().__init__(n, here, 7 * HEADS * n * 4)
             made.append(self)
 
     monkeypatch.setattr(transformer_lens, "Blocked", Short)
@@ -202,7 +203,7 @@ def differential(q, k, v):
 def test_other_attention(attention):
     g = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 3, N, 4, dtype=torch.float64, generator=g, requires_grad=True) for _ in range(3))
-    rule = Blocked(N, rows=2)
+    rule = Blocked(N, size=2 * q[..., 0].numel() * q.element_size())  # two rows
     with rewriting((rule,)):
         found = attention(q, k, v)
     assert (rule.attended, rule.made_whole) == (1, 0)
@@ -217,7 +218,7 @@ def test_other_attention(attention):
 )
 def test_what_is_not_of_rows_is_made_as_a_whole(reads):
     q = numbers()
-    rule = Blocked(N, rows=2)
+    rule = Blocked(N, size=1)
     with rewriting((rule,)):
         found = reads((q @ q.mT).softmax(-1)) @ q
     assert rule.made_whole
@@ -244,18 +245,38 @@ def test_weights_as_large_as_the_prompt_are_long_are_no_scores():
         assert type(x @ weight) is torch.Tensor
 
 
+@pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
+def test_a_gpu_has_few_blocks(architecture, state, monkeypatch):
+    """So few that Python, which starts each one's kernels, isn't what is waited for; it is planned with, too."""
+    model, prompt = shared(architecture, state), [i % 200 for i in range(CONTEXT)]
+    expected = tj.semantic_scope(tj.linearize(model, prompt)).scores
+    monkeypatch.setattr(transformer_lens, "LONG", CONTEXT)
+    monkeypatch.setattr(blocked, "_CACHED", HEADS * CONTEXT * 8)  # a row
+    planned = []
+    for on_cpu in (True, False):
+        cut = list[int]()
+        monkeypatch.setattr(
+            blocked, "blocks_of", lambda n, rows, back, cut=cut: cut.append(rows) or blocks_of(n, rows, back)
+        )
+        monkeypatch.setattr(type(resolve(model)), "_on_cpu", on_cpu)
+        torch.testing.assert_close(tj.semantic_scope(tj.linearize(model, prompt)).scores, expected)
+        assert cut
+        assert all(rows == 1 if on_cpu else rows >= CONTEXT for rows in cut)
+        planned.append(resolve(model).footprint(1, CONTEXT, 1).run)
+    assert planned[0] < planned[1]
+
+
 # -- memory ------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow  # followed operation by operation
 @pytest.mark.parametrize(("architecture", "state"), cases("hooked", "bridge", of=["llama"]))
 @pytest.mark.parametrize("recompute", [False, True])
-def test_predicted_memory(architecture, state, recompute, monkeypatch):
-    """A block of scores is small beside the whole here, as it is where prompts are long."""
+@pytest.mark.parametrize("rows", [2, CONTEXT])
+def test_predicted_memory(architecture, state, recompute, rows, monkeypatch):
+    """A block of scores is small beside the whole, as where prompts are long; or it is the whole, as on a GPU."""
     monkeypatch.setattr(transformer_lens, "LONG", CONTEXT)
-    size = 2 * HEADS * CONTEXT * 4
-    for module, name in ((blocked, "BLOCK"), (memory, "BLOCK_OF_QUERIES")):
-        monkeypatch.setattr(module, name, size)
+    monkeypatch.setattr(blocked, "_CACHED", rows * HEADS * CONTEXT * 4)
     model, prompt, k = shared(architecture, state, torch.float32), [i % 200 for i in range(CONTEXT)], 4
     need = dataclasses.replace(resolve(model).footprint(1, CONTEXT, 1), head=0, holes=0)
     budget = need.peak(True) + 10_000_000 * (not recompute)

@@ -20,7 +20,7 @@ import psutil
 import torch
 
 from tl_jacobian.core.hooks import is_square
-from tl_jacobian.core.host.blocked import BLOCK as BLOCK_OF_QUERIES
+from tl_jacobian.core.host.blocked import block_bytes
 from tl_jacobian.core.linalg.fisher import BLOCK
 from tl_jacobian.core.memory import Footprint
 
@@ -152,7 +152,7 @@ def _in_blocks(
     cfg: Any, sizes: Sizes, habits: Habits, taps: Sequence[str], wide: int, patterns: int, on_cpu: bool
 ) -> Footprint:
     """Of patterns there is a block at a time, whatever the number of directions."""
-    block = min(BLOCK_OF_QUERIES, patterns * sizes.itemsize)
+    block = min(block_bytes(on_cpu), patterns * sizes.itemsize)
     copied = habits.copies_weights * _block_weights(cfg) * sizes.itemsize
     return _footprint(
         cfg,

@@ -26,7 +26,7 @@ from tl_jacobian.core.graph import forgetting, recording
 from tl_jacobian.core.hooks import ATTN_OUT, RESID_MID, WRITERS, in_block, is_square, place
 from tl_jacobian.core.host.backward import Backward, rule_facts
 from tl_jacobian.core.host.base import END_TO_END, Anatomy, Lost, OutputProjection, Trace, Watch
-from tl_jacobian.core.host.blocked import Blocked
+from tl_jacobian.core.host.blocked import Blocked, block_bytes
 from tl_jacobian.core.host.conditions import Conditions
 from tl_jacobian.core.host.heap import Heap
 from tl_jacobian.core.host.loan import Hook, Loan, When, callers, lock_of, modules_in, modules_of
@@ -417,7 +417,8 @@ class TransformerLensHost:
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
-            blocked = Blocked(tokens.shape[1], None if backward is None else backward.here)
+            here = None if backward is None else backward.here
+            blocked = Blocked(tokens.shape[1], here, block_bytes(self._on_cpu))
             long = LONG if look is not None else 0 if cache is not None else tokens.shape[1]
             in_blocks = self._attends_in_blocks(long, watch.taps)
             if in_blocks:
