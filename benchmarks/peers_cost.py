@@ -17,6 +17,7 @@ three scopes     Semantic, Temperature and rank-1 Fisher Scope of one prediction
 from __future__ import annotations
 
 import argparse
+import ctypes
 import importlib
 import json
 import subprocess
@@ -155,6 +156,7 @@ def peaks(name: str, device: str, lengths: list[int], ids: list[int]) -> dict[st
         ask(*split(ids, 5))
         for n in lengths:
             if device == "cpu":
+                ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would be used again, and not be seen
                 before = resident("VmRSS")
                 forget_peak()
                 ask(*split(ids, n))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
@@ -188,6 +189,11 @@ def cases(*states: str, of: Iterable[str] = ARCHITECTURES, every: bool = EVERY) 
     for state in {s: None for _, s in product if s not in chosen.values()}:
         pairs.append(next(pair for pair in product if pair[1] == state))
     return pairs
+
+
+def slow(*values: Any) -> list[Any]:
+    """Parameters of the slow tier alone; a tuple is one of each argument."""
+    return [pytest.param(*(v if isinstance(v, tuple) else (v,)), marks=pytest.mark.slow) for v in values]
 
 
 def exists(architecture: str, state: str) -> bool:

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 import torch
-from cases import CONTEXT, cases, final_norm_of, hf_model, shared, tokenizer
+from cases import CONTEXT, cases, final_norm_of, hf_model, shared, slow, tokenizer
 from untouched import assert_untouched, fresh, one_a_host, snapshot
 
 import tl_jacobian as tj
@@ -294,7 +294,7 @@ def test_it_stops_where_the_model_ends_the_text():
 @one_a_host
 @pytest.mark.parametrize(
     "mode",
-    [torch.inference_mode, *(pytest.param(m, marks=pytest.mark.slow) for m in (torch.no_grad, torch.enable_grad))],
+    [torch.inference_mode, *slow(torch.no_grad, torch.enable_grad)],
 )
 def test_the_model_is_left_as_it_was(architecture, state, mode):
     model = fresh(architecture, state)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import naive
 import pytest
 import torch
-from cases import LAYERS, cases, make, shared
+from cases import LAYERS, cases, make, shared, slow
 from untouched import assert_untouched, fresh, snapshot
 
 import tl_jacobian as tj
@@ -254,9 +254,7 @@ def test_nothing_is_held_once_a_linearization_is_gone(architecture, state, make_
 
 
 @one_a_host
-@pytest.mark.parametrize(
-    "mode", [torch.inference_mode, *(pytest.param(m, marks=pytest.mark.slow) for m in (nullcontext, torch.no_grad))]
-)
+@pytest.mark.parametrize("mode", [torch.inference_mode, *slow(nullcontext, torch.no_grad)])
 def test_the_model_is_left_as_it_was(architecture, state, mode):
     model = fresh(architecture, state)
     expected = tj.layer_influence(tj.linearize(shared(architecture, state), PROMPT, record=True), target=TARGET)

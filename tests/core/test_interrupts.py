@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import cases, make
+from cases import cases, make, slow
 
 from benchmarks.fuzz_interrupts import PROMPT, calls_of, fuzz, interrupted, lines_of, state, threads
 from tl_jacobian.core.host.loan import Loan
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 _CASES = cases("hooked", "bridge", of=("gpt2", "gemma3"))
-a_few = pytest.mark.parametrize(
-    ("architecture", "state_"), [_CASES[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in _CASES[1:])]
-)
+a_few = pytest.mark.parametrize(("architecture", "state_"), [_CASES[0], *slow(*_CASES[1:])])
 
 
 @a_few

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from cases import cases, make, shared
+from cases import cases, make, shared, slow
 from untouched import PROMPT, assert_untouched, fresh, one_a_host, snapshot
 
 import tl_jacobian as tj
@@ -27,7 +27,7 @@ def every_scope(model, prompt=PROMPT):
     "mode",
     [
         torch.inference_mode,
-        *(pytest.param(m, marks=pytest.mark.slow) for m in (nullcontext, torch.no_grad, torch.enable_grad)),
+        *slow(nullcontext, torch.no_grad, torch.enable_grad),
     ],
 )
 def test_after_success_in_every_grad_mode(architecture, state, mode):
@@ -102,7 +102,7 @@ def test_after_an_exception_inside_the_forward_pass(architecture, state):
     "name",
     [
         "blocks.1.hook_resid_pre",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("hook_embed", "ln_final.hook_normalized")),
+        *slow("hook_embed", "ln_final.hook_normalized"),
     ],
 )
 def test_the_callers_hooks_stay_and_take_effect(architecture, state, name):

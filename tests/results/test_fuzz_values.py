@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cases import slow
 from examples import examples
 from wrong import WRONG
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 # Read a file, take any object, or are what dataclasses make.
 NOT_TRIED = {"load", "save", "to_html", "from_scores", "from_json"}
 
-part = pytest.mark.parametrize("part", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in range(1, 5))])
+part = pytest.mark.parametrize("part", [0, *slow(*range(1, 5))])
 
 
 def some(part: int) -> list[tuple[str, Any]]:

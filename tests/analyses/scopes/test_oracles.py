@@ -11,7 +11,7 @@ from __future__ import annotations
 import naive
 import pytest
 import torch
-from cases import ARCHITECTURES, cases, final_norm_of, hf_model, shared
+from cases import ARCHITECTURES, cases, final_norm_of, hf_model, shared, slow
 
 import tl_jacobian as tj
 
@@ -232,9 +232,7 @@ def test_a_batch_gives_each_prompt_the_scores_it_gets_alone(architecture, state)
     close(tj.semantic_scope(batch[1], TARGET).scores, tj.semantic_scope(batch, TARGET)[1].scores, 1e-6)
 
 
-@pytest.mark.parametrize(
-    "architecture", ["llama", *(pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES if a != "llama")]
-)
+@pytest.mark.parametrize("architecture", ["llama", *slow(*(a for a in ARCHITECTURES if a != "llama"))])
 def test_bfloat16_scores_are_those_of_a_float32_copy(architecture):
     model = shared(architecture, "bridge", torch.bfloat16)
     exact, rough = (tj.linearize(m, PROMPT) for m in (naive.twin(model), model))

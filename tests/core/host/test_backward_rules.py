@@ -12,7 +12,7 @@ import naive
 import pytest
 import torch
 from backward_twin import RULES, rewritten
-from cases import cases, final_norm_of, hf_model, make, shared, tokenizer
+from cases import cases, final_norm_of, hf_model, make, shared, slow, tokenizer
 from torch import nn
 from torch.nn import functional as F
 from untouched import assert_untouched, snapshot
@@ -194,9 +194,7 @@ def test_no_such_rule(rule):
         tj.linearize(shared(*cases()[0]), PROMPT, rule=rule)
 
 
-@pytest.mark.parametrize(
-    "name", ["mamba", *(pytest.param(n, marks=pytest.mark.slow) for n in ("falcon_h1", "qwen3_next"))]
-)
+@pytest.mark.parametrize("name", ["mamba", *slow("falcon_h1", "qwen3_next")])
 def test_what_is_no_softmax_attention_is_refused(name):
     model = zoo.bridge(zoo.hugging_face(name), tokenizer())
     for rule in ("frozen_attention", "gim"):

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 from allocations import Allocations
-from cases import CONTEXT, D_HEAD, HEADS, LAYERS, cases, shared
+from cases import CONTEXT, D_HEAD, HEADS, LAYERS, cases, shared, slow
 from torch import nn
 
 import tl_jacobian as tj
@@ -69,7 +69,7 @@ def test_numbers_of_the_plain_path(architecture, state, rules, monkeypatch):
 @one_a_host
 @pytest.mark.parametrize(
     "rule",
-    ["gim", *(pytest.param(r, marks=pytest.mark.slow) for r in ("frozen_attention+frozen_norms", "frozen_norms"))],
+    ["gim", *slow("frozen_attention+frozen_norms", "frozen_norms")],
 )
 def test_backward_rules(architecture, state, rule, rules, monkeypatch):
     compare(shared(architecture, state), state, rules, monkeypatch, rule=rule)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import LAYERS, cases, make, shared
+from cases import LAYERS, cases, make, shared, slow
 from untouched import assert_untouched, fresh, snapshot
 
 import tl_jacobian as tj
@@ -135,7 +135,7 @@ def test_each_backward_pass_runs_each_block_once(architecture, state):
 @one_a_host
 @pytest.mark.parametrize(
     "mode",
-    [torch.inference_mode, *(pytest.param(m, marks=pytest.mark.slow) for m in (torch.no_grad, torch.enable_grad))],
+    [torch.inference_mode, *slow(torch.no_grad, torch.enable_grad)],
 )
 def test_the_model_is_left_as_it_was(architecture, state, mode):
     model, expected = fresh(architecture, state), tj.semantic_scope(tj.linearize(shared(architecture, state), PROMPT))

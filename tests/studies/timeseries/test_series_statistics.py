@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cases import slow
 from scipy.signal import lfilter
 from scipy.stats import spearmanr, theilslopes
 
@@ -57,7 +58,7 @@ def parrot(values, generator, shift=1, noise=0.3):
 # -- pattern matching ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("system", ["lorenz", *(pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS[1:])])
+@pytest.mark.parametrize("system", ["lorenz", *slow(*SYSTEMS[1:])])
 def test_a_parrot_is_found(system, orbits):
     generator = np.random.default_rng(1)
     found = []
