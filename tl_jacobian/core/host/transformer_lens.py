@@ -417,11 +417,11 @@ class TransformerLensHost:
                     loan.put(module, "gradient_checkpointing", False)
             for module, hook, when in hooks:
                 loan.hook(module, hook, when)
-            here = None if backward is None else backward.here
-            blocked = Blocked(tokens.shape[1], here, block_bytes(self._on_cpu))
             long = LONG if look is not None else 0 if cache is not None else tokens.shape[1]
-            in_blocks = self._attends_in_blocks(long, watch.taps)
-            if in_blocks:
+            blocked = None
+            if self._attends_in_blocks(long, watch.taps):
+                here = None if backward is None else backward.here
+                blocked = Blocked(tokens.shape[1], here, block_bytes(self._on_cpu))
                 rules = (*rules, blocked)
             if backward is not None:
                 backward.mark(loan, self._roots())
@@ -439,10 +439,10 @@ class TransformerLensHost:
         del logits  # what leads to them may hold a copy of the unembedding
         if backward is not None:
             backward.check(self.model, self.hook_points())
-        if in_blocks and (blocked.made_whole or not blocked.attended):
+        if blocked is not None and (blocked.made_whole or not blocked.attended):
             _WHOLE.add(self.model)
         self._check_causal(tokens)
-        return trace._replace(in_blocks=in_blocks and bool(blocked.attended))
+        return trace._replace(in_blocks=blocked is not None and bool(blocked.attended))
 
     def _attends_in_blocks(self, n_pos: int, taps: Sequence[str]) -> bool:
         """Whether attention of such a prompt is computed in blocks of queries: nobody reads its scores or patterns."""
