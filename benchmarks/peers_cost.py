@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import importlib
 import json
 import subprocess
@@ -156,6 +157,7 @@ def peaks(name: str, device: str, lengths: list[int], ids: list[int]) -> dict[st
         ask(*split(ids, 5))
         for n in lengths:
             if device == "cpu":
+                gc.collect()
                 ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would be used again, and not be seen
                 before = resident("VmRSS")
                 forget_peak()

@@ -1,4 +1,5 @@
-"""The documentation's Python runs as typed, each page in a namespace of its own; its links lead somewhere."""
+"""The documentation's Python runs as typed, each page in a namespace of its own, and prints what it says; its links
+lead somewhere."""
 
 from __future__ import annotations
 
@@ -19,14 +20,18 @@ LOAD = cache(tj.load_demo_model)  # once for all pages
 GENERATED = ("/evidence/", "/notebooks/")
 
 
-def blocks(page: Path) -> list[str]:
-    found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    return [block for block in found if not any(name in block for name in NEEDS_A_HUB)]
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
+
+
+def blocks(page: Path) -> dict[str, str]:
+    """Python, and what it is said to print: a block of text that comes right after it."""
+    found = re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL)
+    return {block: text for block, text in found if not any(name in block for name in NEEDS_A_HUB)}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_python_blocks_run(page, tmp_path, monkeypatch):
+def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(tj, "load_demo_model", LOAD)
@@ -37,8 +42,14 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
             monkeypatch.setenv("TLJ_SAE", str(tmp_path / "sae"))
             train_sae.make(train_sae.folder(), **train_sae.QUICK)
     namespace: dict[str, object] = {"__name__": page.stem}
-    for block in blocks(page):
+    for block, expected in blocks(page).items():
+        capsys.readouterr()
         exec(compile(block, page.name, "exec"), namespace)
+        if expected:
+            printed = capsys.readouterr().out.rstrip()
+            assert NUMBER.sub("#", printed) == NUMBER.sub("#", expected.rstrip()), printed
+            two = ([float(n) for n in NUMBER.findall(text)] for text in (printed, expected))
+            assert next(two) == pytest.approx(next(two), rel=0.02, abs=0.02), printed
 
 
 def anchors(page: Path) -> set[str]:

@@ -68,6 +68,7 @@ def of_squares(squares: Tensor, combine: Combine) -> Tensor:
     return squares.sqrt() if combine == "root_sum_squares" else squares
 
 
+@words.four_digits
 class Prediction(NamedTuple):
     """One entry of the predicted next-token distribution."""
 
@@ -76,6 +77,7 @@ class Prediction(NamedTuple):
     probability: float
 
 
+@words.four_digits
 class Ranked(NamedTuple):
     """One entry of :meth:`Attribution.top`."""
 

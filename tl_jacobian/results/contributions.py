@@ -29,6 +29,7 @@ _SOURCES = 24  # heads whose source tokens are shown, the strongest
 _OF_A_LAYER = re.compile(r"(\d+)\.(.+)", re.DOTALL)
 
 
+@words.four_digits
 class Part(NamedTuple):
     """One entry of :meth:`Contributions.top`."""
 

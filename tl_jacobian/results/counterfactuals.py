@@ -25,6 +25,7 @@ _HEADER = ("score", "edit", "value", "change", "KL, nats", "predicted")
 _FEWEST = 3  # words: the ranks of two agree or don't, by chance alone
 
 
+@words.four_digits
 class Edit(NamedTuple):
     """One edited prompt.
 
@@ -52,6 +53,7 @@ class Edit(NamedTuple):
     n_words: int = 1
 
 
+@words.four_digits
 class RankAgreement(NamedTuple):
     """Whether words with high scores are those whose edits change the prediction most.
 

@@ -24,6 +24,7 @@ _HEAD = re.compile(r"L(\d+)H(\d+)")
 _MLP = re.compile(r"L(\d+)MLP")
 
 
+@words.four_digits
 class Edge(NamedTuple):
     """One edge.
 

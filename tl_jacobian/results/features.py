@@ -10,11 +10,13 @@ from tl_jacobian.results.base import Value
 from tl_jacobian.results.contributions import Contributions
 from tl_jacobian.results.grid import Grid, grid_panels
 from tl_jacobian.results.panels import NOT_IN_FIGURES, Panel
+from tl_jacobian.results.words import four_digits
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@four_digits
 class FeatureCell(NamedTuple):
     """One entry of :meth:`Features.top`.
 

@@ -46,6 +46,7 @@ _MOST_ROWS = 130  # of a text that one row at a time is shown on
 _MOST_CELLS = 20_000
 
 
+@words.four_digits
 class Cell(NamedTuple):
     """One entry of :meth:`Grid.top`."""
 

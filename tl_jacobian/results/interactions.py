@@ -39,6 +39,7 @@ _MOST_ROWS = 130  # of a text that one row at a time is shown on
 _STRONGEST = 8  # pairs in the table
 
 
+@words.four_digits
 class Pair(NamedTuple):
     """One entry of :meth:`TokenInteractions.top`."""
 

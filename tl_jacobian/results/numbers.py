@@ -198,6 +198,7 @@ class NumberDistribution(Value):
         return self._curves(slice(int(start), int(stop) + 1))
 
 
+@words.four_digits
 class RankedNumber(NamedTuple):
     """One entry of :meth:`NumberInfluence.top`; the value is in the data's units."""
 

@@ -25,6 +25,7 @@ _SEEN = 0.01
 _LISTED = 12  # places of the table
 
 
+@words.four_digits
 class Miss(NamedTuple):
     """One place of :meth:`PatchComparison.worst`."""
 

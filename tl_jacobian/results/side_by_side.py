@@ -16,10 +16,12 @@ from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.evaluation import HIGHEST, LOWEST, Evaluation
 from tl_jacobian.results.panels import Cell, Table
 from tl_jacobian.results.statistics import correlation
+from tl_jacobian.results.words import four_digits
 
 _UNJUDGED = (LOWEST, HIGHEST)  # bounds, no methods
 
 
+@four_digits
 class Agreement(NamedTuple):
     """Do two evaluations rank methods alike?
 

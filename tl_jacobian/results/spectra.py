@@ -31,6 +31,7 @@ KEPT = 20  # tokens kept for each direction, ranking and sign
 NEIGHBOURS = 8  # tokens kept for each direction of an embedding, and sign
 
 
+@words.four_digits
 class Move(NamedTuple):
     """How a token of the vocabulary answers to a direction in y, to first order.
 
@@ -58,6 +59,7 @@ class Moves(NamedTuple):
     falls: tuple[Move, ...]
 
 
+@words.four_digits
 class Neighbour(NamedTuple):
     """A token of the vocabulary that lies along a direction, seen from the token that stands there.
 
@@ -73,6 +75,7 @@ class Neighbour(NamedTuple):
     step: float
 
 
+@words.four_digits
 class Toward(NamedTuple):
     """Tokens of the vocabulary that lie along a direction of one embedding, and against it, the closest first."""
 

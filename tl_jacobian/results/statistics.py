@@ -16,6 +16,7 @@ from scipy import stats
 
 from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.words import four_digits
 
 Numbers = Sequence[float] | np.ndarray
 Blocks = Sequence[int] | Sequence[str] | None  # which block each value belongs to; None: each its own
@@ -24,6 +25,7 @@ _RESAMPLES = 4999
 _ELEMENTS = 10**7  # of one batch of resamples: 80 MB
 
 
+@four_digits
 class Interval(NamedTuple):
     """A mean over prompts, or the difference of two means, with its bootstrap confidence interval.
 
@@ -42,6 +44,7 @@ class Interval(NamedTuple):
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
+@four_digits
 class Difference(NamedTuple):
     """One method against another on the same prompts.
 

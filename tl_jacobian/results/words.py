@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from tl_jacobian.errors import ArgumentError
 
+T = TypeVar("T")
 _MODEL_FACTS = ("model", "host", "dtype")
 
 
@@ -26,6 +27,29 @@ def number(value: float) -> str:
 def quoted(text: str) -> str:
     """``text`` in quotes that show where its spaces are."""
     return f"'{text}'"
+
+
+def four_digits(row: type[T]) -> type[T]:
+    """A NamedTuple whose numbers are written with four digits, as PyTorch does; they are kept as they are.
+
+    >>> from typing import NamedTuple
+    >>> @four_digits
+    ... class Point(NamedTuple):
+    ...     name: str
+    ...     x: float
+    >>> Point("a", 2 / 3), Point("b", 1.0).x
+    (Point(name='a', x=0.6667), 1.0)
+    """
+
+    def written(self: Any) -> str:
+        return f"{row.__name__}({', '.join(f'{name}={_written(value)}' for name, value in self._asdict().items())})"
+
+    row.__repr__ = written
+    return row
+
+
+def _written(value: Any) -> str:
+    return repr(float(f"{value:.4g}")) if isinstance(value, float) else repr(value)
 
 
 def listed(scores: Iterable[tuple[Any, str, float]]) -> str:

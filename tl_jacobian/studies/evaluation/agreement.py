@@ -9,9 +9,10 @@ from tl_jacobian.errors import ArgumentError
 from tl_jacobian.results.arguments import checked
 from tl_jacobian.results.attribution import Attribution
 from tl_jacobian.results.statistics import correlation
-from tl_jacobian.results.words import check_finite
+from tl_jacobian.results.words import check_finite, four_digits
 
 
+@four_digits
 class Agreement(NamedTuple):
     """How alike two rankings of the same tokens are.
 

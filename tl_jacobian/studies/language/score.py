@@ -31,6 +31,7 @@ from torch import Tensor
 from tl_jacobian.errors import ArgumentError, AttributionFileError
 from tl_jacobian.results.alignment import Link, WordAlignment, links_inside, parse_links, read_links
 from tl_jacobian.results.arguments import checked
+from tl_jacobian.results.words import four_digits
 from tl_jacobian.studies.language.words import split_words
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def _check_words(written: Sequence[Any], split: Sequence[str]) -> None:
         raise ValueError(f"words {list(written)}, expected those that the sentence is split into: {list(split)}")
 
 
+@four_digits
 class LinkScore(NamedTuple):
     """Links against gold links; see the module's formulas.
 
@@ -169,6 +171,7 @@ class LinkScore(NamedTuple):
     f1: float
 
 
+@four_digits
 class AlignmentScore(NamedTuple):
     """One sentence pair's alignment against its gold links.
 
