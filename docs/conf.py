@@ -21,7 +21,8 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "tl_jacobian"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["printed.css"]
 html_extra_path = ["extra"]  # pages of their own: frozen live views, as docs/make_live_pages.py writes them
 exclude_patterns = ["_build", "extra", "**/.ipynb_checkpoints"]
 
