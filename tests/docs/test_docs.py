@@ -58,6 +58,12 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
             assert numbers == pytest.approx(known, rel=0.02, abs=0.02), printed
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.stem)
+def test_no_formatter_broke_a_line_for_its_comment(page):
+    for block in blocks(page):
+        assert not re.search(r"^\s*[\])}]+  #", block, re.MULTILINE), block
+
+
 def anchors(page: Path) -> set[str]:
     """Of a page's headings, as GitHub and MyST make them."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
