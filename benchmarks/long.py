@@ -7,7 +7,8 @@ The table is that of ``benchmarks.memory``, with its options, under the smallest
 
 ``--series`` asks what drives the forecast of the number that comes after so many others (Lorenz's x, two digits and a
 comma each: 3 tokens a number), and of what comes after the same numbers in another order, where nothing can be
-matched. It leaves the influences in FOLDER (``series.json``, ``shuffled.json``) and a picture of them (``series.png``).
+matched. It leaves the influences in FOLDER (``series.json``, ``shuffled.json``) and a picture of them (``series.png``,
+of 2,500 numbers benchmarks/results/long_series.png).
 ``--draw`` draws them again.
 """
 
