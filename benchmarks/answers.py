@@ -234,7 +234,8 @@ def report(found: dict[str, Any]) -> Iterator[str]:
         )
         for row in part["rows"]:
             reached = f"{row['products']:.0f}", f"{row['reached']:.2%}", f"{row['seconds']:.2f}"
-            yield _row(str(row["n"]), f"{row['error']:.2%}", *reached, *(f"{row['budgets'][k]:.2%}" for k in budgets))
+            more = [f"{row['budgets'][k]:.2%}" if k in row["budgets"] else "" for k in budgets]
+            yield _row(str(row["n"]), f"{row['error']:.2%}", *reached, *more)
 
 
 def _header(*names: str) -> tuple[str, str]:
