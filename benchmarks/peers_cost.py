@@ -17,7 +17,6 @@ three scopes     Semantic, Temperature and rank-1 Fisher Scope of one prediction
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import importlib
 import json
@@ -36,6 +35,7 @@ from benchmarks.memory import TEXT, forget_peak, resident
 from benchmarks.ratios import medians
 from tl_jacobian.analyses.scopes.choose import attributed, choose
 from tl_jacobian.core.host.demo import kinds, load_demo_hf
+from tl_jacobian.core.host.heap import give_back
 from tl_jacobian.core.memory import text_of
 
 OUT = Path(__file__).parent / "results" / "peers.md"
@@ -158,7 +158,7 @@ def peaks(name: str, device: str, lengths: list[int], ids: list[int]) -> dict[st
         for n in lengths:
             if device == "cpu":
                 gc.collect()
-                ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept would be used again, and not be seen
+                give_back()  # freed memory that is kept would be used again, and not be seen
                 before = resident("VmRSS")
                 forget_peak()
                 ask(*split(ids, n))

@@ -23,10 +23,10 @@ GENERATED = ("/evidence/", "/notebooks/")
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
-def blocks(page: Path) -> dict[str, str]:
+def blocks(page: Path) -> list[tuple[str, str]]:
     """Python, and what it is said to print: a block of text that comes right after it."""
     found = re.findall(r"```python\n(.*?)```(?:\n+```text\n(.*?)```)?", page.read_text(encoding="utf-8"), re.DOTALL)
-    return {block: text for block, text in found if not any(name in block for name in NEEDS_A_HUB)}
+    return [(block, text) for block, text in found if not any(name in block for name in NEEDS_A_HUB)]
 
 
 def without_numbers(text: str) -> tuple[list[str], list[float]]:
@@ -41,14 +41,14 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT))
     monkeypatch.setattr(tj, "load_demo_model", LOAD)
-    if any("train_sae" in block for block in blocks(page)):
+    if any("train_sae" in block for block, _ in blocks(page)):
         from benchmarks import train_sae
 
         if not (train_sae.folder() / "cfg.json").exists():  # one of seconds shows that the page works, and nothing else
             monkeypatch.setenv("TLJ_SAE", str(tmp_path / "sae"))
             train_sae.make(train_sae.folder(), **train_sae.QUICK)
     namespace: dict[str, object] = {"__name__": page.stem}
-    for block, expected in blocks(page).items():
+    for block, expected in blocks(page):
         capsys.readouterr()
         exec(compile(block, page.name, "exec"), namespace)
         if expected:
@@ -60,7 +60,7 @@ def test_python_blocks_run(page, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.stem)
 def test_no_formatter_broke_a_line_for_its_comment(page):
-    for block in blocks(page):
+    for block, _ in blocks(page):
         assert not re.search(r"^\s*[\])}]+  #", block, re.MULTILINE), block
 
 

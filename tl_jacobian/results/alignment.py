@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-@words.four_digits
 class Link(NamedTuple):
     """A word of the source and a word of the target, by index, that say the same."""
 

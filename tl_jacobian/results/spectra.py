@@ -75,7 +75,6 @@ class Neighbour(NamedTuple):
     step: float
 
 
-@words.four_digits
 class Toward(NamedTuple):
     """Tokens of the vocabulary that lie along a direction of one embedding, and against it, the closest first."""
 

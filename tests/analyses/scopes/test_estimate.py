@@ -44,13 +44,14 @@ def test_unbiased_and_calibrated_for_a_fixed_budget(architecture, state):
     assert (errors.median(0).values / scores.std(0)).median() == pytest.approx(1, abs=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        pytest.param("llama", {"n_products": 14}, marks=pytest.mark.slow),
-        pytest.param("llama", {"rtol": 0.14}, marks=pytest.mark.slow),
-        pytest.param("gpt2", {"n_products": 14}, marks=pytest.mark.slow),
-        pytest.param("llama", {"n_products": 26}, marks=pytest.mark.slow),
+        ("llama", {"n_products": 14}),
+        ("llama", {"rtol": 0.14}),
+        ("gpt2", {"n_products": 14}),
+        ("llama", {"n_products": 26}),
     ],
 )
 def test_errors_say_how_far_off_an_estimate_is(architecture, options, monkeypatch):

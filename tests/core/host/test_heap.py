@@ -25,7 +25,7 @@ def test_what_lies_between_is_given_back(filled_before):
     """Whatever ran in this process before: holes that are left would take what is made here, and hide what is freed."""
     others = [torch.ones(16 * 1024) for _ in range(6400)] if filled_before else []
     del others[:5000]
-    heap._library().malloc_trim(0)
+    heap.give_back()
     mine = Heap(32 * MIB)
     kept = [torch.ones(16 * 1024) for _ in range(3200)]  # 64 KiB each: below what gets pages of its own
     mine.tidy()

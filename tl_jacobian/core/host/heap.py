@@ -39,6 +39,12 @@ def _library() -> ctypes.CDLL | None:
     return found
 
 
+def give_back() -> None:
+    """Give all free memory back, where the C library can."""
+    if (library := _library()) is not None:
+        library.malloc_trim(0)
+
+
 _WORTH_IT = 1 << 24
 
 
@@ -57,9 +63,9 @@ class Heap:
 
     def tidy(self) -> None:
         """Give free memory back if it has become too much."""
-        if (library := _library()) is None or _unused() - self._unused <= self.allowed:
+        if _library() is None or _unused() - self._unused <= self.allowed:
             return
-        library.malloc_trim(0)
+        give_back()
         self.given_back += 1
         self._unused = _unused()  # without what was never the heap's, such as weights read from a file meanwhile
 
